@@ -1,0 +1,37 @@
+"""Walking a large tensor in cache-sized blocks.
+
+An fp32 temporary of a whole tensor costs more in page faults than in arithmetic; a block that stays in the L2
+cache costs neither. The block size is a constant of the program, not of the machine: sums are taken block by block
+in index order, so every result is the same for any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+BLOCK = 1 << 16
+"""Elements in a block: 256 KiB of fp32."""
+
+ReadBlock = Callable[[int, int], torch.Tensor]
+"""``read(start, stop)`` gives the flat elements [start, stop) as fp32, shape (stop − start,).
+
+The tensor returned may be a reused buffer: it is valid until the next call.
+"""
+
+
+def spans(numel: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) over ``numel`` flat elements, ``block`` at a time; the last may be shorter."""
+    for start in range(0, numel, block):
+        yield start, min(start + block, numel)
+
+
+def reader(tensor: torch.Tensor) -> ReadBlock:
+    """A ReadBlock over a tensor that is in memory; converts to fp32 a block at a time.
+
+    Args:
+        tensor: any shape and floating dtype; a view is taken where it is contiguous, else one copy is made.
+    """
+    flat = tensor.detach().reshape(-1)
+    return lambda start, stop: flat[start:stop].float()

@@ -1,0 +1,114 @@
+"""How several deltas become one: sums, sign election, and the two interpolations.
+
+Sign election follows TIES (Yadav et al. 2023, arXiv 2306.01708, §3) on weighted deltas, as mergekit does it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+
+def weighted_sum(
+    deltas: Sequence[torch.Tensor], weights: Sequence[float], *, normalize: bool = False, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Σ wᵢ·δᵢ; with `normalize` divided by Σ wᵢ.
+
+    Args:
+        deltas: fp32, all of one shape; not changed.
+        weights: one for each delta.
+        normalize: divide by the sum of the weights (left as it is where that sum is below 1e-8, as mergekit does).
+        out: receives the result; may not be one of `deltas` other than the first.
+
+    Returns:
+        fp32, the deltas' shape.
+    """
+    scale = 1.0
+    if normalize:
+        total = math.fsum(weights)
+        scale = 1.0 / total if abs(total) >= 1e-8 else 1.0
+    result = torch.mul(deltas[0], weights[0] * scale, out=out)
+    for delta, weight in zip(deltas[1:], weights[1:], strict=True):
+        result.add_(delta, alpha=weight * scale)
+    return result
+
+
+def elect_sign(weighted: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The elected sign of every entry: True where Σ wᵢ·δᵢ ≥ 0 (a zero sum elects +).
+
+    Args:
+        weighted: the deltas, weights applied; fp32, one shape.
+
+    Returns:
+        torch.bool, the deltas' shape.
+    """
+    total = weighted[0].clone() if len(weighted) == 1 else torch.add(weighted[0], weighted[1])
+    for delta in weighted[2:]:
+        total.add_(delta)
+    return total >= 0
+
+
+def sign_consensus(
+    weighted: Sequence[torch.Tensor], weights: Sequence[float], *, normalize: bool = False
+) -> torch.Tensor:
+    """TIES' elect and disjoint merge: sum the entries whose sign is the elected one.
+
+    Args:
+        weighted: the deltas, weights applied; fp32, one shape; overwritten.
+        weights: the weights that were applied; used by `normalize` alone.
+        normalize: divide each entry by the sum of the weights that took part in it (by 1 where that is 0).
+
+    Returns:
+        fp32, the deltas' shape.
+    """
+    positive = elect_sign(weighted).view(torch.int8).to(torch.float32).mul_(2).sub_(1)
+    total = torch.zeros_like(weighted[0])
+    divisor = torch.zeros_like(weighted[0]) if normalize else None
+    for delta, weight in zip(weighted, weights, strict=True):
+        agrees = delta * positive > 0  # a dropped entry (0) never takes part
+        total.add_(delta.mul_(agrees.view(torch.int8)))
+        if divisor is not None:
+            divisor.add_(agrees.view(torch.int8), alpha=weight)
+    if divisor is not None:
+        divisor[divisor == 0] = 1.0
+        total.div_(divisor)
+    return total
+
+
+def pairwise_sign_consensus(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a ⊕sign b of [OMO] Eq. 6: a + b where the signs agree, else the one of larger magnitude (both where equal).
+
+    Args:
+        a, b: fp32, one shape, weights applied.
+
+    Returns:
+        fp32, their shape. An entry that is 0 on one side takes the other side's value.
+    """
+    # |a| = |b| with opposite signs leaves a + b = 0: "both where equal"
+    return torch.where((a.sign() * b.sign() >= 0) | (a.abs() == b.abs()), a + b, torch.where(a.abs() > b.abs(), a, b))
+
+
+def lerp(a: torch.Tensor, b: torch.Tensor, t: float, out: torch.Tensor | None = None) -> torch.Tensor:
+    """(1 − t)·a + t·b, exactly `a` at t = 0 and exactly `b` at t = 1 (Wortsman et al. 2021, arXiv 2109.01903)."""
+    return torch.lerp(a, b, t, out=out)
+
+
+def slerp_coefficients(dot: float, norm_a: float, norm_b: float, t: float) -> tuple[float, float]:
+    """The weights of a and b in spherical interpolation, from three sums over the whole tensor.
+
+    Falls back to (1 − t, t) where the tensors are nearly collinear (|cos| > 0.9995) or one is zero, as mergekit does.
+
+    Args:
+        dot: Σ aᵢ·bᵢ.
+        norm_a, norm_b: Euclidean norms.
+        t: 0 gives a, 1 gives b.
+    """
+    if norm_a <= 1e-8 or norm_b <= 1e-8:
+        return 1.0 - t, t
+    cosine = max(-1.0, min(1.0, dot / (norm_a * norm_b)))
+    if abs(cosine) > 0.9995:
+        return 1.0 - t, t
+    angle = math.acos(cosine)
+    return math.sin((1.0 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)

@@ -1,0 +1,213 @@
+"""Counter-based randomness: which entries a random sparsifier keeps.
+
+Every decision is a pure function of (seed, step, role, tensor name, flat element index), never of a generator's
+state. So a merge gives the same bytes with any thread count, shard size or interruption, and an optimizer keeps the
+same entries on one rank or eight, on a CPU or a GPU.
+
+The stream is SplitMix64 read by counter: word i of key k is ``mix(k + (i + 1)·γ)`` (Steele, Lea & Flood 2014,
+"Fast splittable pseudorandom number generators"; γ, the shifts and the multipliers are theirs). All arithmetic is on
+integers, modulo 2⁶⁴, so that numpy on a CPU and torch on a GPU give the same words.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from hashlib import blake2b
+
+import numpy as np
+import torch
+
+SPARSE_BELOW = 1 / 32
+"""Densities below this use the sparse sampler, whose cost follows the entries kept, not the entries."""
+
+CELL = 1 << 16
+"""Elements in a cell of the sparse sampler."""
+
+_GAMMA = 0x9E3779B97F4A7C15
+_M1 = 0xBF58476D1CE4E5B9
+_M2 = 0x94D049BB133111EB
+_U64 = (1 << 64) - 1
+_TIE = 0xD1B54A32D192ED03  # separates the stream that decides ties from the one that draws lanes
+_COUNT = 0x8CB92BA72F3D8DD7  # separates the stream of hits per cell from the one of their positions
+_RAMP = 1 << 14
+
+
+def stream_key(seed: int, step: int, role: str, name: str) -> int:
+    """The 64-bit key of one tensor's random stream.
+
+    Args:
+        seed: the user's seed, any integer.
+        step: the optimizer step, 0 for an offline merge.
+        role: what the stream is for, e.g. ``"update"``, ``"reference"``, or a model's position in a recipe.
+        name: the tensor's name, without wrapper prefixes.
+    """
+    text = f"{seed}\0{step}\0{role}\0{name}".encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
+
+
+@lru_cache(maxsize=1)
+def _ramp() -> np.ndarray:
+    ramp = np.arange(1, _RAMP + 1, dtype=np.uint64) * np.uint64(_GAMMA)
+    ramp.setflags(write=False)
+    return ramp
+
+
+def words(key: int, start: int, count: int) -> np.ndarray:
+    """Words [start, start + count) of the stream `key`: uint64, shape (count,)."""
+    out = np.empty(count, np.uint64)
+    scratch = np.empty(min(count, _RAMP), np.uint64)
+    for low in range(0, count, _RAMP):
+        x = out[low : low + _RAMP]
+        shifted = scratch[: x.size]
+        np.add(_ramp()[: x.size], np.uint64((key + (start + low) * _GAMMA) & _U64), out=x)
+        np.right_shift(x, np.uint64(30), out=shifted)
+        np.bitwise_xor(x, shifted, out=x)
+        np.multiply(x, np.uint64(_M1), out=x)
+        np.right_shift(x, np.uint64(27), out=shifted)
+        np.bitwise_xor(x, shifted, out=x)
+        np.multiply(x, np.uint64(_M2), out=x)
+        np.right_shift(x, np.uint64(31), out=shifted)
+        np.bitwise_xor(x, shifted, out=x)
+    return out
+
+
+def _signed(value: int) -> int:
+    value &= _U64
+    return value - (1 << 64) if value >> 63 else value
+
+
+def words_on(device: torch.device | str, key: int, start: int, count: int) -> torch.Tensor:
+    """`words` computed on `device`: the same bits as int64, shape (count,)."""
+    x = torch.arange(start + 1, start + count + 1, dtype=torch.int64, device=device)
+    x.mul_(_signed(_GAMMA)).add_(_signed(key))
+    for shift, multiplier in ((30, _M1), (27, _M2), (31, None)):
+        # torch's right shift is arithmetic; the mask makes it logical
+        x.bitwise_xor_((x >> shift).bitwise_and_((1 << (64 - shift)) - 1))
+        if multiplier is not None:
+            x.mul_(_signed(multiplier))
+    return x
+
+
+def random_mask(
+    key: int, density: float, start: int, count: int, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """The dense sampler: keep each entry independently with probability `density`.
+
+    Sixteen bits decide an entry; where they equal the threshold (one entry in 65,536) 53 further bits decide, so
+    that the probability is `density` to within 2⁻⁶⁹ of a unit, not to within 2⁻¹⁷.
+
+    Args:
+        key: from `stream_key`.
+        density: p in [0, 1].
+        start: flat index of the first entry.
+        count: number of entries.
+        device: where the mask is made; the decisions do not depend on it.
+
+    Returns:
+        torch.bool, shape (count,): True where the entry is kept.
+    """
+    whole, fraction = _lane_threshold(density)
+    first = start // 4
+    n_words = (start + count + 3) // 4 - first
+    skip = start - 4 * first
+    if torch.device(device).type == "cpu":
+        lanes = words(key, first, n_words).view(np.uint16)[skip : skip + count]
+        if whole >= 1 << 16:
+            return torch.ones(count, dtype=torch.bool)
+        mask = lanes < np.uint16(whole)
+        if fraction:
+            ties = np.flatnonzero(lanes == np.uint16(whole))
+            if ties.size:
+                draws = _words_at(key ^ _TIE, ties + start) >> np.uint64(11)
+                mask[ties] = draws < np.uint64(round(fraction * (1 << 53)))
+        return torch.from_numpy(mask)
+    if whole >= 1 << 16:
+        return torch.ones(count, dtype=torch.bool, device=device)
+    lanes = words_on(device, key, first, n_words).view(torch.int16)[skip : skip + count].int() & 0xFFFF
+    mask = lanes < whole
+    if fraction:
+        ties = torch.nonzero(lanes == whole).flatten()
+        draws = torch.from_numpy((_words_at(key ^ _TIE, ties.cpu().numpy() + start) >> np.uint64(11)).view(np.int64))
+        mask[ties] = (draws < round(fraction * (1 << 53))).to(device)
+    return mask
+
+
+def _lane_threshold(density: float) -> tuple[int, float]:
+    if not 0.0 <= density <= 1.0:
+        raise ValueError(f"density must lie in [0, 1], not {density}")
+    scaled = density * (1 << 16)
+    whole = int(scaled)
+    return whole, scaled - whole
+
+
+def _words_at(key: int, index: np.ndarray) -> np.ndarray:
+    """Word `index[j]` of the stream for every j; for indices too scattered for `words`."""
+    with np.errstate(over="ignore"):
+        x = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(_GAMMA) + np.uint64(key & _U64)
+        for shift, multiplier in ((30, _M1), (27, _M2), (31, None)):
+            x ^= x >> np.uint64(shift)
+            if multiplier is not None:
+                x *= np.uint64(multiplier)
+    return x
+
+
+def kept_indices(
+    key: int, density: float, start: int, count: int, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """The sparse sampler: the entries kept, at a cost that follows their number.
+
+    Hits fall on a cell of 65,536 entries as a Poisson process of rate −ln(1 − p) an entry, and an entry that is hit
+    at least once is kept: exactly independent Bernoulli(p) decisions, with no rejection. The number of hits comes
+    from one word through the inverse distribution, each position from 16 bits.
+
+    Args:
+        key, density, start, count, device: as `random_mask`.
+
+    Returns:
+        torch.int64, shape (kept,): ascending, relative to `start`.
+    """
+    if not 0.0 <= density < 1.0:
+        raise ValueError(f"the sparse sampler takes a density in [0, 1), not {density}")
+    if density == 0.0 or count == 0:
+        return torch.empty(0, dtype=torch.int64, device=device)
+    table = _poisson_table(-math.log1p(-density) * CELL)
+    lanes_per_cell = -(-len(table) // 4) * 4
+    words_per_cell = lanes_per_cell // 4
+    first, last = start // CELL, (start + count - 1) // CELL
+    rows = max(1, (1 << 18) // lanes_per_cell)
+    parts = []
+    for cell in range(first, last + 1, rows):
+        n = min(rows, last + 1 - cell)
+        draws = (words(key ^ _COUNT, cell, n) >> np.uint64(1)).view(np.int64)
+        hits = np.searchsorted(table, draws, side="right")
+        width = int(hits.max(initial=0))
+        if width == 0:
+            continue
+        lanes = words(key, cell * words_per_cell, n * words_per_cell).view(np.uint16)
+        position = lanes.reshape(n, lanes_per_cell)[:, :width].astype(np.int32)
+        position[np.arange(width) >= hits[:, None]] = CELL  # beyond every position: sorts to the end
+        position.sort(axis=1)
+        keep = position < CELL
+        keep[:, 1:] &= position[:, 1:] != position[:, :-1]
+        index = (position + (np.arange(cell, cell + n, dtype=np.int64) * CELL)[:, None])[keep]
+        parts.append(index)
+    if not parts:
+        return torch.empty(0, dtype=torch.int64, device=device)
+    index = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    low, high = np.searchsorted(index, (start, start + count))
+    return torch.from_numpy(index[low:high] - start).to(device)
+
+
+@lru_cache(maxsize=64)
+def _poisson_table(rate: float) -> np.ndarray:
+    """Cumulative Poisson probabilities in units of 2⁻⁶³, up to where the tail is below that."""
+    length = int(rate + 14 * math.sqrt(rate) + 40)
+    log_rate = math.log(rate)
+    total, table = 0.0, []
+    for n in range(length):
+        total += math.exp(n * log_rate - rate - math.lgamma(n + 1))
+        table.append(min(int(total * (1 << 63)), (1 << 63) - 1))
+    array = np.array(table, dtype=np.int64)
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,131 @@
+"""Randomness is a pure function of (seed, step, role, name, index), and has the density that was asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mergetool.ops import noise
+
+KEY = noise.stream_key(7, 3, "update", "model.layers.0.mlp.up_proj.weight")
+
+
+def splitmix64(state: int, n: int) -> list[int]:
+    """The published generator, sequentially, in Python integers."""
+    mask = (1 << 64) - 1
+    out = []
+    for _ in range(n):
+        state = (state + 0x9E3779B97F4A7C15) & mask
+        z = state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        out.append(z ^ (z >> 31))
+    return out
+
+
+def test_words_are_the_published_splitmix64_sequence() -> None:
+    assert noise.words(KEY, 0, 100).tolist() == splitmix64(KEY, 100)
+
+
+@given(start=st.integers(0, 1 << 40), count=st.integers(1, 40_000))
+def test_words_can_be_read_from_any_counter(start: int, count: int) -> None:
+    state = (KEY + start * 0x9E3779B97F4A7C15) % (1 << 64)
+    got = noise.words(KEY, start, count)
+    assert got[0] == splitmix64(state, 1)[0]
+    last = (KEY + (start + count - 1) * 0x9E3779B97F4A7C15) % (1 << 64)
+    assert got[-1] == splitmix64(last, 1)[0]
+
+
+def test_torch_words_have_the_same_bits_as_numpy_words() -> None:
+    expected = noise.words(KEY, 123, 5000).view(np.int64)
+    assert noise.words_on("cpu", KEY, 123, 5000).numpy().tolist() == expected.tolist()
+
+
+def test_different_seeds_steps_roles_and_names_give_different_keys() -> None:
+    keys = {
+        noise.stream_key(seed, step, role, name)
+        for seed in (0, 1) for step in (0, 1) for role in ("a", "b") for name in ("w", "v")
+    }  # fmt: skip
+    assert len(keys) == 16
+
+
+@given(
+    density=st.floats(0.0, 1.0),
+    start=st.integers(0, 300_000),
+    count=st.integers(1, 5_000),
+)
+def test_a_slice_of_the_dense_mask_is_the_mask_of_the_slice(density: float, start: int, count: int) -> None:
+    whole = noise.random_mask(KEY, density, 0, start + count)
+    part = noise.random_mask(KEY, density, start, count)
+    assert torch.equal(whole[start:], part)
+
+
+@given(
+    density=st.floats(0.0, noise.SPARSE_BELOW, exclude_max=True),
+    start=st.integers(0, 300_000),
+    count=st.integers(1, 200_000),
+)
+def test_a_slice_of_the_sparse_sample_is_the_sample_of_the_slice(density: float, start: int, count: int) -> None:
+    whole = noise.kept_indices(KEY, density, 0, 600_000)
+    part = noise.kept_indices(KEY, density, start, count)
+    expected = whole[(whole >= start) & (whole < start + count)] - start
+    assert torch.equal(expected, part)
+
+
+@pytest.mark.parametrize("density", [0.5, 0.3, 0.9, 0.0312501, 1e-5])
+def test_the_dense_mask_keeps_the_asked_fraction(density: float) -> None:
+    n = 1 << 22
+    kept = int(noise.random_mask(KEY, density, 0, n).sum())
+    assert abs(kept - density * n) < 5 * (n * density * (1 - density)) ** 0.5 + 1
+
+
+@pytest.mark.parametrize("density", [0.03, 0.01, 5e-4, 1e-5])
+def test_the_sparse_sampler_keeps_the_asked_fraction_with_binomial_spread(density: float) -> None:
+    cells, size = 400, noise.CELL
+    index = noise.kept_indices(KEY, density, 0, cells * size).numpy()
+    assert (np.diff(index) > 0).all()
+    n = cells * size
+    assert abs(index.size - density * n) < 5 * (n * density * (1 - density)) ** 0.5
+    per_cell = np.bincount(index // size, minlength=cells)
+    variance = size * density * (1 - density)
+    # the variance of a sample variance of 400 counts is about 2/400 of its square
+    assert 0.6 < per_cell.var() / variance < 1.4
+
+
+def test_sparse_positions_are_uniform_within_a_cell() -> None:
+    index = noise.kept_indices(KEY, 0.01, 0, 200 * noise.CELL).numpy() % noise.CELL
+    counts = np.bincount(index // 4096, minlength=16)
+    expected = index.size / 16
+    chi2 = ((counts - expected) ** 2 / expected).sum()
+    assert chi2 < 45  # the 0.9999 quantile of chi² with 15 degrees of freedom is 44.3
+
+
+def test_neighbouring_entries_are_independent() -> None:
+    mask = noise.random_mask(KEY, 0.5, 0, 1 << 20).numpy().astype(np.float64) - 0.5
+    for lag in (1, 2, 3, 4, 5, 1024):
+        correlation = 4 * (mask[:-lag] * mask[lag:]).mean()
+        assert abs(correlation) < 5 / len(mask) ** 0.5
+
+
+def test_a_density_outside_zero_and_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="density"):
+        noise.random_mask(KEY, 1.5, 0, 8)
+    with pytest.raises(ValueError, match="density"):
+        noise.kept_indices(KEY, -0.1, 0, 8)
+
+
+def test_the_ties_of_the_lane_threshold_follow_the_fraction() -> None:
+    # density 0.5/65536: the whole part is 0, so every kept entry was decided by the second stream
+    n = 1 << 24
+    kept = int(noise.random_mask(KEY, 0.5 / 65536, 0, n).sum())
+    assert abs(kept - n * 0.5 / 65536) < 5 * (n * 0.5 / 65536) ** 0.5
+
+
+def test_the_device_path_keeps_the_same_entries() -> None:
+    # "meta" has no values, so the torch path is asked for by a device type that is not "cpu" only on CUDA; its
+    # pieces are checked here on the CPU
+    lanes = noise.words_on("cpu", KEY, 0, 1000).view(torch.int16).int() & 0xFFFF
+    assert torch.equal(lanes < 19660, noise.random_mask(KEY, 19660 / 65536, 0, 4000))
