@@ -1,0 +1,88 @@
+"""Reading tensors from memory-mapped safetensors, whole or a block at a time."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import warnings
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from mergetool.checkpoint.layout import Layout, TensorInfo
+from mergetool.errors import CheckpointError
+
+
+class Reader:
+    """Lazily mapped views of a checkpoint's tensors; safe to share between threads.
+
+    Views are read-only memory of the file: they cost no anonymous memory, and writing to one is undefined.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._maps: dict[Path, mmap.mmap] = {}
+        self._lock = threading.Lock()
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The whole tensor in its stored dtype and shape.
+
+        Raises:
+            CheckpointError: the checkpoint has no tensor of that name, or its file has shrunk since it was listed.
+        """
+        info = self._info(name)
+        return self._flat(info, 0, info.numel).view(info.shape)
+
+    def block(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Flat elements [start, stop) in the stored dtype, shape (stop − start,).
+
+        Raises:
+            CheckpointError: as `tensor`.
+        """
+        return self._flat(self._info(name), start, stop)
+
+    def _info(self, name: str) -> TensorInfo:
+        try:
+            return self.layout.tensors[name]
+        except KeyError:
+            raise CheckpointError(f"{self.layout.directory}: has no tensor '{name}'", "check that the models match") from None
+
+    def _flat(self, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
+        if stop <= start:
+            return torch.empty(0, dtype=info.dtype)
+        offset = info.offset + start * info.itemsize
+        mapped = self._map(info)
+        if offset % info.itemsize:  # a legal file may leave a tensor unaligned; torch cannot view that
+            raw = bytearray(mapped[offset : offset + (stop - start) * info.itemsize])
+            return torch.frombuffer(raw, dtype=info.dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "the given buffer is not writable": it is only read
+            return torch.frombuffer(mapped, dtype=info.dtype, count=stop - start, offset=offset)
+
+    def _map(self, info: TensorInfo) -> mmap.mmap:
+        mapped = self._maps.get(info.file)
+        if mapped is not None:
+            return mapped
+        with self._lock:
+            if info.file not in self._maps:
+                try:
+                    with info.file.open("rb") as file:
+                        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                except (OSError, ValueError) as error:
+                    raise CheckpointError(f"{info.file}: cannot be mapped ({error})", "check that the file is whole") from None
+                expected = self.layout.headers.get(info.file.name, (len(mapped), ""))[0]
+                if len(mapped) != expected:
+                    raise CheckpointError(f"{info.file}: has changed its size since its header was read", "run it again")
+                self._maps[info.file] = mapped
+            return self._maps[info.file]
+
+    def close(self) -> None:
+        """Forget the maps; the memory goes when the last view of it does."""
+        self._maps.clear()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
