@@ -1,0 +1,213 @@
+"""YAML read strictly: every mistake becomes one line that names the file, the place and the next thing to do."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mergetool.errors import RecipeError, nearest
+
+if typing.TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    Model = TypeVar("Model", bound=BaseModel)
+
+# YAML 1.2's numbers. PyYAML follows 1.1, where `1e-6` is text because the dot is missing.
+_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML file whose top level is a mapping.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Plain dicts, lists, strings and numbers; `1e-6` is a float.
+
+    Raises:
+        RecipeError: the file is missing, is no text or no YAML, has a key twice, or is no mapping.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        what = "is a directory, not a recipe" if path.is_dir() else "no such file"
+        raise RecipeError(f"{path}: {what}", "give the path of a YAML recipe; `mergetool recipes ls` lists ready ones")
+    try:
+        text = path.read_text(encoding="utf-8")
+        loaded = yaml.load(text, Loader=_loader())
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not a text file", "a recipe is YAML in UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
+        raise RecipeError(f"{path}: {place}{problem}", "mend the YAML there") from None
+    if not isinstance(loaded, dict):
+        what = "is empty" if loaded is None else f"holds a {type(loaded).__name__}, not keys and values"
+        raise RecipeError(f"{path}: {what}", "`mergetool recipes show NAME` prints a complete one")
+    return loaded
+
+
+def _loader() -> type:
+    """A SafeLoader that knows YAML 1.2 floats and refuses a key that is given twice."""
+    import yaml
+
+    class StrictLoader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                if key_node.tag == "tag:yaml.org,2002:merge":
+                    continue
+                key = self.construct_object(key_node, deep=True)
+                if isinstance(key, (dict, list)):
+                    raise yaml.constructor.ConstructorError(
+                        None, None, "a key must be a word, not a list or a mapping", key_node.start_mark
+                    )
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key '{key}' is given twice", key_node.start_mark
+                    )
+                seen.add(key)
+            return super().construct_mapping(node, deep=deep)
+
+    # The class attribute is shared with SafeLoader until it is written to: copy before adding.
+    StrictLoader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+    StrictLoader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789")
+    )
+    return StrictLoader
+
+
+def validate(model_cls: type[Model], mapping: Any, source: str | Path) -> Model:
+    """Makes a pydantic model of what a recipe says.
+
+    Args:
+        model_cls: a pydantic model; `extra="forbid"` makes unknown keys errors.
+        mapping: what `load_yaml` returned, or a part of it.
+        source: the file's name (or the file's name and a place), which opens the message.
+
+    Raises:
+        RecipeError: every problem at once, each as `place: problem`; an unknown key names the nearest known one.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model_cls.model_validate(mapping)
+    except ValidationError as error:
+        found = _problems(model_cls, error.errors(include_url=False))
+    if len(found) == 1:
+        place, problem, hint = found[0]
+        raise RecipeError(f"{source}: {place}{problem}", hint) from None
+    lines = "; ".join(f"{place}{problem}" + (f" ({hint})" if hint else "") for place, problem, hint in found)
+    raise RecipeError(f"{source}: {len(found)} problems: {lines}") from None
+
+
+def _problems(model_cls: type, errors: list[dict]) -> list[tuple[str, str, str]]:
+    """(place, problem, hint) for every place that is wrong; a union's alternatives count as one place."""
+    found: dict[tuple, tuple[str, str, str]] = {}
+    for error in errors:
+        keys, owners = _walk(model_cls, error["loc"])
+        problem, hint = _explain(error, keys, owners)
+        place = _dotted(keys)
+        found.setdefault(keys, (f"{place}: " if place else "", problem, hint))
+    # Where one alternative of a union got further than the others, what it found inside is the better message.
+    deepest = [keys for keys in found if not any(other != keys and other[: len(keys)] == keys for other in found)]
+    return [found[keys] for keys in deepest]
+
+
+def _explain(error: dict, keys: tuple, owners: list[type]) -> tuple[str, str]:
+    """What is wrong at a place, in the words of the one who wrote the recipe; and a hint."""
+    kind, given, context = error["type"], error.get("input"), error.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = {name for owner in owners for name in _field_names(owner)}
+        return "unknown key", nearest(str(keys[-1]), known) if known else ""
+    if kind == "missing":
+        return "required, but missing", f"add `{keys[-1]}:`"
+    if kind in ("literal_error", "enum"):
+        known = re.findall(r"'([^']*)'", context.get("expected", ""))
+        return f"'{given}' is not known", nearest(str(given), known) if known else context.get("expected", "")
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        known = re.findall(r"'([^']*)'", context.get("expected_tags", ""))
+        tag = context.get("tag", "")
+        return f"'{tag}' is not known", nearest(str(tag), known) if known else ""
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return f"should be a mapping of keys to values, not {_short(given)}", ""
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if kind in ("value_error", "assertion_error"):
+        # A validator of ours writes `problem; next step`, as MergetoolError does.
+        problem, _, hint = message.partition("; ")
+        return problem, hint
+    message = message.removeprefix("Input ")
+    return f"{message[0].lower()}{message[1:].split(',')[0]}, not {_short(given)}", ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _dotted(keys: tuple) -> str:
+    """('models', 0, 'weight') -> models[0].weight"""
+    text = ""
+    for key in keys:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
+    return text
+
+
+def _walk(model_cls: type, loc: tuple) -> tuple[tuple, list[type]]:
+    """The keys of a pydantic location without the names of union alternatives, and the models at its last key.
+
+    pydantic puts the alternative that it tried ('float', 'list[float]', 'Merging') into the location.
+    """
+    here: list[Any] = [model_cls]
+    owners: list[type] = [model_cls]
+    keys: list[Any] = []
+    for index, part in enumerate(loc):
+        models = [kind for kind in here if _field_names(kind)]
+        named = [kind for kind in here if getattr(kind, "__name__", None) == part]
+        fields = [_annotation(kind, part) for kind in models if part in _field_names(kind)]
+        if fields:
+            owners, here = models, [kind for field in fields for kind in _alternatives(field)]
+        elif isinstance(part, int):
+            here = [kind for option in here for arg in typing.get_args(option) for kind in _alternatives(arg)]
+        elif named:
+            here = named
+            owners = named
+            continue
+        elif models and index == len(loc) - 1:
+            owners, here = models, []
+        elif any(typing.get_origin(kind) is dict for kind in here) and not _names_a_type(part):
+            values = [typing.get_args(kind)[1] for kind in here if typing.get_origin(kind) is dict]
+            here = [kind for value in values for kind in _alternatives(value)]
+        elif index > 0:
+            continue
+        keys.append(part)
+    return tuple(keys), owners
+
+
+def _names_a_type(part: Any) -> bool:
+    return bool(re.fullmatch(r"(constrained-)?(str|int|float|bool|none|dict|list|tuple|literal|function|lax|model)\b.*",
+                             str(part)))
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _alternatives(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [kind for option in typing.get_args(annotation) for kind in _alternatives(option)]
+    return [annotation]
+
+
+def _field_names(kind: Any) -> dict[str, str]:
+    """Names as the recipe writes them -> names of the attributes."""
+    fields = getattr(kind, "model_fields", None) or {}
+    return {str(field.alias or name): name for name, field in fields.items()}
+
+
+def _annotation(kind: Any, key: str) -> Any:
+    return kind.model_fields[_field_names(kind)[key]].annotation
