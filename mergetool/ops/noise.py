@@ -80,7 +80,10 @@ def _signed(value: int) -> int:
 def words_on(device: torch.device | str, key: int, start: int, count: int) -> torch.Tensor:
     """`words` computed on `device`: the same bits as int64, shape (count,)."""
     x = torch.arange(start + 1, start + count + 1, dtype=torch.int64, device=device)
-    x.mul_(_signed(_GAMMA)).add_(_signed(key))
+    return _mix_(x.mul_(_signed(_GAMMA)).add_(_signed(key)))
+
+
+def _mix_(x: torch.Tensor) -> torch.Tensor:
     for shift, multiplier in ((30, _M1), (27, _M2), (31, None)):
         # torch's right shift is arithmetic; the mask makes it logical
         x.bitwise_xor_((x >> shift).bitwise_and_((1 << (64 - shift)) - 1))
@@ -107,42 +110,47 @@ def random_mask(
     Returns:
         torch.bool, shape (count,): True where the entry is kept.
     """
-    whole, fraction = _lane_threshold(density)
-    first = start // 4
-    n_words = (start + count + 3) // 4 - first
-    skip = start - 4 * first
-    if torch.device(device).type == "cpu":
-        lanes = words(key, first, n_words).view(np.uint16)[skip : skip + count]
-        if whole >= 1 << 16:
-            return torch.ones(count, dtype=torch.bool)
-        mask = lanes < np.uint16(whole)
-        if fraction:
-            ties = np.flatnonzero(lanes == np.uint16(whole))
-            if ties.size:
-                draws = _words_at(key ^ _TIE, ties + start) >> np.uint64(11)
-                mask[ties] = draws < np.uint64(round(fraction * (1 << 53)))
-        return torch.from_numpy(mask)
+    if torch.device(device).type != "cpu":
+        return random_mask_on(device, key, density, start, count)
+    whole, tie = _lane_threshold(density)
+    if whole >= 1 << 16:
+        return torch.ones(count, dtype=torch.bool)
+    first, skip = start // 4, start % 4
+    drawn = words(key, first, (start + count + 3) // 4 - first).view(np.uint16)[skip : skip + count]
+    mask = drawn < np.uint16(whole)
+    if tie:
+        ties = np.flatnonzero(drawn == np.uint16(whole))
+        if ties.size:
+            mask[ties] = words_at(key ^ _TIE, ties + start) >> np.uint64(11) < np.uint64(tie)
+    return torch.from_numpy(mask)
+
+
+def random_mask_on(device: torch.device | str, key: int, density: float, start: int, count: int) -> torch.Tensor:
+    """`random_mask` in torch operations alone, for any device: the same decisions."""
+    whole, tie = _lane_threshold(density)
     if whole >= 1 << 16:
         return torch.ones(count, dtype=torch.bool, device=device)
-    lanes = words_on(device, key, first, n_words).view(torch.int16)[skip : skip + count].int() & 0xFFFF
-    mask = lanes < whole
-    if fraction:
-        ties = torch.nonzero(lanes == whole).flatten()
-        draws = torch.from_numpy((_words_at(key ^ _TIE, ties.cpu().numpy() + start) >> np.uint64(11)).view(np.int64))
-        mask[ties] = (draws < round(fraction * (1 << 53))).to(device)
+    first, skip = start // 4, start % 4
+    drawn = words_on(device, key, first, (start + count + 3) // 4 - first).view(torch.int16)
+    drawn = drawn[skip : skip + count].int() & 0xFFFF
+    mask = drawn < whole
+    if tie:
+        ties = torch.nonzero(drawn == whole).flatten()
+        mask[ties] = words_at_on(key ^ _TIE, ties + start).bitwise_right_shift_(11) & ((1 << 53) - 1) < tie
     return mask
 
 
-def _lane_threshold(density: float) -> tuple[int, float]:
+def _lane_threshold(density: float) -> tuple[int, int]:
+    """(whole, tie): keep where 16 bits are below `whole`, and where they equal it and 53 further bits are below `tie`."""
     if not 0.0 <= density <= 1.0:
         raise ValueError(f"density must lie in [0, 1], not {density}")
     scaled = density * (1 << 16)
     whole = int(scaled)
-    return whole, scaled - whole
+    return whole, round((scaled - whole) * (1 << 53))
 
 
-def _words_at(key: int, index: np.ndarray) -> np.ndarray:
-    """Word `index[j]` of the stream for every j; for indices too scattered for `words`."""
+def words_at(key: int, index: np.ndarray) -> np.ndarray:
+    """Word `index[j]` of the stream for every j, for indices too scattered for `words`: uint64, `index`'s shape."""
     with np.errstate(over="ignore"):
         x = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(_GAMMA) + np.uint64(key & _U64)
         for shift, multiplier in ((30, _M1), (27, _M2), (31, None)):
@@ -150,6 +158,11 @@ def _words_at(key: int, index: np.ndarray) -> np.ndarray:
             if multiplier is not None:
                 x *= np.uint64(multiplier)
     return x
+
+
+def words_at_on(key: int, index: torch.Tensor) -> torch.Tensor:
+    """`words_at` on the device of `index` (int64): the same bits as int64."""
+    return _mix_((index + 1).mul_(_signed(_GAMMA)).add_(_signed(key)))
 
 
 def kept_indices(

@@ -124,8 +124,26 @@ def test_the_ties_of_the_lane_threshold_follow_the_fraction() -> None:
     assert abs(kept - n * 0.5 / 65536) < 5 * (n * 0.5 / 65536) ** 0.5
 
 
-def test_the_device_path_keeps_the_same_entries() -> None:
-    # "meta" has no values, so the torch path is asked for by a device type that is not "cpu" only on CUDA; its
-    # pieces are checked here on the CPU
-    lanes = noise.words_on("cpu", KEY, 0, 1000).view(torch.int16).int() & 0xFFFF
-    assert torch.equal(lanes < 19660, noise.random_mask(KEY, 19660 / 65536, 0, 4000))
+@given(
+    density=st.one_of(st.floats(0.0, 1.0), st.just(0.5 / 65536), st.just(19660 / 65536)),
+    start=st.integers(0, 300_000),
+    count=st.integers(1, 5_000),
+)
+def test_the_device_path_keeps_the_same_entries(density: float, start: int, count: int) -> None:
+    expected = noise.random_mask(KEY, density, start, count)
+    assert torch.equal(noise.random_mask_on("cpu", KEY, density, start, count), expected)
+
+
+def test_the_device_path_decides_ties_with_the_same_further_bits() -> None:
+    n = 1 << 20  # about eight of these entries tie at density 0.5/65536
+    expected = noise.random_mask(KEY, 0.5 / 65536, 0, n)
+    assert expected.any()
+    assert torch.equal(noise.random_mask_on("cpu", KEY, 0.5 / 65536, 0, n), expected)
+
+
+def test_scattered_words_are_the_words_of_the_stream() -> None:
+    index = np.array([0, 3, 70_000, (1 << 40) + 5])
+    expected = [int(noise.words(KEY, int(i), 1)[0]) for i in index]
+    assert noise.words_at(KEY, index).tolist() == expected
+    on_device = noise.words_at_on(KEY, torch.from_numpy(index)).numpy().view(np.uint64)
+    assert on_device.tolist() == expected
