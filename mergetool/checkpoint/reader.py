@@ -22,7 +22,7 @@ class Reader:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._maps: dict[Path, mmap.mmap] = {}
+        self._maps: dict[Path, torch.Tensor] = {}
         self._lock = threading.Lock()
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -52,15 +52,13 @@ class Reader:
         if stop <= start:
             return torch.empty(0, dtype=info.dtype)
         offset = info.offset + start * info.itemsize
-        mapped = self._map(info)
+        raw = self._map(info)[offset : offset + (stop - start) * info.itemsize]
         if offset % info.itemsize:  # a legal file may leave a tensor unaligned; torch cannot view that
-            raw = bytearray(mapped[offset : offset + (stop - start) * info.itemsize])
-            return torch.frombuffer(raw, dtype=info.dtype)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # "the given buffer is not writable": it is only read
-            return torch.frombuffer(mapped, dtype=info.dtype, count=stop - start, offset=offset)
+            raw = raw.clone()
+        return raw.view(info.dtype)
 
-    def _map(self, info: TensorInfo) -> mmap.mmap:
+    def _map(self, info: TensorInfo) -> torch.Tensor:
+        """The file's bytes as one read-only uint8 tensor."""
         mapped = self._maps.get(info.file)
         if mapped is not None:
             return mapped
@@ -68,13 +66,15 @@ class Reader:
             if info.file not in self._maps:
                 try:
                     with info.file.open("rb") as file:
-                        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 except (OSError, ValueError) as error:
                     raise CheckpointError(f"{info.file}: cannot be mapped ({error})", "check that the file is whole") from None
-                expected = self.layout.headers.get(info.file.name, (len(mapped), ""))[0]
-                if len(mapped) != expected:
+                expected = self.layout.headers.get(info.file.name, (len(memory), ""))[0]
+                if len(memory) != expected:
                     raise CheckpointError(f"{info.file}: has changed its size since its header was read", "run it again")
-                self._maps[info.file] = mapped
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # "the given buffer is not writable": it is only read
+                    self._maps[info.file] = torch.frombuffer(memory, dtype=torch.uint8)
             return self._maps[info.file]
 
     def close(self) -> None:

@@ -11,28 +11,59 @@ from collections.abc import Sequence
 import torch
 
 
-def weighted_sum(
-    deltas: Sequence[torch.Tensor], weights: Sequence[float], *, normalize: bool = False, out: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Σ wᵢ·δᵢ; with `normalize` divided by Σ wᵢ.
+def normalized(weights: Sequence[float]) -> list[float]:
+    """The weights divided by their sum; unchanged where that sum is below 1e-8, as mergekit does."""
+    total = math.fsum(weights)
+    return [w / total for w in weights] if abs(total) >= 1e-8 else list(weights)
+
+
+def weighted_sum(deltas: Sequence[torch.Tensor], weights: Sequence[float], out: torch.Tensor) -> torch.Tensor:
+    """Σ wᵢ·δᵢ into `out`.
 
     Args:
         deltas: fp32, all of one shape; not changed.
         weights: one for each delta.
-        normalize: divide by the sum of the weights (left as it is where that sum is below 1e-8, as mergekit does).
-        out: receives the result; may not be one of `deltas` other than the first.
-
-    Returns:
-        fp32, the deltas' shape.
+        out: fp32, their shape; may be the first delta.
     """
-    scale = 1.0
-    if normalize:
-        total = math.fsum(weights)
-        scale = 1.0 / total if abs(total) >= 1e-8 else 1.0
-    result = torch.mul(deltas[0], weights[0] * scale, out=out)
+    torch.mul(deltas[0], weights[0], out=out)
     for delta, weight in zip(deltas[1:], weights[1:], strict=True):
-        result.add_(delta, alpha=weight * scale)
-    return result
+        out.add_(delta, alpha=weight)
+    return out
+
+
+def blend(tensors: Sequence[torch.Tensor], weights: Sequence[float], out: torch.Tensor) -> torch.Tensor:
+    """Σ wᵢ·xᵢ of models, not of deltas, exact where it can be.
+
+    Written around the model of largest weight, s·xₐ − Σ wᵢ·(xₐ − xᵢ) with s = Σ wᵢ: models that are equal give the
+    model back bit for bit, the sign of a zero included, and so do weights of 1 and 0.
+
+    Args:
+        tensors: fp32, one shape; not changed.
+        weights: one for each tensor.
+        out: fp32, their shape; may not be one of `tensors`.
+    """
+    total = math.fsum(weights)
+    anchor = max(range(len(weights)), key=lambda i: weights[i])
+    out.zero_()
+    for i, (tensor, weight) in enumerate(zip(tensors, weights, strict=True)):
+        if i != anchor and weight != 0.0:
+            out.add_(tensors[anchor] - tensor, alpha=weight)
+    if abs(total - 1.0) < 1e-12:
+        return torch.sub(tensors[anchor], out, out=out)
+    return out.neg_().add_(tensors[anchor], alpha=total)
+
+
+def add_delta(base: torch.Tensor, delta: torch.Tensor, scale: float, out: torch.Tensor) -> torch.Tensor:
+    """base + scale·delta into `out`; where the delta is zero the base comes back bit for bit, −0.0 included.
+
+    Args:
+        base: fp32; not changed.
+        delta: fp32, its shape; overwritten.
+        scale: λ of task arithmetic.
+        out: fp32, its shape; may be `delta`.
+    """
+    delta.mul_(-scale).add_(0.0)  # 0.0 and −0.0 both become 0.0, and x − 0.0 is x for every x
+    return torch.sub(base, delta, out=out)
 
 
 def elect_sign(weighted: Sequence[torch.Tensor]) -> torch.Tensor:

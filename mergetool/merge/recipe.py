@@ -1,0 +1,181 @@
+"""The merge recipe: mergekit's own dialect, read strictly, with `relative_to`, `rescale`, `scope` and `seed` added.
+
+A recipe holds what the user wrote and nothing else; what it means for each tensor is worked out by `plan`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from mergetool.errors import RecipeError
+from mergetool.sources import resolve_source
+from mergetool.strict_yaml import load_yaml, validate
+
+Scalar = bool | int | float | str
+DTypeName = Literal["float32", "float16", "bfloat16"]
+
+
+class Conditional(BaseModel):
+    """A value for the tensors whose name contains `filter`; for all where there is none or it is ``*``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    value: Scalar | list[Scalar]
+    filter: str | None = None
+
+
+Setting = Scalar | Conditional | list[Scalar] | list[Conditional]
+Parameters = dict[str, Setting]
+
+
+def _reference(value: Any) -> Any:
+    """mergekit's mapping form of a model reference -> the text form ``path[@revision][+adapter]``."""
+    if not isinstance(value, dict):
+        return value
+    unknown = set(value) - {"model", "path", "revision", "lora"}
+    if unknown:
+        raise ValueError(f"unknown key '{sorted(unknown)[0]}' in a model reference; known: model, path, revision, lora")
+    if "path" in value:
+        return f"{value['path']}@{value['revision']}" if value.get("revision") else value["path"]
+    text = _reference(value.get("model", ""))
+    return f"{text}+{_reference(value['lora'])}" if value.get("lora") else text
+
+
+ModelName = Annotated[str, BeforeValidator(_reference), Field(min_length=1)]
+
+
+class ModelEntry(BaseModel):
+    """One model of a merge, what it is a delta from, and its own parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    model: ModelName
+    relative_to: ModelName | None = None
+    parameters: Parameters = Field(default_factory=dict)
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _no_parameters(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+
+class MergeRecipe(BaseModel):
+    """A merge as the user wrote it.
+
+    `slices`, `modules` and `tokenizer` are kept as they are: they are mergekit's, and the plan hands them on.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    merge_method: str
+    models: list[ModelEntry] = Field(default_factory=list)
+    base_model: ModelName | None = None
+    parameters: Parameters = Field(default_factory=dict)
+    dtype: DTypeName | None = None
+    out_dtype: DTypeName | None = None
+    tokenizer_source: str | dict[str, Any] | None = None
+    chat_template: str | None = None
+    slices: list[dict[str, Any]] | None = None
+    modules: dict[str, Any] | None = None
+    tokenizer: dict[str, Any] | None = None
+    seed: int = 0
+    name: str | None = None
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _no_parameters(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+    @model_validator(mode="after")
+    def _one_list_of_inputs(self) -> MergeRecipe:
+        given = [key for key in ("models", "slices", "modules") if getattr(self, key)]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"a recipe needs exactly one of models, slices and modules, found {found}; give `models:`")
+        return self
+
+    def resolved(self, directory: str | Path) -> MergeRecipe:
+        """The same recipe with every path that exists beside it made absolute; Hub ids stay as they are."""
+        def place(text: str | None) -> str | None:
+            return None if text is None else "+".join(str(resolve_source(part, directory)) for part in text.split("+"))
+
+        models = [m.model_copy(update={"model": place(m.model), "relative_to": place(m.relative_to)}) for m in self.models]
+        source = self.tokenizer_source
+        if isinstance(source, str) and source not in ("base", "union"):
+            source = place(source)
+        return self.model_copy(update={"models": models, "base_model": place(self.base_model), "tokenizer_source": source})
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the user wrote, without defaults: for YAML and JSON."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+
+
+def load_merge_recipe(path: str | Path) -> MergeRecipe:
+    """Read and validate a recipe; relative model paths start from the recipe's directory, then from where you are.
+
+    Raises:
+        RecipeError: the file or a key in it is wrong; one line.
+    """
+    path = Path(path)
+    recipe = validate(MergeRecipe, load_yaml(path), path)
+    return recipe.resolved(path.parent)
+
+
+# --- what a setting means for one tensor ---------------------------------------------------------------------------
+
+_LAYER = re.compile(r"^(?:(.*)\.)?(?:layers|h|blocks|block|layer)\.(\d+)(?:\.|$)")
+
+
+def layer_of(name: str) -> tuple[str, int] | None:
+    """(the stack a tensor belongs to, its layer in it), or None for embeddings, final norms and heads."""
+    match = _LAYER.match(name)
+    return (match.group(1) or "", int(match.group(2))) if match else None
+
+
+def evaluate(setting: Setting, tensor: str, t: float) -> Scalar | None:
+    """A parameter's value for one tensor, as mergekit resolves it.
+
+    Args:
+        setting: a scalar, a gradient (list of scalars over the depth), or conditions tried in order.
+        tensor: the tensor's name, which filters are looked up in.
+        t: depth in [0, 1]: layer/(layers − 1); 0 outside the stack of layers.
+
+    Returns:
+        The value; None where no condition applies.
+    """
+    if isinstance(setting, Conditional):
+        setting = [setting]
+    if not isinstance(setting, list):
+        return setting
+    if setting and isinstance(setting[0], Conditional):
+        for condition in setting:
+            if condition.filter in (None, "*") or condition.filter in tensor:
+                return evaluate(condition.value, tensor, t)
+        return None
+    if not setting:
+        return None
+    if any(isinstance(v, (bool, str)) for v in setting):
+        return setting[int(t * (len(setting) - 1))]
+    position = t * (len(setting) - 1)
+    low = int(position)
+    high = min(len(setting) - 1, low + 1)
+    fraction = position - low
+    return (1 - fraction) * setting[low] + fraction * setting[high]
+
+
+def number(value: Any, name: str, tensor: str, low: float | None = None, high: float | None = None) -> float:
+    """A parameter as a number within bounds.
+
+    Raises:
+        RecipeError: it is text, a truth value, not finite, or outside [low, high].
+    """
+    try:
+        result = float(value) if not isinstance(value, bool) else float("nan")
+    except (TypeError, ValueError):
+        result = float("nan")
+    inside = (low is None or result >= low) and (high is None or result <= high)
+    if not inside or result != result or result in (float("inf"), float("-inf")):
+        bounds = f"a number in [{low:g}, {high:g}]" if low is not None and high is not None else "a finite number"
+        raise RecipeError(f"parameter '{name}' is {value!r} for tensor '{tensor}'", f"it must be {bounds}")
+    return result

@@ -1,0 +1,107 @@
+"""Stochastic rounding: an addition far below half a unit in the last place is not lost in expectation.
+
+A number x between two neighbours a < b of the target type becomes b with probability (x − a)/(b − a), else a, so
+that its expectation is x. At α = 1e-7 one merge adds 1e-10 to a weight of 0.02, whose neighbour in fp32 is 2e-9 away
+and in bf16 1e-4: rounded to nearest, no number of merges would ever move it.
+
+The decisions are read by counter from `mergetool.ops.noise`, so they depend on (key, flat index) alone.
+
+Source: Gupta et al. 2015, *Deep Learning with Limited Numerical Precision*, arXiv 1502.02551, §3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mergetool.ops.noise import words, words_at, words_at_on, words_on
+
+_TIE = 0x5851F42D4C957F2D  # separates the stream of further bits from the one of lanes
+_INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+
+
+def neighbour(near: torch.Tensor, upward: torch.Tensor) -> torch.Tensor:
+    """The next number of `near`'s type, above where `upward`, else below.
+
+    Args:
+        near: fp32, bf16 or fp16, finite.
+        upward: torch.bool, the same shape.
+
+    Returns:
+        `near`'s dtype and shape; ±inf beyond the largest finite number.
+    """
+    integer = _INTEGER[near.dtype]
+    bits = near.view(integer)
+    # IEEE numbers of one sign are ordered as their bits are: away from zero is +1, toward it −1
+    away = upward == (near > 0)
+    moved = bits + away.to(integer).mul_(2).sub_(1)
+    zero = near == 0
+    if zero.any():
+        smallest = torch.where(upward, 1, 1 + torch.iinfo(integer).min).to(integer)
+        moved = torch.where(zero, smallest, moved)
+    return moved.view(near.dtype)
+
+
+def _split(exact: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(nearest, its neighbour beyond `exact`, the probability in [0, 1/2] that the neighbour is taken)."""
+    near = exact.to(dtype)
+    rest = exact - near.double()
+    other = neighbour(near, rest > 0)
+    gap = (other.double() - near.double()).abs_()
+    # inf and NaN stay as they are: their rest is NaN or their gap is infinite
+    return near, other, rest.abs_().div_(gap).nan_to_num_(0.0, 0.0, 0.0)
+
+
+def round_at(exact: torch.Tensor, dtype: torch.dtype, key: int, index: torch.Tensor) -> torch.Tensor:
+    """Round scattered entries of a tensor stochastically; 53 bits decide each.
+
+    Args:
+        exact: fp64, shape (n,): the sums as they would be without rounding.
+        dtype: torch.float32, torch.bfloat16 or torch.float16.
+        key: from `mergetool.ops.noise.stream_key`, of its own role.
+        index: int64, shape (n,): the entries' flat indices in the whole tensor.
+
+    Returns:
+        `dtype`, shape (n,). Numbers that `dtype` holds exactly, infinities and NaN come back unchanged.
+    """
+    near, other, probability = _split(exact, dtype)
+    if index.device.type == "cpu":
+        draws = torch.from_numpy((words_at(key, index.numpy()) >> np.uint64(11)).view(np.int64))
+    else:
+        draws = words_at_on(key, index).bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1)
+    return torch.where(draws < (probability * (1 << 53)).to(torch.int64), other, near)
+
+
+def round_span(exact: torch.Tensor, dtype: torch.dtype, key: int, start: int) -> torch.Tensor:
+    """Round a contiguous part of a tensor stochastically.
+
+    Sixteen bits decide an entry; where they equal the threshold (one entry in 65,536) 53 further bits decide, so that
+    probabilities far below 2⁻¹⁶ are still exact, at a quarter of the words.
+
+    Args:
+        exact: fp64, flat part [start, start + n) of the tensor.
+        dtype, key: as `round_at`; the two draw from different streams.
+        start: flat index of the first entry.
+
+    Returns:
+        `dtype`, shape (n,).
+    """
+    near, other, probability = _split(exact, dtype)
+    first, skip, count = start // 4, start % 4, exact.numel()
+    n_words = (start + count + 3) // 4 - first
+    if exact.device.type == "cpu":
+        drawn = torch.from_numpy(words(key, first, n_words).view(np.int16))
+    else:
+        drawn = words_on(exact.device, key, first, n_words).view(torch.int16)
+    drawn = drawn[skip : skip + count].int().bitwise_and_(0xFFFF)
+    scaled = probability.mul_(1 << 16)
+    whole = scaled.int()
+    take = drawn < whole
+    ties = torch.nonzero((drawn == whole) & (scaled > whole)).flatten()
+    if ties.numel():
+        if exact.device.type == "cpu":
+            further = torch.from_numpy((words_at(key ^ _TIE, ties.numpy() + start) >> np.uint64(11)).view(np.int64))
+        else:
+            further = words_at_on(key ^ _TIE, ties + start).bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1)
+        take[ties] = further < ((scaled[ties] - whole[ties]) * (1 << 53)).to(torch.int64)
+    return torch.where(take, other, near)
