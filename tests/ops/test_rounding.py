@@ -1,0 +1,63 @@
+"""Stochastic rounding gives one of the two neighbours, and the exact number in expectation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mergetool.ops import noise
+from mergetool.ops.rounding import neighbour, round_at, round_span
+
+KEY = noise.stream_key(7, 3, "rounding", "model.layers.0.mlp.up_proj.weight")
+TYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def every_way(exact: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
+    index = torch.arange(exact.numel())
+    return [round_at(exact, dtype, KEY, index), round_span(exact, dtype, KEY, 0)]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_the_neighbour_is_nextafter(dtype: torch.dtype) -> None:
+    values = [0.0, -0.0, 1.0, -1.0, 0.02, -0.02, 6e-8, -6e-8, 65504.0, 1.5, -2.0]
+    near = torch.tensor(values).to(dtype)
+    for upward in (True, False):
+        got = neighbour(near, torch.full(near.shape, upward))
+        for value, moved in zip(near.tolist(), got.tolist(), strict=True):
+            assert moved > value if upward else moved < value
+            between = torch.tensor((value + moved) / 2, dtype=torch.float64).to(dtype)
+            assert between.item() in (value, moved)  # nothing lies between them
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_numbers_that_the_type_holds_stay_and_so_do_inf_and_nan(dtype: torch.dtype) -> None:
+    held = torch.randn(5000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    held[:4] = torch.tensor([float("inf"), float("-inf"), 0.0, float("nan")], dtype=dtype)
+    for got in every_way(held.double(), dtype):
+        assert torch.equal(got.nan_to_num(nan=9.0), held.nan_to_num(nan=9.0))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("fraction", [0.5, 0.25, 1e-3, 2e-6])
+def test_the_expectation_is_the_exact_number(dtype: torch.dtype, fraction: float) -> None:
+    n = 1 << 21
+    base = torch.full((), 0.0201).to(dtype)
+    gap = neighbour(base, torch.tensor(True)).double() - base.double()
+    exact = (base.double() + fraction * gap).expand(n)
+    for got in every_way(exact, dtype):
+        moved = got != base
+        assert (got[moved].double() == base.double() + gap).all()
+        assert abs(int(moved.sum()) - fraction * n) < 5 * (n * fraction) ** 0.5 + 1
+
+
+@given(start=st.integers(0, 200_000), count=st.integers(1, 3000))
+def test_the_decision_depends_on_the_index_alone(start: int, count: int) -> None:
+    exact = torch.linspace(-0.03, 0.05, 203_000, dtype=torch.float64)
+    part = slice(start, start + count)
+    whole = round_span(exact, torch.bfloat16, KEY, 0)
+    assert torch.equal(round_span(exact[part].clone(), torch.bfloat16, KEY, start), whole[part])
+    index = torch.arange(exact.numel())
+    whole = round_at(exact, torch.bfloat16, KEY, index)
+    assert torch.equal(round_at(exact[part], torch.bfloat16, KEY, index[part]), whole[part])
