@@ -1,0 +1,143 @@
+"""What can be known of an align recipe before any weight is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from mergetool.align.recipe import AlignRecipe
+from mergetool.align.training import training_config
+from mergetool.checkpoint.layout import Layout, read_layout
+from mergetool.data import preference_rows
+from mergetool.errors import CheckpointError, DataError, RecipeError
+
+FIRST_ROWS = 8  # enough to see a wrong file; the rest is read when training starts
+
+
+def check_align(recipe: AlignRecipe) -> dict[str, Any]:
+    """Checks a recipe against headers, the first rows of its data, and TRL's config.
+
+    Args:
+        recipe: from load_align_recipe.
+
+    Returns:
+        What was found, ready to be printed or written as JSON: model, data, merging, optimizer steps.
+
+    Raises:
+        RecipeError, CheckpointError, DataError: the first thing that would stop `align`.
+    """
+    config = training_config(recipe, "unused")
+    facts: dict[str, Any] = {"algorithm": recipe.algorithm, "method": recipe.merging.method, "beta": recipe.beta}
+    sft, base = layouts(recipe)
+    if sft is not None:
+        facts["model"] = {
+            "architecture": (sft.config.get("architectures") or [sft.config.get("model_type")])[0],
+            "tensors": len(sft.tensors),
+            "parameters": sum(tensor.numel for tensor in sft.tensors.values()),
+            "dtype": stored_dtype(sft),
+        }
+        facts["sft"] = str(sft.directory)
+        check_tokenizer(sft.directory)
+    facts["base"] = str(base.directory) if base is not None else recipe.base_model
+    for key, place in (("train", recipe.train_data), ("eval", recipe.eval_data)):
+        if isinstance(place, Path):
+            rows, counts = preference_rows(place, limit=FIRST_ROWS)
+            facts[key] = {"file": str(place), "form": "messages" if isinstance(rows[0]["chosen"], list) else "text",
+                          "first rows": str(counts)}
+        elif place is not None:
+            facts[key] = {"hub": place}
+    facts["batch"] = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    facts["knobs"] = recipe.merging.given()
+    return facts
+
+
+def layouts(recipe: AlignRecipe) -> tuple[Layout | None, Layout | None]:
+    """The headers of theta_s and theta_b, found to fit each other; None for what lies on the Hub.
+
+    Raises:
+        CheckpointError: one is damaged, or they differ in a tensor's name or shape.
+    """
+    sft = read_layout(recipe.sft) if isinstance(recipe.sft, Path) else None
+    base = read_layout(recipe.base) if isinstance(recipe.base, Path) else None
+    if sft is not None and base is not None:
+        same_shapes(base, sft)
+    return sft, base
+
+
+def same_shapes(base: Layout, sft: Layout) -> None:
+    """Raises CheckpointError where the two do not hold the same tensors in the same shapes."""
+    for name in sorted(base.tensors.keys() | sft.tensors.keys()):
+        ours, theirs = base.tensors.get(name), sft.tensors.get(name)
+        if ours is None or theirs is None:
+            has, lacks = (sft, base) if ours is None else (base, sft)
+            if name.endswith("lm_head.weight") and lacks.tied:
+                continue  # a tied head has no tensor of its own
+            raise CheckpointError(f"{lacks.directory}: no tensor '{name}', which {has.directory} has",
+                                  "base_model and sft_model must be of one architecture")
+        if ours.shape != theirs.shape:
+            raise CheckpointError(
+                f"{sft.directory}: tensor '{name}' is {list(theirs.shape)}, in {base.directory} {list(ours.shape)}",
+                "base_model and sft_model must be of one size; was the vocabulary extended for SFT?")
+
+
+def stored_dtype(layout: Layout) -> str:
+    """The dtype that most floating weights of a checkpoint are stored in, as torch names it."""
+    sizes: dict[str, int] = {}
+    for tensor in layout.tensors.values():
+        if tensor.floating:
+            sizes[tensor.dtype_name] = sizes.get(tensor.dtype_name, 0) + tensor.numel
+    if not sizes:
+        raise CheckpointError(f"{layout.directory}: no floating-point weights", "give a checkpoint that can be trained")
+    return {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(max(sizes, key=sizes.get), "float32")
+
+
+def check_tokenizer(directory: Path) -> None:
+    """Raises CheckpointError where a model directory has no tokenizer: nothing could be trained on text."""
+    if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise CheckpointError(f"{directory}: no tokenizer (tokenizer.json)",
+                              "copy the tokenizer's files from the model that it was trained from")
+
+
+def fingerprint(recipe: AlignRecipe) -> str:
+    """The identity of a run: the recipe, the headers of its models, and the bytes of its data.
+
+    A partial run is resumed only under the same fingerprint, so that no run is ever made of two.
+
+    Raises:
+        DataError: a data file is missing.
+    """
+    parts: dict[str, Any] = {"recipe": recipe.as_written()}
+    for name, place in (("base", recipe.base), ("sft", recipe.sft)):
+        parts[name] = read_layout(place).headers if isinstance(place, Path) else place
+    for name, place in (("train", recipe.train_data), ("eval", recipe.eval_data)):
+        parts[name] = _digest(place) if isinstance(place, Path) else place
+    # Where the files lie does not matter, what they hold does: a moved run resumes.
+    parts["recipe"] = {key: value for key, value in parts["recipe"].items() if key not in ("base_model", "sft_model")}
+    parts["recipe"]["data"] = {k: v for k, v in parts["recipe"]["data"].items() if k not in ("train", "eval")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})", "check the path in `data:`") from None
+
+
+def merges_of(recipe: AlignRecipe, steps: int) -> tuple[int, int]:
+    """(K, M): the step distance and the number of merges of a run of `steps` optimizer steps.
+
+    Raises:
+        RecipeError: the run is shorter than K, so nothing would ever be merged.
+    """
+    if recipe.merging.method == "adamw":
+        return 1, 0
+    every = recipe.merging.every or 1
+    gap = steps if every == "total" else int(every)
+    if gap > steps:
+        raise RecipeError(f"merging.every: {gap} is more than the run's {steps} steps, so nothing would be merged",
+                          "lower it, train longer, or write `every: total` to merge once at the end")
+    return gap, steps // gap

@@ -1,0 +1,198 @@
+"""The align recipe: what may be written in it, and what it means where nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from mergetool.sources import resolve_source
+from mergetool.strict_yaml import load_yaml, validate
+
+Method = Literal["adamw", "ondare", "onties", "onlinear", "childtuning"]
+Algorithm = Literal["dpo", "ipo"]
+
+_MERGES = {"alpha", "alpha_total", "every", "rounding", "storage"}
+# Which knobs each method has. What a recipe leaves out keeps the optimizer's own default.
+KNOBS: dict[str, frozenset[str]] = {
+    "adamw": frozenset(),
+    "ondare": frozenset({"density", "rescale", "tau_mask", "clip", "seed"} | _MERGES),
+    "onties": frozenset({"density", "rescale", "elect", "clip", "seed"} | _MERGES),
+    "onlinear": frozenset({"clip", "seed"} | _MERGES),
+    # ChildTuning-F: a random mask on every step and no SFT delta, that is OnDARE with alpha 0.
+    "childtuning": frozenset({"density", "every", "clip", "seed", "rounding"}),
+}
+NEEDS_BASE = frozenset({"ondare", "onties"})  # the methods that merge tau_s = sft - base
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(_Strict):
+    """Where the rows come from.
+
+    Attributes:
+        train, eval: a file, `lab:NAME`, or a Hub id `org/name[:split]`.
+        limit, eval_limit: use no more than this many pairs.
+        max_length: tokens of prompt and answer together; what is longer is cut at the end.
+    """
+
+    train: str = Field(min_length=1)
+    eval: str | None = None
+    limit: Annotated[int, Field(gt=0)] | None = None
+    eval_limit: Annotated[int, Field(gt=0)] | None = None
+    max_length: Annotated[int, Field(gt=1)] | None = None
+
+
+class Merging(_Strict):
+    """How the SFT delta is merged into the optimizer's steps; METHODS.md has the symbols.
+
+    Attributes:
+        method: `adamw` merges nothing; the others are `mergetool.optim`'s.
+        density: p, the fraction of entries kept.
+        alpha: weight of the SFT delta at each merge.
+        alpha_total: the same, summed over the run: alpha = alpha_total / number of merges.
+        every: K, merge at every K-th step; `total` merges once, at the end.
+        rescale, tau_mask, elect, clip: see docs/methods.md, "Divergences".
+        seed: of the masks. The order of the data has `training.seed`.
+        rounding: how a weight takes an update below its own precision.
+        storage: where theta_b and theta_s lie meanwhile: memory-mapped, or loaded.
+    """
+
+    method: Method = "adamw"
+    density: Annotated[float, Field(gt=0, le=1)] | None = None
+    alpha: Annotated[float, Field(ge=0, le=1)] | None = None
+    alpha_total: Annotated[float, Field(ge=0)] | None = None
+    every: Annotated[int, Field(ge=1)] | Literal["total"] | None = None
+    rescale: Literal["unbiased", "l1", "none"] | None = None
+    tau_mask: Literal["resample", "fixed"] | None = None
+    elect: Literal["weighted", "unweighted"] | None = None
+    clip: Annotated[float, Field(gt=0)] | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+    rounding: Literal["stochastic", "nearest"] | None = None
+    storage: Literal["mmap", "cpu", "memory"] | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_method(self) -> Merging:
+        given = set(self.given())
+        foreign = sorted(given - KNOBS[self.method])
+        if foreign:
+            known = ", ".join(sorted(KNOBS[self.method])) or "none"
+            raise ValueError(f"'{foreign[0]}' is no knob of method {self.method}; its knobs: {known}")
+        if {"alpha", "alpha_total"} <= given:
+            raise ValueError("alpha and alpha_total are both given; keep one of them")
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """The knobs that the recipe sets, without the method."""
+        return {key: value for key, value in self if key != "method" and value is not None}
+
+    @property
+    def needs_base(self) -> bool:
+        """True where tau_s is merged, so that base_model must be known."""
+        weight = self.alpha if self.alpha is not None else self.alpha_total
+        return self.method in NEEDS_BASE and weight != 0
+
+
+class AlignRecipe(_Strict):
+    """One training run.
+
+    Attributes:
+        base_model: theta_b; needed by the methods that merge tau_s.
+        sft_model: theta_s, the reference and the initial policy.
+        algorithm, beta: the loss, and its pull toward the reference.
+        data, merging: see Data and Merging.
+        training: any field of TRL's config for the algorithm; checked by it, see `training.training_config`.
+        dtype: of the weights while they are trained. bfloat16 halves the memory; `training.bf16` is autocast.
+        out_dtype: of the written weights; the SFT checkpoint's own where nothing is said.
+    """
+
+    base_model: str | None = None
+    sft_model: str = Field(min_length=1)
+    algorithm: Algorithm = "dpo"
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    data: Data
+    merging: Merging = Merging()
+    training: dict[str, Any] = {}
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    out_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+
+    _directory: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _base_where_needed(self) -> AlignRecipe:
+        if self.merging.needs_base and self.base_model is None:
+            raise ValueError(f"base_model is missing, and {self.merging.method} merges sft - base; add `base_model:`")
+        return self
+
+    @property
+    def base(self) -> Path | str | None:
+        """theta_b as a path, or as a Hub id."""
+        return None if self.base_model is None else resolve_source(self.base_model, self._directory)
+
+    @property
+    def sft(self) -> Path | str:
+        """theta_s as a path, or as a Hub id."""
+        return resolve_source(self.sft_model, self._directory)
+
+    @property
+    def train_data(self) -> Path | str:
+        """The training rows as a path, or as a Hub id."""
+        return resolve_source(self.data.train, self._directory)
+
+    @property
+    def eval_data(self) -> Path | str | None:
+        """The evaluation rows as a path, or as a Hub id."""
+        return None if self.data.eval is None else resolve_source(self.data.eval, self._directory)
+
+    def as_written(self) -> dict[str, Any]:
+        """The recipe as plain YAML-ready values, without what was left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def load_align_recipe(path: str | Path) -> AlignRecipe:
+    """Reads and checks a recipe; relative paths in it start from its own directory.
+
+    Raises:
+        RecipeError: one line with every problem found.
+    """
+    path = Path(path)
+    return align_recipe(load_yaml(path), path.parent, path.name)
+
+
+def align_recipe(mapping: Mapping[str, Any], directory: str | Path = ".", source: str = "recipe") -> AlignRecipe:
+    """Makes a recipe of plain values.
+
+    Args:
+        mapping: what the YAML would say.
+        directory: where relative paths start from.
+        source: the name that opens an error message.
+
+    Raises:
+        RecipeError: one line with every problem found.
+    """
+    recipe = validate(AlignRecipe, dict(mapping), source)
+    recipe._directory = Path(directory).absolute()
+    return recipe
+
+
+def override(recipe: AlignRecipe, **changes: Any) -> AlignRecipe:
+    """The recipe with some values changed and everything checked again.
+
+    Args:
+        changes: top-level keys. A mapping changes the keys that it names and keeps the others, except `merging` where
+            it names a method: knobs of another method would not fit, so it then replaces the whole part.
+
+    Raises:
+        RecipeError: the changed recipe is not valid.
+    """
+    merged = recipe.as_written()
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and not (key == "merging" and "method" in value):
+            merged[key] = {**merged.get(key, {}), **value}
+        else:
+            merged[key] = value
+    return align_recipe(merged, recipe._directory, "recipe with overrides")

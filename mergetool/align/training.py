@@ -1,0 +1,133 @@
+"""`training:` in a recipe: any field of TRL's config, told apart, typed and checked before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+import warnings
+from pathlib import Path
+from typing import Any
+
+from mergetool.align.recipe import AlignRecipe
+from mergetool.errors import RecipeError, nearest
+
+# algorithm -> (TRL's config, TRL's trainer, what the algorithm sets in the config)
+TRAINERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "dpo": ("DPOConfig", "DPOTrainer", {}),
+    "ipo": ("DPOConfig", "DPOTrainer", {"loss_type": ["ipo"]}),
+}
+
+# Fields of TRL's that a recipe says elsewhere, or that would break what `align` promises.
+ELSEWHERE = {
+    "output_dir": "OUT on the command line says where",
+    "beta": "write `beta:` at the top of the recipe",
+    "optim": "`merging.method` chooses the optimizer",
+    "optim_args": "`merging:` holds the optimizer's knobs",
+    "model_init_kwargs": "`dtype:` at the top of the recipe says how the model is loaded",
+    "resume_from_checkpoint": "a rerun resumes by itself, and --fresh starts again",
+    "push_to_hub": "push the result with `mergetool push`",
+    "trust_remote_code": "mergetool runs no code from a model repository",
+    "sync_ref_model": "the reference stays the SFT model, that is what merging is about",
+    "auto_find_batch_size": "a changed batch size would change the number of merges; set per_device_train_batch_size",
+    "ignore_data_skip": "a resumed run sees the rows that the uninterrupted run would have seen",
+    "save_only_model": "a checkpoint without the optimizer's state cannot be resumed",
+}
+
+
+def training_config(recipe: AlignRecipe, output_dir: str | Path) -> Any:
+    """TRL's config for a recipe.
+
+    Args:
+        recipe: `training` may hold any field of the algorithm's TRL config that is not in ELSEWHERE.
+        output_dir: where the trainer keeps its checkpoints.
+
+    Raises:
+        RecipeError: a field is unknown (the nearest known one is named), has a value of the wrong kind, or TRL
+            refuses it.
+    """
+    import trl
+
+    config_name, _, fixed = TRAINERS[recipe.algorithm]
+    config_class = getattr(trl, config_name)
+    given = _checked(recipe, config_class)
+    clash = sorted(set(given) & set(fixed))
+    if clash:
+        raise RecipeError(f"training.{clash[0]}: algorithm {recipe.algorithm} sets it",
+                          "remove it, or change `algorithm:`")
+    if recipe.data.max_length is not None:
+        if "max_length" in given:
+            raise RecipeError("training.max_length: data.max_length is given too", "keep one of them")
+        given["max_length"] = recipe.data.max_length
+    values = {**_defaults(given), **given, **fixed, "beta": recipe.beta, "output_dir": str(output_dir)}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return config_class(**values)
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise RecipeError(f"training: {_first_line(error)}",
+                          f"see TRL's {config_name} for what may be combined") from None
+
+
+def _defaults(given: dict[str, Any]) -> dict[str, Any]:
+    """Where ours differ from TRL's; anything in the recipe wins.
+
+    TRL turns on bf16 autocast and gradient checkpointing everywhere; on a CPU both only cost time.
+    """
+    import torch
+
+    on_gpu = torch.cuda.is_available() and not given.get("use_cpu", False)
+    return {
+        "bf16": on_gpu and torch.cuda.is_bf16_supported() and not given.get("fp16", False),
+        "gradient_checkpointing": on_gpu,
+        "precompute_ref_log_probs": True,  # theta_s does not stay resident beside the policy
+        "report_to": "none",
+        "disable_tqdm": True,  # progress is the command line's business
+        "save_total_limit": 2,  # two, so that a kill while one is rotated away leaves another
+        "logging_nan_inf_filter": False,
+        "dataloader_pin_memory": on_gpu,
+    }
+
+
+def _checked(recipe: AlignRecipe, config_class: type) -> dict[str, Any]:
+    fields = {field.name for field in dataclasses.fields(config_class) if field.init}
+    unknown = sorted(set(recipe.training) - fields)
+    if unknown:
+        open_fields = fields - set(ELSEWHERE)
+        raise RecipeError(f"training.{unknown[0]}: no field of TRL's {config_class.__name__}",
+                          nearest(unknown[0], open_fields) if _close(unknown[0], open_fields) else
+                          f"https://huggingface.co/docs/trl lists the fields of {config_class.__name__}")
+    for key in recipe.training:
+        if key in ELSEWHERE:
+            raise RecipeError(f"training.{key}: not set here", ELSEWHERE[key])
+    hints = typing.get_type_hints(config_class)
+    return {key: _typed(key, value, hints.get(key, Any)) for key, value in recipe.training.items()}
+
+
+def _close(word: str, known: set[str]) -> bool:
+    return nearest(word, known).startswith("did you mean")
+
+
+def _typed(key: str, value: Any, hint: Any) -> Any:
+    """The value as the field's own annotation reads it: dataclasses check nothing themselves."""
+    from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticSchemaGenerationError, TypeError):
+        return value  # a type that pydantic does not know; TRL's own checks follow
+    if isinstance(value, str) and typing.get_origin(hint) is list:
+        value = [value]  # `loss_type: hinge`, which TRL takes too
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]["msg"].removeprefix("Input ").split(",")[0]
+        raise RecipeError(f"training.{key}: {problem}, not {value!r}", f"the field is {_spelled(hint)}") from None
+
+
+def _spelled(hint: Any) -> str:
+    return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,114 @@
+"""Everything that would stop a run is found from headers, first rows and TRL's config, before weights are read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mergetool.align import align_recipe
+from mergetool.align.check import check_align, fingerprint, merges_of
+from mergetool.align.training import training_config
+from mergetool.errors import CheckpointError, DataError, MergetoolError, RecipeError
+from tests.align.tiny import make_model, recipe_text
+
+
+def recipe(folder: Path, **parts: object):
+    return align_recipe(recipe_text(folder, **parts))
+
+
+def training(folder: Path, **values: object):
+    return training_config(recipe(folder, training={"use_cpu": True, **values}), folder / "unused")
+
+
+def test_a_sound_recipe_gives_its_facts(triple) -> None:
+    facts = check_align(recipe(triple, merging={"method": "ondare", "density": 0.5, "alpha": 1e-3}))
+    assert facts["model"]["architecture"] == "LlamaForCausalLM"
+    assert facts["model"]["dtype"] == "float32"
+    assert facts["train"]["form"] == "text"
+    assert facts["knobs"] == {"density": 0.5, "alpha": 1e-3}
+    json.dumps(facts)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"learning_rat": 1}, "training.learning_rat: no field of TRL's DPOConfig; did you mean 'learning_rate'?"),
+        ({"learning_rate": "fast"}, "training.learning_rate: should be a valid number, not 'fast'"),
+        ({"max_steps": 1.5}, "training.max_steps: should be a valid integer"),
+        ({"lr_scheduler_type": "sinus"}, "training"),
+        ({"eval_strategy": "never"}, "training"),
+        ({"output_dir": "x"}, "training.output_dir: not set here; OUT on the command line says where"),
+        ({"optim": "sgd"}, "`merging.method` chooses the optimizer"),
+        ({"max_length": 9}, "training.max_length: data.max_length is given too"),
+    ],
+)
+def test_a_wrong_training_field_is_one_line(triple, values: dict, says: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        training(triple, **values)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_training_fields_pass_through_and_text_numbers_become_numbers(triple) -> None:
+    config = training(triple, learning_rate="1e-6", warmup_steps=3, label_smoothing=0.1)
+    assert (config.learning_rate, config.warmup_steps, config.label_smoothing) == (1e-6, 3, 0.1)
+    assert config.precompute_ref_log_probs
+
+
+def test_ipo_is_trls_ipo_loss_and_refuses_another(triple) -> None:
+    parts = recipe_text(triple, algorithm="ipo")
+    assert training_config(align_recipe(parts), "unused").loss_type == ["ipo"]
+    parts["training"] = {**parts["training"], "loss_type": "hinge"}
+    with pytest.raises(RecipeError, match="algorithm ipo sets it"):
+        training_config(align_recipe(parts), "unused")
+
+
+def test_a_missing_model_a_missing_config_and_no_tokenizer_are_told(triple, tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="none"):
+        check_align(recipe(triple, sft_model=str(tmp_path / "none")))
+    shutil.copytree(triple / "sft", tmp_path / "bare")
+    (tmp_path / "bare" / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="no tokenizer"):
+        check_align(recipe(triple, sft_model=str(tmp_path / "bare")))
+    (tmp_path / "bare" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        check_align(recipe(triple, sft_model=str(tmp_path / "bare")))
+
+
+def test_two_widths_are_told_with_the_tensor_and_both_shapes(triple, tmp_path) -> None:
+    make_model(tmp_path / "wide", seed=1, width=32)
+    with pytest.raises(CheckpointError, match=r"tensor 'model\..*' is \[.*\], in .*wide \["):
+        check_align(recipe(triple, base_model=str(tmp_path / "wide")))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("", "no rows"), ('{"prompt": "p", "rejected": "r"}\n', "row 1: no 'chosen'")]
+)
+def test_bad_preference_files_are_told(triple, tmp_path, content: str, says: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match=says):
+        check_align(recipe(triple, data={"train": str(path)}))
+
+
+def test_the_fingerprint_follows_content_and_not_place(triple, tmp_path) -> None:
+    shutil.copytree(triple, tmp_path / "moved")
+    assert fingerprint(recipe(triple)) == fingerprint(recipe(tmp_path / "moved"))
+    with (tmp_path / "moved" / "train.jsonl").open("a") as file:
+        file.write('{"prompt": "p", "chosen": "yes", "rejected": "no"}\n')
+    assert fingerprint(recipe(triple)) != fingerprint(recipe(tmp_path / "moved"))
+    assert fingerprint(recipe(triple)) != fingerprint(recipe(triple, beta=0.2))
+
+
+def test_the_number_of_merges_and_a_run_too_short_for_one(triple) -> None:
+    def every(value: object):
+        return recipe(triple, merging={"method": "ondare", "every": value})
+
+    assert merges_of(every(4), 10) == (4, 2)
+    assert merges_of(every("total"), 10) == (10, 1)
+    assert merges_of(recipe(triple), 10) == (1, 0)
+    with pytest.raises(MergetoolError, match="more than the run's 10 steps"):
+        merges_of(every(11), 10)

@@ -1,0 +1,99 @@
+"""A recipe says what it means, or one line says what is wrong with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mergetool.align import align_recipe, load_align_recipe, override
+from mergetool.align.recipe import KNOBS
+from mergetool.errors import RecipeError
+
+LEAST = {"sft_model": "sft", "data": {"train": "rows.jsonl"}}
+
+
+def problem(**parts: object) -> str:
+    with pytest.raises(RecipeError) as caught:
+        align_recipe({**LEAST, **parts}, source="r.yaml")
+    return str(caught.value)
+
+
+def test_the_least_recipe_is_plain_dpo() -> None:
+    recipe = align_recipe(LEAST)
+    assert (recipe.algorithm, recipe.beta, recipe.merging.method, recipe.dtype) == ("dpo", 0.1, "adamw", "float32")
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"merging": {"densty": 0.5}}, "r.yaml: merging.densty: unknown key; did you mean 'density'?"),
+        ({"algorithm": "dpoo"}, "r.yaml: algorithm: 'dpoo' is not known; did you mean 'dpo'?"),
+        ({"merging": {"method": "ondair"}}, "r.yaml: merging.method: 'ondair' is not known; did you mean 'ondare'?"),
+        ({"merging": {"method": "ondare", "density": 0}}, "r.yaml: merging.density: should be greater than 0, not 0"),
+        ({"merging": {"method": "adamw", "density": 0.5}}, "'density' is no knob of method adamw"),
+        ({"merging": {"method": "ondare", "elect": "weighted"}}, "'elect' is no knob of method ondare"),
+        ({"merging": {"method": "onlinear", "alpha": 0.1, "alpha_total": 0.2}}, "keep one of them"),
+        ({"merging": {"method": "ondare", "every": 0}}, "merging.every"),
+        ({"merging": {"method": "ondare", "every": "never"}}, "merging.every"),
+        ({"merging": {"method": "ondare"}}, "base_model is missing, and ondare merges sft - base; add `base_model:`"),
+        ({"beta": "strong"}, "r.yaml: beta: should be a valid number, not 'strong'"),
+        ({"beta": float("nan")}, "r.yaml: beta"),
+        ({"data": {}}, "r.yaml: data.train: required, but missing; add `train:`"),
+        ({"data": "rows.jsonl"}, "r.yaml: data: should be a mapping"),
+        ({"training": {1: 2}}, "r.yaml: training"),
+    ],
+)
+def test_a_mistake_is_one_line_with_place_and_next_step(parts: dict, says: str) -> None:
+    text = problem(**parts)
+    assert says in text
+    assert "\n" not in text
+
+
+def test_methods_without_a_delta_need_no_base() -> None:
+    for merging in ({"method": "onlinear"}, {"method": "childtuning"}, {"method": "ondare", "alpha": 0}):
+        assert not align_recipe({**LEAST, "merging": merging}).merging.needs_base
+
+
+def test_every_method_has_a_row_of_knobs_that_are_fields() -> None:
+    from typing import get_args
+
+    from mergetool.align.recipe import Merging, Method
+
+    assert set(KNOBS) == set(get_args(Method))
+    assert all(knobs <= set(Merging.model_fields) for knobs in KNOBS.values())
+
+
+def test_paths_start_from_the_recipes_own_directory(tmp_path) -> None:
+    (tmp_path / "deep").mkdir()
+    path = tmp_path / "deep" / "r.yaml"
+    path.write_text(yaml.safe_dump({"sft_model": "../sft", "data": {"train": "rows.jsonl", "eval": "org/set:test"}}))
+    recipe = load_align_recipe(path)
+    assert recipe.sft == tmp_path / "deep" / "../sft"
+    assert recipe.train_data == tmp_path / "deep" / "rows.jsonl"
+    assert recipe.eval_data == "org/set:test"
+    assert recipe.sft_model == "../sft"
+
+
+def test_a_plain_exponent_is_a_number_in_training_too(tmp_path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("sft_model: s\ndata: {train: t.jsonl}\ntraining: {learning_rate: 1e-6}\n")
+    assert load_align_recipe(path).training == {"learning_rate": 1e-6}
+
+
+def test_an_override_keeps_the_rest_and_is_checked_again() -> None:
+    recipe = align_recipe({**LEAST, "base_model": "b", "merging": {"method": "ondare", "density": 0.1}}, "/there")
+    changed = override(recipe, merging={"every": 5}, training={"seed": 3}, beta=0.2)
+    assert changed.merging.given() == {"density": 0.1, "every": 5}
+    assert (changed.training, changed.beta, changed.sft) == ({"seed": 3}, 0.2, Path("/there/sft"))
+    assert override(recipe, merging={"method": "adamw"}).merging.given() == {}
+    with pytest.raises(RecipeError, match="did you mean 'every'"):
+        override(recipe, merging={"evry": 5})
+
+
+def test_reading_a_recipe_needs_no_torch() -> None:
+    code = "import sys, mergetool.align; sys.exit(bool({'torch', 'transformers', 'trl'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
