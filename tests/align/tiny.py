@@ -41,7 +41,8 @@ def make_model(folder: Path, seed: int, like: Path | None = None, step: float = 
     if like is None:
         model = LlamaForCausalLM(LlamaConfig(
             vocab_size=size, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
-            num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, tie_word_embeddings=True))
+            num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
+            tie_word_embeddings=True))
     else:
         model = LlamaForCausalLM.from_pretrained(like)
         with torch.no_grad():
