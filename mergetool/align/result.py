@@ -1,0 +1,137 @@
+"""What a finished run leaves: a checkpoint as save_pretrained gives it, and an account of how it was made."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from mergetool.align.check import stored_dtype
+from mergetool.align.recipe import AlignRecipe
+from mergetool.checkpoint.layout import Layout, read_layout
+from mergetool.checkpoint.sidecar import write_config, write_tokenizer
+from mergetool.checkpoint.writer import MANIFEST
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+
+
+def write_model(model: Any, recipe: AlignRecipe, sft: Path, out: Path) -> str:
+    """Writes weights, configuration, tokenizer and generation settings; returns the dtype that was written.
+
+    Configuration and tokenizer are the SFT checkpoint's own files: training changes weights alone, and the trainer
+    has meanwhile written its pad token and tags into the configuration that it holds.
+    """
+    import torch
+
+    layout = read_layout(sft)
+    dtype = recipe.out_dtype or stored_dtype(layout)
+    out.mkdir(parents=True, exist_ok=True)
+    model = model.to(getattr(torch, dtype))
+    model.save_pretrained(out, max_shard_size="5GB")
+    (out / "generation_config.json").unlink(missing_ok=True)
+    write_config(sft, out, dtype, layout.tied)
+    write_tokenizer(sft, out)
+    return dtype
+
+
+def drift(out: Path, sft: Path, base: Path | None) -> dict[str, Any]:
+    """How far the written weights are from theta_s, in all and per layer, so that a run that did nothing is seen.
+
+    Args:
+        out: the written checkpoint.
+        sft, base: the directories of theta_s and theta_b.
+
+    Returns:
+        `norm` of theta - theta_s, `relative` to the norm of theta_s, `layers`; with theta_b also `along_tau`, the part
+        of tau_s that the run has added: <theta - theta_s, tau_s> / |tau_s|^2.
+    """
+    from mergetool.checkpoint.reader import Reader
+
+    new, old = read_layout(out), read_layout(sft)
+    before = read_layout(base) if base is not None else None
+    readers = {id(layout): Reader(layout) for layout in (new, old, before) if layout is not None}
+    squares: dict[str, float] = {}
+    total = {"delta": 0.0, "sft": 0.0, "tau": 0.0, "dot": 0.0}
+    for name, tensor in new.tensors.items():
+        if name not in old.tensors or not tensor.floating:
+            continue
+        start = readers[id(old)].tensor(name).double()
+        delta = readers[id(new)].tensor(name).double() - start
+        squares[_part(name)] = squares.get(_part(name), 0.0) + float(delta.square().sum())
+        total["sft"] += float(start.square().sum())
+        if before is not None and name in before.tensors:
+            tau = start - readers[id(before)].tensor(name).double()
+            total["tau"] += float(tau.square().sum())
+            total["dot"] += float((delta * tau).sum())
+    for reader in readers.values():
+        reader.close()
+    norm = math.sqrt(sum(squares.values()))
+    facts: dict[str, Any] = {
+        "norm": norm,
+        "relative": norm / math.sqrt(total["sft"]) if total["sft"] else 0.0,
+        "layers": {part: math.sqrt(square) for part, square in squares.items()},
+    }
+    if total["tau"]:
+        facts["along_tau"] = total["dot"] / total["tau"]
+    return facts
+
+
+def _part(name: str) -> str:
+    """model.layers.3.mlp.up_proj.weight -> layer 3; lm_head.weight -> lm_head"""
+    found = _LAYER.search(name)
+    if found:
+        return f"layer {found.group(1)}"
+    return name.removesuffix(".weight").removesuffix(".bias").rpartition(".")[2]
+
+
+def write_account(out: Path, manifest: dict[str, Any], log: list[dict[str, Any]]) -> None:
+    """Writes mergetool.json, metrics.jsonl and the model card."""
+    (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    (out / "README.md").write_text(card(manifest))
+    (out / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def card(manifest: dict[str, Any]) -> str:
+    """The model card: what was trained, on what, how much was merged, and what came out."""
+    import yaml
+
+    recipe, versions = manifest["recipe"], manifest["versions"]
+    metrics = "\n".join(f"| {name} | {value:.6g} |" for name, value in manifest["metrics"].items())
+    merging = manifest["merging"]
+    how = f"{recipe['algorithm'].upper()} with {merging['method']}"
+    if merging["merges"]:
+        how += (f", {merging['merges']} merges (every {merging['every']} steps) of alpha = {merging['alpha']:.3g}: "
+                f"{merging['merged_total']:.3g} of the SFT delta in all")
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [mergetool, {recipe['algorithm']}, {merging['method']}]
+---
+
+# {manifest['name']}
+
+Trained by mergetool {versions['mergetool']} from `{recipe['sft_model']}`: {how}.
+{manifest['steps']} steps on {manifest['data']['train']}.
+The weights are {manifest['drift']['relative']:.3g} (relative norm) away from the SFT model.
+
+| metric | value |
+|---|---|
+{metrics}
+
+Made with this recipe:
+
+```yaml
+{yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).strip()}
+```
+
+Seeds: data {manifest['seeds']['training']}, masks {manifest['seeds']['merging']}. Versions: \
+{', '.join(f'{name} {version}' for name, version in versions.items())}.
+"""
+
+
+def layout_fits(layout: Layout, tokenizer: Any) -> bool:
+    """True where every token has a row in the embedding."""
+    size = (layout.config.get("text_config") or layout.config).get("vocab_size")
+    return size is None or max(tokenizer.get_vocab().values(), default=0) < size

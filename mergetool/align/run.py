@@ -1,0 +1,244 @@
+"""`align`: from a recipe to a trained checkpoint, resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mergetool.align.check import check_align, fingerprint
+from mergetool.align.recipe import AlignRecipe
+from mergetool.align.result import drift, layout_fits, write_account, write_model
+from mergetool.align.trainer import Report, make_trainer, stop_on_signal
+from mergetool.align.training import training_config
+from mergetool.align.workspace import Workspace
+from mergetool.checkpoint.hub import local_directory
+from mergetool.checkpoint.layout import read_layout
+from mergetool.checkpoint.writer import MANIFEST, check_output
+from mergetool.data import preference_rows
+from mergetool.errors import CheckpointError, DataError
+
+
+@dataclass(frozen=True)
+class AlignResult:
+    """What a run gave.
+
+    Attributes:
+        out: the checkpoint.
+        steps: optimizer steps of the whole run.
+        merging: method, K, number of merges, alpha, and `merged_total`, the part of tau_s merged in all.
+        metrics: the last logged training metrics and, with `data.eval`, the metrics at the end.
+        drift: distance to theta_s, see result.drift.
+        seconds: of this call.
+        resumed_from: the step that an interrupted run had reached.
+        already_done: OUT held this very result before the call.
+    """
+
+    out: Path
+    steps: int
+    merging: dict[str, Any]
+    metrics: dict[str, float]
+    drift: dict[str, Any]
+    seconds: float = 0.0
+    resumed_from: int | None = None
+    already_done: bool = False
+    data: dict[str, str] = field(default_factory=dict)
+
+    def as_facts(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "out": str(self.out)}
+
+
+def align(recipe: AlignRecipe, out: Path, *, fresh: bool = False, report: Report | None = None) -> AlignResult:
+    """Trains theta_s as a recipe says and writes the result under `out`, all of it or nothing.
+
+    An interrupted call, even one that was killed, is continued by the same call: on a CPU the final weights are those
+    of an uninterrupted run, bit for bit.
+
+    Args:
+        recipe: from load_align_recipe or align_recipe.
+        out: a directory that does not exist yet (or is empty).
+        fresh: start again instead of continuing an interrupted run.
+        report: told of what happens, as (event, facts); see trainer.Report.
+
+    Raises:
+        RecipeError, CheckpointError, DataError, OutputError: the user's to mend; nothing is left behind.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
+    """
+    started, out = time.monotonic(), Path(out)
+    report = report or (lambda event, facts: None)
+    check_align(recipe)
+    identity = fingerprint(recipe)
+    if check_output(out, None if fresh else identity):
+        return _done_before(out)
+    sft = local_directory(recipe.sft)
+    base = local_directory(recipe.base) if recipe.base is not None else None
+    with _quiet(), Workspace(out, identity, fresh) as work, stop_on_signal() as stop:
+        rows, told = _rows(recipe, report)
+        config = training_config(recipe, work.training)
+        model, tokenizer = _load(recipe, sft, rows["train"])
+        trainer = make_trainer(recipe, config, model, tokenizer, rows, (base, sft), stop, report)
+        _preview(trainer, tokenizer, report)
+        resumed = _train(trainer, work, report)
+        if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+            raise KeyboardInterrupt(f"a checkpoint at step {trainer.state.global_step} is kept; "
+                                    "the same command goes on from there")
+        result = _finish(trainer, recipe, (base, sft), work, identity, told, resumed, report)
+    return AlignResult(**{**result, "seconds": time.monotonic() - started})
+
+
+def _rows(recipe: AlignRecipe, report: Report) -> tuple[dict[str, Any], dict[str, str]]:
+    """The data sets, and what was kept and dropped in words."""
+    from datasets import Dataset
+
+    rows, told = {}, {}
+    for name, place, limit in (("train", recipe.train_data, recipe.data.limit),
+                               ("eval", recipe.eval_data, recipe.data.eval_limit)):
+        if place is not None:
+            found, counts = preference_rows(place, limit)
+            if len({type(row["prompt"]) for row in found}) > 1:
+                raise DataError(f"{place}: some rows are text and some are messages", "give all of them in one form")
+            rows[name], told[name] = Dataset.from_list(found), str(counts)
+            report("rows", {"name": name, "told": str(counts)})
+    return rows, told
+
+
+def _load(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
+    """theta_s and its tokenizer, fit for training.
+
+    Raises:
+        CheckpointError: the tokenizer lacks what training needs, or does not fit the model.
+        DataError: the rows are conversations and there is no chat template.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(sft)
+        model = AutoModelForCausalLM.from_pretrained(sft, dtype=getattr(torch, recipe.dtype), use_safetensors=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{sft}: transformers cannot load it ({reason[:300]})",
+                              "check that it is a causal language model in its standard layout") from None
+    if tokenizer.eos_token is None:
+        raise CheckpointError(f"{sft}: its tokenizer has no end-of-sequence token", "set eos_token in tokenizer_config.json")
+    if not layout_fits(read_layout(sft), tokenizer):
+        raise CheckpointError(f"{sft}: its tokenizer has more tokens than its embedding has rows",
+                              "take the tokenizer that belongs to this model")
+    if isinstance(rows[0]["chosen"], list) and not tokenizer.chat_template:
+        raise DataError("data.train: the rows are conversations, and the tokenizer has no chat template",
+                        f"add chat_template.jinja to {sft}, or give the rows as text")
+    return model, tokenizer
+
+
+def _preview(trainer: Any, tokenizer: Any, report: Report) -> None:
+    """The first pair as the model will see it: a wrong template or a doubled BOS is best seen before training."""
+    row = trainer.train_dataset[0]
+    if "prompt_ids" not in row or "chosen_ids" not in row:
+        return
+    special = {name: token for name in ("bos", "eos") if (token := getattr(tokenizer, f"{name}_token_id")) is not None}
+    facts = {}
+    for side in ("chosen", "rejected"):
+        ids = row["prompt_ids"] + row[f"{side}_ids"]
+        facts[side] = {"text": tokenizer.decode(ids), "tokens": len(ids),
+                       **{name: ids.count(token) for name, token in special.items()}}
+    report("preview", facts)
+
+
+def _train(trainer: Any, work: Workspace, report: Report) -> int | None:
+    """Trains, from the last whole checkpoint if there is one; returns the step that it started from."""
+    from transformers import set_seed
+
+    # What the constructor drew from the generators depends on caches; the run must not.
+    set_seed(trainer.args.seed)
+    checkpoint = work.last_checkpoint()
+    if checkpoint is None:
+        trainer.train()
+        return None
+    step = int(checkpoint.name.rpartition("-")[2])
+    report("resume", {"step": step})
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+    return step
+
+
+def _finish(trainer: Any, recipe: AlignRecipe, paths: tuple[Path | None, Path], work: Workspace, identity: str,
+            told: dict[str, str], resumed: int | None, report: Report) -> dict[str, Any]:
+    """Evaluates, writes the result, publishes it; returns the fields of AlignResult."""
+    base, sft = paths
+    if trainer.eval_dataset is not None:
+        trainer.evaluate()
+    log = trainer.state.log_history
+    metrics = _last(log)
+    merging = {"method": recipe.merging.method, **trainer.merged.as_facts()}
+    moved: dict[str, Any] = {}
+    if trainer.is_world_process_zero():
+        report("result", {"out": str(work.out)})
+        dtype = write_model(trainer.accelerator.unwrap_model(trainer.model), recipe, sft, work.result)
+        moved = drift(work.result, sft, base)
+        manifest = {
+            "fingerprint": identity, "command": "align", "name": work.out.name, "recipe": recipe.as_written(),
+            "steps": trainer.state.global_step, "merging": merging, "metrics": metrics, "drift": moved, "data": told,
+            "dtype": dtype, "seeds": {"training": trainer.args.seed, "merging": recipe.merging.seed or 0},
+            "inputs": {name: {file: header for file, (_, header) in read_layout(place).headers.items()}
+                       for name, place in (("base", base), ("sft", sft)) if place is not None},
+            "versions": _versions(),
+        }
+        write_account(work.result, manifest, log)
+        work.publish()
+    trainer.accelerator.wait_for_everyone()
+    return {"out": work.out, "steps": trainer.state.global_step, "merging": merging, "metrics": metrics,
+            "drift": moved, "resumed_from": resumed, "data": told}
+
+
+def _last(log: list[dict[str, Any]]) -> dict[str, float]:
+    """The last value of each logged number, without what depends on the machine or on where the run was resumed."""
+    metrics: dict[str, float] = {}
+    for line in log:
+        metrics.update({key: value for key, value in line.items() if isinstance(value, (int, float))})
+    for key in [k for k in metrics if k.endswith(("_runtime", "_per_second")) or k in ("step", "total_flos", "train_loss")]:
+        del metrics[key]
+    return metrics
+
+
+def _done_before(out: Path) -> AlignResult:
+    manifest = json.loads((out / MANIFEST).read_bytes())
+    known = {key: manifest[key] for key in ("steps", "merging", "metrics", "drift", "data")}
+    return AlignResult(out=out, already_done=True, **known)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    import mergetool
+
+    return {"mergetool": mergetool.__version__,
+            **{name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")}}
+
+
+@contextmanager
+def _quiet():
+    """Silences the libraries' own bars and notes: what matters goes through `report`."""
+    import datasets
+    import transformers
+
+    bars, level = datasets.utils.logging.is_progress_bar_enabled(), transformers.logging.get_verbosity()
+    tqdm = os.environ.get("TQDM_DISABLE")
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
+        transformers.logging.set_verbosity(level)
+        transformers.utils.logging.enable_progress_bar()
+        if tqdm is None:
+            del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = tqdm

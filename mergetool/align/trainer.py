@@ -1,0 +1,172 @@
+"""TRL's trainers with our optimizer in them, and with the few things that exact resume and plain errors ask for."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mergetool.align.optimizer import Merged, make_optimizer
+from mergetool.align.recipe import AlignRecipe
+from mergetool.align.training import TRAINERS
+from mergetool.align.workspace import mark_complete
+from mergetool.errors import DataError, RecipeError
+
+Report = Callable[[str, dict[str, Any]], None]
+"""Called with an event's name and its facts: data, preview, plan, resume, step, log, checkpoint, result."""
+
+
+class Stop:
+    """Set by the first Ctrl-C (or SIGTERM); the run then writes a checkpoint after its current step."""
+
+    asked = False
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Stop]:
+    """The first signal asks for a stop; a second one interrupts at once. Only the main thread may catch signals."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: Any) -> None:
+        stop.asked = True
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def make_trainer(
+    recipe: AlignRecipe, config: Any, model: Any, tokenizer: Any, rows: dict[str, Any], paths: tuple[Path | None, Path],
+    stop: Stop, report: Report,
+) -> Any:
+    """TRL's trainer for the recipe's algorithm.
+
+    Args:
+        recipe, config: the recipe, and TRL's config made of it.
+        model: theta_s, to be trained in place.
+        tokenizer: its tokenizer.
+        rows: `train` and perhaps `eval`, as datasets.
+        paths: the directories of theta_b and theta_s.
+        stop: looked at after every step.
+        report: told of every step, log line and checkpoint.
+
+    Raises:
+        DataError: no pair is shorter than max_length.
+    """
+    import trl
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    kind = _online(getattr(trl, TRAINERS[recipe.algorithm][1]))
+    # TRL's constructor already prepares the data, so what the methods need must be there before it.
+    trainer = kind.__new__(kind)
+    trainer.recipe, trainer.paths, trainer.told, trainer.merged = recipe, paths, report, None
+    trainer.__init__(model=model, args=config, train_dataset=rows["train"], eval_dataset=rows.get("eval"),
+                     processing_class=tokenizer, callbacks=[_callback(stop, report)])
+    for printing in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printing)  # stdout belongs to the command line
+    return trainer
+
+
+def _online(base: type) -> type:
+    """A TRL trainer class with our optimizer."""
+
+    class OnlineTrainer(base):
+        merged: Merged | None
+
+        def create_optimizer(self, model: Any = None) -> Any:
+            """Groups as Trainer makes them (no decay of norms and biases), but named: masks and deltas go by name."""
+            if self.optimizer is None:
+                model = self.model if model is None else model
+                decays = set(self.get_decay_parameter_names(model))
+                named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+                groups = [
+                    {"params": [(n, p) for n, p in named if n in decays], "weight_decay": self.args.weight_decay},
+                    {"params": [(n, p) for n, p in named if n not in decays], "weight_decay": 0.0},
+                ]
+                groups = [group for group in groups if group["params"]]
+                self.optimizer, self.merged = make_optimizer(
+                    self.recipe, groups, self.state.max_steps, self.args, *self.paths)
+                self.told("plan", {"steps": self.state.max_steps, **self.merged.as_facts()})
+            return self.optimizer
+
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            """As TRL's, but a loss that is no number ends the run: every step after it would be lost."""
+            loss = super().training_step(*args, **kwargs)
+            value = float(loss)
+            if not math.isfinite(value):
+                raise RecipeError(f"training: the loss is {value} at step {self.state.global_step + 1}",
+                                  "lower training.learning_rate, or train in float32; the last checkpoint is kept")
+            return loss
+
+        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+            """As TRL's, with how much of the SFT delta is merged so far."""
+            if self.merged is not None and self.merged.merges and "loss" in logs:
+                logs["merged_total"] = self.merged.amount(self.state.global_step)
+            super().log(logs, start_time)
+
+        def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, name: str) -> Any:
+            prepared = super()._prepare_dataset(dataset, processing_class, args, name)
+            told = _lengths(prepared, args.max_length)
+            if len(prepared) == 0:
+                raise DataError(f"{name} data: no row has a prompt shorter than {args.max_length} tokens",
+                                "raise data.max_length")
+            self.told("data", {"name": name, "rows": len(prepared), "too_long": len(dataset) - len(prepared), **told})
+            return prepared
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """None beside checkpoints: the result gets ours."""
+
+        def _send_telemetry(self) -> None:
+            """None: training on this machine is nobody else's business."""
+
+    OnlineTrainer.__name__ = f"Online{base.__name__}"
+    return OnlineTrainer
+
+
+def _lengths(dataset: Any, limit: int | None) -> dict[str, Any]:
+    """How many rows are cut, and the longest."""
+    columns = [c for c in ("chosen_ids", "rejected_ids", "completion_ids") if c in dataset.column_names]
+    if "prompt_ids" not in dataset.column_names or not columns or len(dataset) == 0:
+        return {}
+    table = dataset.select_columns(["prompt_ids", *columns])
+    sizes = [len(row["prompt_ids"]) + max(len(row[c]) for c in columns) for row in table]
+    return {"cut": sum(size > limit for size in sizes) if limit else 0, "longest": max(sizes)}
+
+
+def _callback(stop: Stop, report: Report) -> Any:
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        """Tells what happens, marks whole checkpoints, and turns a signal into a checkpoint and a stop."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+            report("step", {"step": state.global_step, "steps": state.max_steps})
+            if stop.asked:
+                control.should_save = True
+                control.should_training_stop = True
+            return control
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+            report("log", {"step": state.global_step, **(logs or {})})
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.is_world_process_zero:
+                path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                mark_complete(path)
+                report("checkpoint", {"step": state.global_step, "path": str(path)})
+
+    return Watch()
