@@ -29,14 +29,20 @@ def load_model(source: str | Path, device: str | None = None, dtype: str | None 
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or ("float32" if device == "cpu" else "auto")
     _must_exist(source)
+    bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # one bar for each file of each candidate says nothing to anybody
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{source}: {error}", "give a causal language model that transformers can load") from None
+    finally:
+        if bar:
+            logging.enable_progress_bar()
     return model.to(device).eval().requires_grad_(False)
 
 

@@ -1,0 +1,114 @@
+"""mergetool compare: many candidates through the same metrics, chosen on validation rows, reported on test rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mergetool.cli.shell import emit_json, note, progress_bar
+
+if TYPE_CHECKING:
+    from mergetool.study.choose import Summary
+    from mergetool.study.recipe import StudyRecipe
+    from mergetool.study.run import StudyResult
+
+
+def compare(
+    study: Annotated[Path, typer.Argument(help="A study recipe.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Directory for results, picture and report.", show_default=False)],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train and measure everything anew.")] = False,
+    device: Annotated[str | None, typer.Option(help="Where models are measured: cpu, cuda, ...",
+                                               show_default=False)] = None,
+    dtype: Annotated[str | None, typer.Option(help="Type that models are measured in; float32 on a CPU.",
+                                              show_default=False)] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Merge, train and measure every candidate of a study; what is in OUT already is not done again."""
+    from mergetool.study import load_study_recipe
+
+    result = run_and_report(load_study_recipe(study), out, fresh, json, device, dtype)
+    leave(result)
+
+
+def run_and_report(recipe: StudyRecipe, out: Path, fresh: bool = False, json: bool = False, device: str | None = None,
+                   dtype: str | None = None) -> StudyResult:
+    """Runs a study, writes picture and report, prints the outcome."""
+    from mergetool.study import run_study, write_outputs
+
+    with progress_bar(recipe.name) as update:
+        result = run_study(recipe, out, fresh, update, device, dtype)
+    paths = write_outputs(recipe, result)
+    if json:
+        emit_json(facts(result, paths))
+        return result
+    print_summary(result.summary)
+    for name, line in result.failures:
+        note(f"failed: {name}: {line}")
+    for path in paths:
+        typer.echo(path)
+    return result
+
+
+def leave(result: StudyResult) -> None:
+    """The exit code: 0, or 2 where a candidate failed (1 where that is our bug)."""
+    if result.failures:
+        note(f"{len(result.failures)} of {len(result.rows)} candidates failed; run again to retry them")
+        raise typer.Exit(1 if result.bugs else 2)
+
+
+def facts(result: StudyResult, paths: list[Path]) -> dict[str, Any]:
+    """The outcome for the next program."""
+    from dataclasses import asdict
+
+    summary = result.summary
+    return {
+        "out": str(result.out), "files": [str(path) for path in paths], "ran": result.ran,
+        "chosen": asdict(summary.choice), "front": summary.front, "rlhf": summary.rlhf,
+        "axes": {"reward": summary.reward.name, "tax": summary.tax.name},
+        "groups": [{"name": group.name, "family": group.family, "settings": group.settings, "members": group.members,
+                    "scores": {split: {name: asdict(score) for name, score in scores.items()}
+                               for split, scores in group.scores.items()}} for group in summary.groups],
+        "failures": [{"name": name, "error": line} for name, line in result.failures],
+    }
+
+
+def print_summary(summary: Summary) -> None:
+    """The table, and what was chosen."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mergetool.study.report import shown, tax_sentence
+
+    table = Table(title="scores on the test rows", title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table.add_column("candidate", no_wrap=True)
+    table.add_column("seeds", justify="right")
+    for column in summary.columns:
+        arrow = "↑" if column.metric.higher_is_better else "↓"
+        entry, _, name = column.name.rpartition(".")
+        table.add_column(f"{entry}\n{name.replace('_', ' ')}\n{column.metric.unit} {arrow}", justify="right")
+    table.add_column("")
+    family = None
+    for group in summary.groups:
+        if family not in (None, group.family) and group.kind != "model":
+            table.add_section()
+        family = group.family
+        marks = ["RLHF"] if group.name == summary.rlhf != "rlhf" else []
+        marks += ["front"] if group.name in summary.front else []
+        marks += ["chosen"] if group.name == summary.choice.group else []
+        table.add_row(group.name, str(len(group.members)),
+                      *(shown(group.scores["test"][column.name]) for column in summary.columns), ", ".join(marks),
+                      style="bold" if "chosen" in marks else None)
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 160)  # a file or a pipe has no width: nothing need be cut
+    console.print(table)
+    typer.echo("\n" + tax_sentence(summary))
+    choice = summary.choice
+    typer.echo(f"Chosen: {choice.group}: {choice.why}." if choice.group else f"Nothing chosen: {choice.why}.")
+    if choice.group:
+        group = summary.group(choice.group)
+        assert group is not None
+        scores = ", ".join(f"{column.name} {shown(group.scores['test'][column.name])}" for column in summary.columns)
+        typer.echo(f"On the test rows it has {scores}.")

@@ -1,0 +1,212 @@
+"""Grids to candidates: one per point, and the exact recipe that each point stands for.
+
+A merge point with weight w (share of RLHF; `alpha` is 1 - w) and density p stands for
+
+    linear           (1 - w) * SFT + w * RLHF
+    slerp            the same two, t = w
+    others, base     BASE + merge of [SFT - BASE at weight 1 - w, RLHF - BASE at weight w], each at density p
+    others, sft      SFT + merge of [SFT - BASE at weight 1 - w, RLHF - SFT at weight w], each at density p
+
+"base" and "sft" are `relative_to`. The third is how the online-merging paper sets its offline baselines; the fourth
+is what a Step-K run does whose only merge is its last step, so it is the offline partner of online merging.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mergetool.errors import RecipeError
+from mergetool.study.recipe import CandidateEntry, FromAlign, StudyRecipe
+
+# How a setting is written in a candidate's name and beside its point.
+SYMBOLS = {"weight": "w", "alpha": "α", "density": "p", "every": "K", "alpha_total": "Σα", "beta": "β", "t": "t"}
+_DISTANCE_METHODS = ("linear", "slerp")  # they merge models, not deltas: no density, no base
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model to measure.
+
+    Attributes:
+        name: unique in the study; also the directory of an align candidate.
+        group: the name without the seed: candidates of one group are reported as mean and spread.
+        family: one colour in the picture.
+        entry: the line of the recipe's `candidates` that it comes from; "" for the recipe's models.
+        kind: "model" (base, sft, rlhf of the recipe), "checkpoint", "merge" or "align".
+        settings: the grid point, only what varies within the family.
+        seed: None where nothing is random.
+        recipe: what `merge` or `align` is given; model names are SFT, BASE, RLHF until `placed`.
+        path: of a model or a checkpoint.
+        needs: name of the align candidate whose result is RLHF in this merge.
+    """
+
+    name: str
+    group: str
+    family: str
+    kind: str
+    entry: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    recipe: dict[str, Any] | None = None
+    path: Path | str | None = None
+    needs: str | None = None
+
+    def placed(self, places: dict[str, str]) -> dict[str, Any] | None:
+        """The recipe with SFT, BASE and RLHF replaced by what `places` says."""
+        return _replace(self.recipe, places)
+
+
+def _replace(value: Any, places: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _replace(item, places) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replace(item, places) for item in value]
+    return places.get(value, value) if isinstance(value, str) else value
+
+
+def merge_recipe(method: str, weight: float, relative_to: str = "base", density: float | None = None,
+                 dtype: str | None = None, seed: int | None = None, **parameters: Any) -> dict[str, Any]:
+    """The merge recipe of one grid point, as the module's docstring says; models are called SFT, BASE and RLHF."""
+    common = {"dtype": dtype, "seed": seed, "parameters": parameters}
+    if method == "slerp":
+        found = {"merge_method": method, "base_model": "SFT", "models": [{"model": "SFT"}, {"model": "RLHF"}], **common}
+        found["parameters"] = {"t": weight, **parameters}
+    else:
+        sft = {"weight": round(1 - weight, 12)} | ({} if density is None else {"density": density})
+        rlhf = {"weight": weight} | ({} if density is None else {"density": density})
+        entries = [{"model": "SFT", "parameters": sft}, {"model": "RLHF", "parameters": rlhf}]
+        found = {"merge_method": method, "models": entries, **common}
+        if method not in _DISTANCE_METHODS:
+            found["base_model"] = "BASE"
+            if relative_to == "sft":
+                found["base_model"] = "SFT"
+                entries[0]["relative_to"], entries[1]["relative_to"] = "BASE", "SFT"
+    return {key: value for key, value in found.items() if value not in (None, {})}
+
+
+def expand(recipe: StudyRecipe) -> list[Candidate]:
+    """Every candidate of a study: the models first, then align candidates, then what is merged from them.
+
+    Raises:
+        RecipeError: a key that this method does not have, or a model that it needs and the study lacks.
+    """
+    models = [Candidate("sft", "sft", "sft", "model", path=recipe.source(recipe.models.sft))]
+    if recipe.models.base:
+        models.append(Candidate("base", "base", "base", "model", path=recipe.source(recipe.models.base)))
+    if isinstance(recipe.models.rlhf, str):
+        models.append(Candidate("rlhf", "rlhf", "rlhf", "model", path=recipe.source(recipe.models.rlhf)))
+    aligned = [one for entry in recipe.candidates if entry.align for one in _align_points(recipe, entry)]
+    others: list[Candidate] = []
+    for entry in recipe.candidates:
+        if entry.merge:
+            others += _merge_points(recipe, entry, aligned)
+        elif entry.checkpoint is not None:
+            others.append(Candidate(entry.name, entry.name, entry.family or entry.name, "checkpoint", entry.name,
+                                    path=recipe.source(entry.checkpoint)))
+        elif entry.recipe is not None:
+            others.append(_whole_recipe(recipe, entry))
+    found = models + aligned + others
+    names = [one.name for one in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise RecipeError(f"candidate '{twice}' occurs twice", "remove the repeated value from its list")
+    return found
+
+
+def rlhf_group(recipe: StudyRecipe, candidates: list[Candidate]) -> str | None:
+    """The group that is the study's RLHF model: `rlhf`, or the align candidate that makes it."""
+    if isinstance(recipe.models.rlhf, FromAlign):
+        return next((one.group for one in candidates if one.entry == recipe.models.rlhf.align), None)
+    return "rlhf" if recipe.models.rlhf else None
+
+
+def _points(grid: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every combination of the lists in `grid`, and the keys that are lists of more than one value."""
+    lists = {key: value if isinstance(value, list) else [value] for key, value in grid.items()}
+    points = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+    return points, [key for key, values in lists.items() if len(values) > 1]
+
+
+def _label(settings: dict[str, Any]) -> str:
+    return " ".join(f"{SYMBOLS.get(key, key)}={value if isinstance(value, str) else f'{value:g}'}"
+                    for key, value in settings.items())
+
+
+def _align_points(recipe: StudyRecipe, entry: CandidateEntry) -> list[Candidate]:
+    """One align recipe per point; the family's name alone where nothing but the seed varies."""
+    grid = entry.align
+    assert grid is not None
+    if not recipe.models.base:
+        raise RecipeError(f"candidates: '{entry.name}' is an align candidate and the study has no base model",
+                          "add models.base")
+    defaults = recipe.align_defaults
+    settings = dict(grid.model_extra or {})
+    if grid.beta is not None:
+        settings["beta"] = grid.beta
+    points, varying = _points(settings)
+    seeds = grid.seed if isinstance(grid.seed, list) else [grid.seed]
+    found = []
+    for point, seed in itertools.product(points, seeds):
+        shown = {key: point[key] for key in varying}
+        group = " ".join(filter(None, [entry.name, _label(shown)]))
+        beta = point.pop("beta", defaults.beta)
+        align = {
+            "base_model": "BASE", "sft_model": "SFT", "algorithm": grid.algorithm or defaults.algorithm, "beta": beta,
+            "data": {key: str(recipe.source(value)) if key in ("train", "eval") and isinstance(value, str) else value
+                     for key, value in defaults.data.items()},
+            "merging": {"method": grid.method, **point} | ({} if grid.method == "adamw" else {"seed": seed}),
+            "training": {**defaults.training, **grid.training, "seed": seed},
+        }
+        name = f"{group} seed={seed}" if len(seeds) > 1 else group
+        found.append(Candidate(name, group, entry.family or entry.name, "align", entry.name, shown, seed, align))
+    return found
+
+
+def _merge_points(recipe: StudyRecipe, entry: CandidateEntry, aligned: list[Candidate]) -> list[Candidate]:
+    """One merge recipe per point and, where this study makes the RLHF model, per seed of that."""
+    grid = entry.merge
+    assert grid is not None
+    share = "weight" if grid.weight is not None else "alpha"
+    if grid.merge_method not in _DISTANCE_METHODS and not recipe.models.base:
+        raise RecipeError(f"candidates: '{entry.name}' merges deltas from a base model and the study has none",
+                          "add models.base")
+    if grid.merge_method in _DISTANCE_METHODS and grid.relative_to == "sft":
+        raise RecipeError(f"candidates: '{entry.name}': relative_to has no meaning for {grid.merge_method}, "
+                          "which merges models, not deltas", "remove it")
+    points, varying = _points({share: getattr(grid, share), **(grid.model_extra or {})})
+    origins: list[Candidate | None] = [None]
+    if isinstance(recipe.models.rlhf, FromAlign):
+        origins = [one for one in aligned if one.entry == recipe.models.rlhf.align]
+        if len({one.group for one in origins if one}) > 1:
+            raise RecipeError(f"models.rlhf.align: '{recipe.models.rlhf.align}' is a grid, and RLHF is one model",
+                              "give it one value for everything but seed")
+    seeds = grid.seed if isinstance(grid.seed, list) else [grid.seed]
+    found = []
+    for point, (at, seed), origin in itertools.product(points, enumerate(seeds), origins):
+        shown = {key: point[key] for key in varying} or {share: point[share]}
+        group = f"{entry.name} {_label(shown)}"
+        rest = {key: value for key, value in point.items() if key != share}
+        weight = point[share] if share == "weight" else round(1 - point[share], 12)
+        # masks vary with the RLHF run unless told otherwise, so that the spread over seeds has both in it
+        mask = seed if seed is not None else origin.seed if origin else 0
+        whole = merge_recipe(grid.merge_method, weight, grid.relative_to, dtype=grid.dtype, seed=mask or None, **rest)
+        parts = [group]
+        if len(origins) > 1 and origin is not None:
+            parts.append(f"seed={origin.seed}")
+        if len(seeds) > 1:
+            parts.append(f"mask={seed}")
+        number = None if origin is None and len(seeds) == 1 else at if origin is None else origin.seed
+        found.append(Candidate(" ".join(parts), group, entry.family or entry.name, "merge", entry.name, shown, number,
+                               whole, needs=origin.name if origin else None))
+    return found
+
+
+def _whole_recipe(recipe: StudyRecipe, entry: CandidateEntry) -> Candidate:
+    """A merge recipe file as one candidate."""
+    from mergetool.merge import load_merge_recipe
+
+    path = recipe.source(entry.recipe or "")
+    whole = load_merge_recipe(path).to_dict()
+    return Candidate(entry.name, entry.name, entry.family or entry.name, "merge", entry.name, recipe=whole)

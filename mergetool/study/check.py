@@ -1,0 +1,80 @@
+"""Everything that can be known about a study without weights: recipes, files, shapes, rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mergetool.errors import CheckpointError, MergetoolError
+from mergetool.study.candidates import Candidate, expand
+from mergetool.study.recipe import StudyRecipe
+from mergetool.study.splits import columns, entries, read_tasks
+
+
+def check_study(recipe: StudyRecipe) -> dict[str, Any]:
+    """Checks a study from headers and data files alone.
+
+    Returns:
+        candidates (names), trainings, merges, metrics (names), rows (per metric entry: validation and test).
+
+    Raises:
+        MergetoolError: the first thing that is wrong, in one line that names it.
+    """
+    candidates = expand(recipe)
+    sources = {"SFT": recipe.source(recipe.models.sft)}
+    if recipe.models.base:
+        sources["BASE"] = recipe.source(recipe.models.base)
+    _one_architecture(sources["SFT"], [one.path for one in candidates if one.path is not None])
+    # an RLHF model that is still to be trained has the shapes of the SFT model that it starts from
+    rlhf = recipe.models.rlhf
+    sources["RLHF"] = recipe.source(rlhf) if isinstance(rlhf, str) else sources["SFT"]
+    places = {name: str(source) for name, source in sources.items()}
+    for candidate in candidates:
+        _check_recipe(candidate, places)
+    tasks = read_tasks(recipe)
+    rows = {entry.label: {split: len(tasks[split][at].rows) for split in tasks}
+            for at, entry in enumerate(entries(recipe))}
+    return {
+        "candidates": [one.name for one in candidates], "trainings": sum(one.kind == "align" for one in candidates),
+        "merges": sum(one.kind == "merge" for one in candidates), "metrics": [one.name for one in columns(recipe)],
+        "rows": rows,
+    }
+
+
+def _one_architecture(sft: Path | str, others: list[Path | str]) -> None:
+    """Every local checkpoint has the tensors of the SFT model, in its shapes. The Hub is not asked."""
+    from mergetool.checkpoint.layout import read_layout
+
+    if not isinstance(sft, Path):
+        return
+    ours = read_layout(sft)
+    for other in dict.fromkeys(place for place in others if isinstance(place, Path)):
+        theirs = read_layout(other)
+        for name, info in ours.tensors.items():
+            found = theirs.tensors.get(name)
+            if found is None and not (name.endswith("lm_head.weight") and theirs.tied):
+                raise CheckpointError(f"{other}: no tensor '{name}', which {sft} has",
+                                      "a study compares models of one architecture")
+            if found is not None and found.shape != info.shape:
+                raise CheckpointError(f"{other}: tensor '{name}' is {list(found.shape)}, in {sft} {list(info.shape)}",
+                                      "a study compares models of one size")
+
+
+def _check_recipe(candidate: Candidate, places: dict[str, str]) -> None:
+    """The candidate's own recipe, by the room that will carry it out; its error is told with the candidate's name."""
+    recipe = candidate.placed(places)
+    if recipe is None:
+        return
+    try:
+        if candidate.kind == "merge":
+            from mergetool.merge import MergeRecipe, plan_merge
+            from mergetool.strict_yaml import validate
+
+            plan_merge(validate(MergeRecipe, recipe, "its merge recipe"))
+        else:
+            from mergetool.align import align_recipe
+            from mergetool.align.check import check_align
+
+            check_align(align_recipe(recipe, Path.cwd(), "its align recipe"))
+    except MergetoolError as error:
+        raise type(error)(f"candidate '{candidate.name}': {error.message}", error.hint) from None

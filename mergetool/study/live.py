@@ -1,0 +1,98 @@
+"""One model in memory that the weights of every candidate are put into, so that a candidate costs its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mergetool.errors import CheckpointError
+
+HINT = "a study compares models of one architecture"
+
+
+class LiveModel:
+    """A transformers model whose parameters are overwritten in place.
+
+    Candidates must have the architecture of the model it was made from. Weights arrive in the type that a merged
+    checkpoint would have on disk and are widened to the model's own: what is measured is what would be written.
+
+    Args:
+        source: the checkpoint to start from; a directory or a Hub id.
+        device, dtype: as `mergetool.evaluate.run.load_model`.
+    """
+
+    def __init__(self, source: Path | str, device: str | None = None, dtype: str | None = None) -> None:
+        from mergetool.evaluate.run import load_model
+
+        self.model = load_model(source, device, dtype)
+        self._targets = self.model.state_dict()
+        shared: dict[tuple, list[str]] = {}
+        for name, tensor in self._targets.items():
+            shared.setdefault((tensor.data_ptr(), tuple(tensor.shape)), []).append(name)
+        self._twins = list(shared.values())
+
+    def put(self, tensors: Iterable[tuple[str, Any]], where: str) -> None:
+        """Overwrites every weight.
+
+        Args:
+            tensors: (name, tensor) as a checkpoint names them.
+            where: what to call the candidate in an error.
+
+        Raises:
+            CheckpointError: a name or a shape that the model does not have, or a weight that never came.
+        """
+        import torch
+
+        filled = set()
+        with torch.no_grad():
+            for name, tensor in tensors:
+                target = self._targets.get(name)
+                if target is None:
+                    raise CheckpointError(f"{where}: the model has no tensor '{name}'", HINT)
+                if target.shape != tensor.shape:
+                    raise CheckpointError(f"{where}: tensor '{name}' is {tuple(tensor.shape)}, the model's is "
+                                          f"{tuple(target.shape)}", HINT)
+                target.copy_(tensor)
+                filled.add(name)
+        # a tied weight is on disk once and in the model under several names
+        missing = [names[0] for names in self._twins if not filled.intersection(names)]
+        if missing:
+            raise CheckpointError(f"{where}: no tensor '{missing[0]}' ({len(missing)} missing)", HINT)
+
+    def put_checkpoint(self, source: Path | str) -> None:
+        """Overwrites every weight with a checkpoint's.
+
+        Raises:
+            CheckpointError: it is damaged or of another architecture.
+        """
+        from mergetool.checkpoint.hub import local_directory
+        from mergetool.checkpoint.layout import read_layout
+        from mergetool.checkpoint.reader import Reader
+
+        layout = read_layout(local_directory(str(source)))
+        with Reader(layout) as reader:
+            self.put(((name, reader.tensor(name)) for name in layout.tensors), str(source))
+
+    def put_merge(self, recipe: dict[str, Any], where: str) -> None:
+        """Overwrites every weight with the result of a merge, made tensor by tensor; nothing is written.
+
+        A merge that mergekit has to do goes through a temporary directory.
+
+        Raises:
+            MergetoolError: the recipe, or a checkpoint it names, cannot be used.
+        """
+        import tempfile
+
+        from mergetool.merge import MergeRecipe, merge_tensors, merge_to_directory, plan_merge
+        from mergetool.strict_yaml import validate
+
+        checked = validate(MergeRecipe, recipe, where)
+        plan = plan_merge(checked)
+        if plan.engine == "native":
+            self.put(merge_tensors(plan), where)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "merged"
+            merge_to_directory(plan, out)
+            self.put_checkpoint(out)

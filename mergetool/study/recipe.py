@@ -1,0 +1,226 @@
+"""The study recipe: which models, which candidates, which metrics on which rows, and how one is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from mergetool.evaluate.metrics import METRICS
+from mergetool.sources import resolve_source
+from mergetool.strict_yaml import load_yaml, validate
+
+Number = int | float
+Grid = Number | list[Number]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FromAlign(_Strict):
+    """An RLHF model that this study makes: `align` names one of its align candidates, all of whose seeds are used."""
+
+    align: str
+
+
+class Models(_Strict):
+    """The triple. `sft` is the reference of every reward and the start of every alignment."""
+
+    sft: str
+    base: str | None = None
+    rlhf: str | FromAlign | None = None
+
+
+class MergeGrid(BaseModel):
+    """Offline merges of SFT and RLHF. A list is a grid; lists multiply.
+
+    weight w: share of RLHF, 1 - w of SFT. alpha: share of SFT, 1 - alpha of RLHF; give one of the two.
+    relative_to: what RLHF is a delta from, `base` or `sft`; see `candidates.merge_recipe`.
+    Every other key goes to the merge recipe's `parameters` (normalize, rescale, scope, lambda, ...).
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    merge_method: str
+    weight: Grid | None = None
+    alpha: Grid | None = None
+    relative_to: Literal["base", "sft"] = "base"
+    seed: int | list[int] | None = None
+    dtype: str | None = None
+
+    @model_validator(mode="after")
+    def _one_weight(self) -> MergeGrid:
+        if (self.weight is None) == (self.alpha is None):
+            raise ValueError("give either weight (share of RLHF) or alpha (share of SFT); weight: [0.25, 0.5, 0.75]")
+        for name in ("weight", "alpha"):
+            value = getattr(self, name)
+            for one in value if isinstance(value, list) else [value] if value is not None else []:
+                if not 0 <= one <= 1:
+                    raise ValueError(f"{name} {one} is a share; give numbers from 0 to 1")
+        return self
+
+
+class AlignGrid(BaseModel):
+    """Alignment runs. A list is a grid; lists multiply; several seeds of one point are one group, mean and spread.
+
+    seed goes to both the trainer (data order) and the merging (masks). algorithm, beta and training override
+    align_defaults. `every: total` merges once, at the last step. Every other key goes to the align recipe's `merging`
+    (density, alpha, alpha_total, every, rescale, ...), which validates it.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    method: str
+    seed: int | list[int] = 0
+    algorithm: str | None = None
+    beta: Grid | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+class CandidateEntry(_Strict):
+    """One line of `candidates`: a name and exactly one of merge, align, checkpoint, recipe."""
+
+    name: str = Field(min_length=1)
+    family: str | None = None
+    merge: MergeGrid | None = None
+    align: AlignGrid | None = None
+    checkpoint: str | None = None
+    recipe: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> CandidateEntry:
+        kinds = ("merge", "align", "checkpoint", "recipe")
+        given = [kind for kind in kinds if getattr(self, kind) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"'{self.name}' has {found} of {', '.join(kinds)}; give exactly one")
+        return self
+
+
+class Splits(_Strict):
+    """Two data files that share no row: one to choose on, one to report."""
+
+    validation: str
+    test: str
+
+
+class MetricEntry(_Strict):
+    """Metrics taken on one pair of data files. See `mergetool.evaluate.Task` for what each limit means."""
+
+    name: str | None = None
+    metrics: list[str] = Field(min_length=1)
+    data: Splits
+    limit: int | None = Field(default=None, ge=1)
+    beta: float = Field(default=0.1, gt=0)
+    max_length: int = Field(default=1024, ge=2)
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    chat: bool = False
+    template: str = "{prompt}"
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        from mergetool.errors import nearest
+
+        for name in names:
+            if name not in METRICS:
+                raise ValueError(f"unknown metric '{name}'; {nearest(name, METRICS)}")
+        if len({METRICS[name].rows for name in names}) > 1:
+            raise ValueError("metrics of preference pairs and of completions in one entry; make one entry for each")
+        return names
+
+    @field_validator("template")
+    @classmethod
+    def _has_prompt(cls, text: str) -> str:
+        if "{prompt}" not in text:
+            raise ValueError("the template has no {prompt}; write where the prompt goes")
+        return text
+
+    @property
+    def label(self) -> str:
+        return self.name or self.metrics[0]
+
+
+class Select(_Strict):
+    """The rule that chooses. keep_reward: the share of RLHF's gain in reward over SFT that the choice must keep."""
+
+    keep_reward: float = Field(default=0.9, ge=0, le=1)
+
+
+class AlignDefaults(_Strict):
+    """What all align candidates share: see the align recipe."""
+
+    algorithm: str = "dpo"
+    beta: float = 0.1
+    data: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+
+
+class StudyRecipe(_Strict):
+    """A study as the user wrote it; lists not yet multiplied, paths not yet resolved."""
+
+    models: Models
+    candidates: list[CandidateEntry] = Field(min_length=1)
+    align_defaults: AlignDefaults = Field(default_factory=AlignDefaults)
+    reward: list[MetricEntry] = Field(min_length=1)
+    tax: list[MetricEntry] = Field(min_length=1)
+    select_on: Literal["validation"] = "validation"
+    select: Select = Field(default_factory=Select)
+    name: str = "study"
+    _directory: Path = PrivateAttr(default=Path("."))
+
+    @field_validator("reward", "tax", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> StudyRecipe:
+        from mergetool.errors import nearest
+
+        for side in ("reward", "tax"):
+            for entry in getattr(self, side):
+                if wrong := [name for name in entry.metrics if METRICS[name].side != side]:
+                    raise ValueError(f"{side}: '{wrong[0]}' measures {METRICS[wrong[0]].side}; move it there")
+        labels = [entry.label for entry in [*self.reward, *self.tax]]
+        if twice := next((label for label in labels if labels.count(label) > 1), None):
+            raise ValueError(f"two metric entries are called '{twice}'; give one of them another name:")
+        names = [entry.name for entry in self.candidates]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two candidates are called '{twice}'; rename one, or give both one family:")
+        reserved = {"sft", "base", "rlhf"} & set(names)
+        if reserved:
+            raise ValueError(f"a candidate may not be called '{reserved.pop()}'; that is one of models:, rename it")
+        aligned = [entry.name for entry in self.candidates if entry.align]
+        rlhf = self.models.rlhf
+        if isinstance(rlhf, FromAlign) and rlhf.align not in aligned:
+            raise ValueError(f"models.rlhf.align: no align candidate is called '{rlhf.align}'; "
+                             f"{nearest(rlhf.align, aligned) if aligned else 'add one to candidates'}")
+        if rlhf is None and any(entry.merge for entry in self.candidates):
+            raise ValueError("merge candidates need models.rlhf; give a checkpoint, or {align: NAME} of a candidate")
+        return self
+
+    def source(self, text: str) -> Path | str:
+        """A path or Hub id of this recipe, relative paths from the recipe's own directory, made absolute."""
+        found = resolve_source(text, self._directory)
+        return found.absolute() if isinstance(found, Path) else found
+
+
+def make_study(mapping: dict[str, Any], source: str | Path = "study", directory: str | Path = ".") -> StudyRecipe:
+    """A study from plain data; `directory` is where relative paths start.
+
+    Raises:
+        RecipeError: one line with the place and the nearest known key.
+    """
+    recipe = validate(StudyRecipe, mapping, source)
+    recipe._directory = Path(directory).absolute()
+    return recipe
+
+
+def load_study_recipe(path: str | Path) -> StudyRecipe:
+    """Reads a study recipe.
+
+    Raises:
+        RecipeError: as `make_study`, or the file is missing or no YAML.
+    """
+    return make_study(load_yaml(path), path, Path(path).parent)
