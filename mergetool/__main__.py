@@ -1,0 +1,5 @@
+"""python -m mergetool"""
+
+from mergetool.cli.main import main
+
+main()

@@ -1,0 +1,65 @@
+"""mergetool check: everything about a recipe that can be known without weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mergetool.cli.shell import emit_json, size
+
+
+def check(
+    recipe: Annotated[Path, typer.Argument(help="A merge, align or study recipe.", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Check a recipe from headers alone: exit 0, or 2 and one line."""
+    from mergetool.strict_yaml import load_yaml
+
+    kind = _kind(load_yaml(recipe), recipe)
+    facts = {"merge": _merge, "align": _align, "study": _study}[kind](recipe)
+    if json:
+        emit_json({"recipe": str(recipe), "kind": kind, **facts})
+        return
+    typer.echo(f"{recipe}: a valid {kind} recipe")
+    for key, value in facts.items():
+        shown = size(value) if key.startswith("bytes_") else ", ".join(map(str, value)) if isinstance(value, list) else value
+        typer.echo(f"  {key.replace('_', ' ')}: {shown}")
+
+
+def _kind(content: dict[str, Any], recipe: Path) -> str:
+    """Which of the three languages a recipe is written in, by the key that each must have."""
+    from mergetool.errors import RecipeError, nearest
+
+    marks = {"merge_method": "merge", "models": "merge", "slices": "merge", "sft_model": "align", "merging": "align"}
+    marks |= {"algorithm": "align", "data": "align", "training": "align"}
+    if "candidates" in content:
+        return "study"
+    found = [kind for key, kind in marks.items() if key in content]
+    if not found:
+        first = next(iter(content), "")
+        raise RecipeError(
+            f"{recipe}: neither merge_method, nor sft_model, nor candidates is given",
+            f"'{first}': " + nearest(str(first), [*marks, "candidates"]),
+        )
+    return found[0]
+
+
+def _merge(recipe: Path) -> dict[str, Any]:
+    from mergetool.merge import load_merge_recipe, plan_merge
+    from mergetool.merge.plan import describe
+
+    return describe(plan_merge(load_merge_recipe(recipe)))
+
+
+def _align(recipe: Path) -> dict[str, Any]:
+    from mergetool.align import check_align, load_align_recipe
+
+    return dict(check_align(load_align_recipe(recipe)))
+
+
+def _study(recipe: Path) -> dict[str, Any]:
+    from mergetool.study import check_study, load_study_recipe
+
+    return dict(check_study(load_study_recipe(recipe)))

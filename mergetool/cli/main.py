@@ -1,0 +1,53 @@
+"""The program's entry: which command runs what."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from mergetool import __version__
+from mergetool.cli import align, check, compare, demo, evaluate, inspect, merge, methods, recipes
+from mergetool.cli.shell import guarded
+
+app = typer.Typer(
+    name="mergetool",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Merge base, SFT and RLHF checkpoints, offline or inside the optimizer, and see what each costs and gains.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mergetool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    # transformers and datasets draw bars and warnings of their own over ours
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+for command in (
+    demo.demo, merge.merge, align.align, compare.compare, evaluate.evaluate, check.check, inspect.inspect, methods.methods,
+):  # fmt: skip
+    app.command()(guarded(command))
+app.add_typer(recipes.app, name="recipes")
+
+
+def main() -> None:
+    """Entry point of the `mergetool` program."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

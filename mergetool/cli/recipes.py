@@ -1,0 +1,58 @@
+"""mergetool recipes: the ready recipes that come with the package."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mergetool.cli.shell import guarded, note
+
+app = typer.Typer(no_args_is_help=True, help="List, show or copy the recipes that come with the package.")
+
+
+def _ls() -> None:
+    """List the recipes: kind/name and their first line."""
+    from mergetool.recipe_files import list_recipes, recipe_path
+
+    for kind, name in list_recipes():
+        first = recipe_path(kind, name).read_text().splitlines()[0].lstrip("# ")
+        typer.echo(f"{kind}/{name:24s} {first}")
+
+
+def _show(name: Annotated[str, typer.Argument(help="kind/name, e.g. merge/linear.", show_default=False)]) -> None:
+    """Print a recipe."""
+    typer.echo(_find(name).read_text(), nl=False)
+
+
+def _copy(
+    name: Annotated[str, typer.Argument(help="kind/name, e.g. merge/linear.", show_default=False)],
+    to: Annotated[Path, typer.Argument(help="A file or directory.")] = Path(),
+) -> None:
+    """Copy a recipe to edit it."""
+    from mergetool.errors import OutputError
+
+    source = _find(name)
+    target = to / source.name if to.is_dir() else to
+    if target.exists():
+        raise OutputError(f"{target}: exists", "choose another name; it is left untouched")
+    shutil.copyfile(source, target)
+    note(f"now run: mergetool check {target}")
+    typer.echo(target)
+
+
+def _find(name: str) -> Path:
+    from mergetool.errors import RecipeError, nearest
+    from mergetool.recipe_files import list_recipes, recipe_path
+
+    known = [f"{kind}/{one}" for kind, one in list_recipes()]
+    if name not in known:
+        raise RecipeError(f"no recipe '{name}'", nearest(name, known))
+    return recipe_path(*name.split("/", 1))
+
+
+app.command("ls")(guarded(_ls))
+app.command("show")(guarded(_show))
+app.command("copy")(guarded(_copy))

@@ -1,0 +1,85 @@
+"""What every command shares: errors as one line, progress bars, numbers for people."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from mergetool.errors import MergetoolError
+
+
+def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn the user's errors into one line and exit code 2, an interruption into 130; a bug keeps its traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except MergetoolError as error:
+            typer.echo(f"mergetool: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("mergetool: interrupted; run the same command again to go on from what is on disk", err=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # the reader of our output has gone; that is its business
+            sys.stderr.close()
+            raise typer.Exit(141) from None
+
+    return run
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal."""
+    typer.echo(text, err=True)
+
+
+def emit_json(value: Any) -> None:
+    """Data for the next program."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr, off where stderr is no terminal. Yields ``update(done, total, label)``."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = [TextColumn(what), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn()]
+    columns.append(TextColumn("{task.fields[label]}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, label="")
+
+        def update(done: int, total: int, label: str) -> None:
+            bar.update(task, completed=done, total=total, label=label)
+
+        yield update
+
+
+def size(count: float, unit: str = "B") -> str:
+    """1234567 -> '1.2 MB'."""
+    for prefix in ("", "k", "M", "G", "T"):
+        if abs(count) < 1000 or prefix == "T":
+            return f"{count:.3g} {prefix}{unit}"
+        count /= 1000
+    raise AssertionError  # the loop always returns
+
+
+def parse_size(text: str, option: str) -> int:
+    """'5GB', '500MB' or a number of bytes -> bytes."""
+    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    digits = text.strip().upper()
+    number = digits.rstrip("KMGIB ")
+    try:
+        value = int(float(number) * units[digits[len(number) :].strip()])
+    except (KeyError, ValueError):
+        value = 0
+    if value <= 0:
+        raise MergetoolError(f"{option} {text!r} is not a size", "write it as 5GB, 500MB or a number of bytes")
+    return value

@@ -1,0 +1,156 @@
+"""What a checkpoint holds, how far it lies from another, and whether two of them pull the same way."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mergetool.checkpoint.hub import local_directory
+from mergetool.checkpoint.layout import Layout, read_layout
+from mergetool.checkpoint.reader import Reader
+from mergetool.errors import CheckpointError
+from mergetool.merge.recipe import layer_of
+from mergetool.ops.blocks import spans
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """One tensor. Norms are Euclidean; fractions are of all entries, None where there is nothing to compare with.
+
+    Attributes:
+        delta_norm: ‖model − base‖.
+        relative: ‖model − base‖/‖base‖.
+        changed: fraction of entries that differ from the base.
+        sign_agreement: among entries that both models moved, the fraction moved in the same direction.
+        cosine: between the two task vectors.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    numel: int
+    norm: float
+    delta_norm: float | None = None
+    relative: float | None = None
+    changed: float | None = None
+    sign_agreement: float | None = None
+    cosine: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def inspect_model(model: str, base: str | None = None, other: str | None = None) -> list[TensorFacts]:
+    """Walk a checkpoint tensor by tensor, in blocks, beside a base and a second model where they are given.
+
+    Args:
+        model, base, other: directories or Hub ids; `other` needs `base`.
+
+    Raises:
+        CheckpointError: a model is missing or damaged, or lacks a tensor of the first one's shape.
+    """
+    layouts = [read_layout(local_directory(m)) for m in (model, base, other) if m is not None]
+    for layout in layouts[1:]:
+        _same_shapes(layouts[0], layout)
+    readers = [Reader(layout) for layout in layouts]
+    return [_facts(readers, name) for name, info in layouts[0].tensors.items() if info.floating]
+
+
+def _same_shapes(first: Layout, second: Layout) -> None:
+    for name, info in first.tensors.items():
+        found = second.tensors.get(name)
+        if found is None or found.shape != info.shape:
+            problem = f"has shape {list(found.shape)}, but {list(info.shape)}" if found else "is missing, but present"
+            raise CheckpointError(
+                f"{second.directory}: tensor '{name}' {problem} in {first.directory}", "compare models of one architecture"
+            )
+
+
+def _facts(readers: list[Reader], name: str) -> TensorFacts:
+    info = readers[0].layout.tensors[name]
+    sums = torch.zeros(8, dtype=torch.float64)
+    for start, stop in spans(info.numel):
+        model, *others = (r.block(name, start, stop).float() for r in readers)
+        sums[0] += torch.dot(model, model)
+        if not others:
+            continue
+        delta = model - others[0]
+        sums[1] += torch.dot(delta, delta)
+        sums[2] += torch.dot(others[0], others[0])
+        sums[3] += delta.count_nonzero()
+        if len(others) == 2:
+            theirs = others[1] - others[0]
+            product = torch.sign(delta) * torch.sign(theirs)
+            sums[4] += (product > 0).sum()
+            sums[5] += product.count_nonzero()
+            sums[6] += torch.dot(delta, theirs)
+            sums[7] += torch.dot(theirs, theirs)
+    norm2, delta2, base2, changed, agree, both, dot, theirs2 = sums.tolist()
+    facts: dict[str, Any] = {}
+    if len(readers) > 1:
+        facts = {
+            "delta_norm": math.sqrt(delta2),
+            "relative": math.sqrt(delta2 / base2) if base2 else None,
+            "changed": changed / info.numel if info.numel else 0.0,
+        }
+    if len(readers) == 3:
+        facts["sign_agreement"] = agree / both if both else None
+        facts["cosine"] = dot / math.sqrt(delta2 * theirs2) if delta2 and theirs2 else None
+    return TensorFacts(name, info.dtype_name, info.shape, info.numel, math.sqrt(norm2), **facts)
+
+
+def by_layer(facts: list[TensorFacts]) -> list[dict[str, Any]]:
+    """One row a layer (embeddings, norms and heads under "other"): parameters, norms, and means weighted by size."""
+    groups: dict[tuple[str, int], list[TensorFacts]] = {}
+    for fact in facts:
+        groups.setdefault(layer_of(fact.name) or ("", -1), []).append(fact)
+    rows = []
+    for (stack, layer), members in sorted(groups.items(), key=lambda g: g[0]):
+        name = "other" if layer < 0 else f"{stack}.layers.{layer}".lstrip(".")
+        row: dict[str, Any] = {"layer": name, "parameters": sum(f.numel for f in members)}
+        row["norm"] = math.sqrt(sum(f.norm**2 for f in members))
+        if members[0].delta_norm is not None:
+            row["delta_norm"] = math.sqrt(sum((f.delta_norm or 0.0) ** 2 for f in members))
+        for key in ("changed", "sign_agreement", "cosine"):
+            pairs = [(getattr(f, key), f.numel) for f in members if getattr(f, key) is not None]
+            if pairs:
+                row[key] = sum(v * n for v, n in pairs) / sum(n for _, n in pairs)
+        rows.append(row)
+    return rows
+
+
+def heat_map(facts: list[TensorFacts], path: Path, title: str) -> None:
+    """Draw ‖model − base‖/‖base‖ as layers × modules (‖model‖ where there is no base) into a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    cells: dict[tuple[str, int], float] = {}
+    for fact in facts:
+        place = layer_of(fact.name)
+        value = fact.norm if fact.delta_norm is None else fact.relative
+        if place and value is not None:
+            kind = fact.name.split(f".{place[1]}.", 1)[1].removesuffix(".weight")
+            cells[kind, place[1]] = value
+    if not cells:
+        raise CheckpointError("no tensor belongs to a numbered layer", "leave out --plot")
+    kinds, layers = sorted({k for k, _ in cells}), 1 + max(layer for _, layer in cells)
+    grid = np.full((len(kinds), layers), np.nan)
+    for (kind, layer), value in cells.items():
+        grid[kinds.index(kind), layer] = value
+    figure, axes = plt.subplots(figsize=(3.2 + 0.32 * layers, 1.6 + 0.36 * len(kinds)), layout="constrained")
+    image = axes.imshow(grid, aspect="auto", cmap="viridis")
+    axes.set_yticks(range(len(kinds)), kinds)
+    axes.set_xticks(range(0, layers, max(1, layers // 12)))
+    axes.set_xlabel("layer")
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(image, label="‖model − base‖ / ‖base‖" if facts[0].delta_norm is not None else "‖model‖")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
