@@ -26,7 +26,7 @@ class Label:
 
 
 def place_labels(points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], order: Sequence[int],
-                 inside: Box, marker: float = 5.0, taken: Sequence[Box] = (),
+                 inside: Box, markers: Sequence[float], taken: Sequence[Box] = (),
                  lines: Sequence[tuple[tuple[float, float], tuple[float, float]]] = ()) -> list[Label]:
     """Finds a free place for each text, near its point if there is one.
 
@@ -35,24 +35,24 @@ def place_labels(points: Sequence[tuple[float, float]], sizes: Sequence[tuple[fl
         sizes: width and height of each text; texts belong to the points of the same index.
         order: indices, the most important first; who comes late may find no place and is left out.
         inside: no text leaves this box.
-        marker: half the size of a marker.
+        markers: half the size of each marker.
         taken: boxes that are not free, the legend for one.
         lines: segments that a text should rather not cover; it may where nothing else is free.
 
     Returns:
         The texts that found a place.
     """
-    markers = [(x - marker, y - marker, x + marker, y + marker) for x, y in points]
+    covered = [(x - half, y - half, x + half, y + half) for (x, y), half in zip(points, markers, strict=True)]
     used: list[Box] = list(taken)
     found: list[Label] = []
     for at in order:
         best: tuple[float, Box, bool] | None = None
-        for cost, box, far in _places(points[at], sizes[at], marker):
+        for cost, box, far in _places(points[at], sizes[at], markers[at]):
             if best is not None and cost >= best[0]:
                 continue  # whatever it crosses, it will not be cheaper
             if not _within(box, inside) or any(_overlap(box, other) for other in used):
                 continue
-            if any(_overlap(box, other) for other in markers):
+            if any(_overlap(box, other) for other in covered):
                 continue
             cost += 6.0 * sum(_crosses(box, *line) for line in lines)
             if best is None or cost < best[0]:

@@ -17,6 +17,7 @@ from mergetool.study.splits import Column
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#6A3D9A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "h", "<")
 MODELS = {"sft": ("*", "SFT"), "base": ("p", "base"), "rlhf": ("X", "RLHF")}
+MODEL_COLOURS = ("black", "#666666")
 DPI, SIZE = 120, (11.0, 7.4)
 
 
@@ -56,9 +57,9 @@ def draw_pareto(summary: Summary, path: Path, title: str, split: str = "test") -
             _markers(axes, drawn, summary)
             _front(axes, drawn, summary)
             _titles(axes, summary, title, split)
-            handles = _legend(axes, drawn, summary)
+            _legend(axes, drawn, summary)
             figure.canvas.draw()
-            _texts(figure, axes, drawn, summary, handles)
+            _texts(figure, axes, drawn, summary)
             figure.savefig(path, dpi=DPI)
         finally:
             plt.close(figure)
@@ -86,7 +87,6 @@ def _points(summary: Summary, split: str) -> list[_Point]:
         else:
             text = " ".join(f"{SYMBOLS.get(key, key)}={value if isinstance(value, str) else f'{value:g}'}"
                             for key, value in group.settings.items())
-            # α by itself says more than α=0.3 three dozen times
             found.append(_Point(group, x, y, text or group.name, *look[group.family]))
     return found
 
@@ -151,7 +151,7 @@ def _markers(axes: Any, points: list[_Point], summary: Summary) -> None:
         if point.x.sd is not None or point.y.sd is not None:
             axes.errorbar(point.x.mean, point.y.mean, xerr=point.x.sd, yerr=point.y.sd, color=point.colour,
                           alpha=0.3, linewidth=1.0, capsize=0, zorder=1)
-        big = point.colour in ("black", "#666666")
+        big = point.colour in MODEL_COLOURS
         axes.scatter(point.x.mean, point.y.mean, s={"*": 190}.get(point.marker, 110) if big else 46, color=point.colour,
                      marker=point.marker, edgecolors="white", linewidths=0.7, zorder=5 if big else 4)
         if point.group.name == summary.choice.group:
@@ -180,7 +180,7 @@ def _axis(column: Column) -> str:
         f"{column.metric.short} ({column.metric.unit})"
 
 
-def _legend(axes: Any, points: list[_Point], summary: Summary) -> Any:
+def _legend(axes: Any, points: list[_Point], summary: Summary) -> None:
     from matplotlib.lines import Line2D
 
     handles = []
@@ -193,11 +193,13 @@ def _legend(axes: Any, points: list[_Point], summary: Summary) -> Any:
     if summary.choice.group:
         handles.append(Line2D([], [], color="none", marker="o", markeredgecolor="black", markerfacecolor="none",
                               markersize=12, label="chosen on the validation rows"))
-    return axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=10)
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=10)
 
 
-def _texts(figure: Any, axes: Any, points: list[_Point], summary: Summary, legend: Any) -> None:
+def _texts(figure: Any, axes: Any, points: list[_Point], summary: Summary) -> None:
     """A text beside each point that has room: models first, then the front, the choice, Step-K, and the rest."""
+    from matplotlib.colors import to_rgb
+
     renderer = figure.canvas.get_renderer()
     pixels = [tuple(axes.transData.transform((p.x.mean, p.y.mean))) for p in points]
     size = 8.5
@@ -210,21 +212,26 @@ def _texts(figure: Any, axes: Any, points: list[_Point], summary: Summary, legen
 
     def rank(at: int) -> tuple[int, int]:
         name = points[at].group.name
-        if points[at].colour in ("black", "#666666"):
+        if points[at].colour in MODEL_COLOURS:
             return 0, at
         if name == summary.choice.group or name in summary.front:
             return 1, at
         return (2 if "every" in points[at].group.settings else 3), at
 
+    # in pixels: a star or a cross of a model, the ring around the choice, anything else
+    halves = [13.0 if point.group.name == summary.choice.group else 10.0 if point.colour in MODEL_COLOURS else 5.5
+              for point in points]
     frame = axes.get_window_extent(renderer)
     where = {point.group.name: pixel for point, pixel in zip(points, pixels, strict=True)}
     segments = [(where[a.group.name], where[b.group.name]) for run in _runs(points) for a, b in pairwise(run)]
     inside = (frame.x0 + 2, frame.y0 + 2, frame.x1 - 2, frame.y1 - 2)
-    for label in place_labels(pixels, sizes, sorted(range(len(points)), key=rank), inside, lines=segments):
+    for label in place_labels(pixels, sizes, sorted(range(len(points)), key=rank), inside, halves,
+                              lines=segments):
         point = points[label.at]
         left, bottom, right, top = label.box
         centre = axes.transData.inverted().transform(((left + right) / 2, (bottom + top) / 2))
-        axes.text(*centre, point.text, fontsize=_size(point, size), color=point.colour, ha="center", va="center",
+        dark = tuple(0.72 * part for part in to_rgb(point.colour))  # thin strokes need more contrast than markers
+        axes.text(*centre, point.text, fontsize=_size(point, size), color=dark, ha="center", va="center",
                   zorder=7, fontweight="bold" if point.colour == "black" else "normal")
         if label.far:
             axes.plot([point.x.mean, centre[0]], [point.y.mean, centre[1]], color=point.colour, linewidth=0.5,
@@ -232,4 +239,4 @@ def _texts(figure: Any, axes: Any, points: list[_Point], summary: Summary, legen
 
 
 def _size(point: _Point, size: float) -> float:
-    return 10.5 if point.colour in ("black", "#666666") else size
+    return 10.5 if point.colour in MODEL_COLOURS else size

@@ -175,7 +175,8 @@ class _Run:
         """
         import yaml
 
-        from mergetool.align import align, align_recipe
+        from mergetool.align import align_recipe
+        from mergetool.align.run import align
 
         place = self.place(candidate.name)
         note = place.with_name(place.name + ".yaml")
