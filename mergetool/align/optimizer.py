@@ -16,41 +16,46 @@ Groups = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Merged:
-    """How much of the SFT delta a run merges: "How much is merged" in docs/methods.md.
+class Plan:
+    """What a run will merge: "How much is merged" in docs/methods.md.
 
     Attributes:
         method: the recipe's.
         every, merges: K and M.
-        alpha: weight at each merge.
-        share: of tau_s that a merge adds per unit of alpha, in expectation.
+        alpha: weight of the SFT delta at each merge.
+        merged_total: the part of tau_s that all merges add, in expectation; for `onlinear` the part of the distance
+            to theta_s that they take back.
     """
 
     method: str
-    every: int
-    merges: int
-    alpha: float
-    share: float
+    every: int = 1
+    merges: int = 0
+    alpha: float = 0.0
+    merged_total: float = 0.0
 
-    def amount(self, steps: int | None = None) -> float:
-        """The part of tau_s merged after `steps` optimizer steps (by default after all).
 
-        For `onlinear` it is the part of the distance to theta_s that is taken back, 1 - (1 - alpha)^M.
-        """
-        merges = self.merges if steps is None else steps // self.every
-        if self.method == "onlinear":
-            return 1 - (1 - self.alpha) ** merges
-        return merges * self.alpha * self.share
+def merged_so_far(optimizer: Any, method: str) -> float:
+    """The part of tau_s merged up to now, counted by the optimizer itself (a checkpoint carries the count).
 
-    def as_facts(self) -> dict[str, Any]:
-        """For the manifest and the log."""
-        return {"every": self.every, "merges": self.merges, "alpha": self.alpha, "merged_total": self.amount()}
+    Args:
+        optimizer: perhaps inside accelerate's wrapper.
+        method: the recipe's.
+    """
+    amount = getattr(getattr(optimizer, "optimizer", optimizer), "merged", None)
+    if amount is None:
+        return 0.0
+    return _taken_back(amount.alpha, amount.merges) if method == "onlinear" else float(amount.share)
+
+
+def _taken_back(alphas: float, merges: int) -> float:
+    """1 - (1 - alpha)^M, for the M merges whose alphas sum to `alphas`."""
+    return 1 - (1 - alphas / merges) ** merges if merges else 0.0
 
 
 def make_optimizer(
     recipe: AlignRecipe, groups: Groups, steps: int, config: Any, base: Path | None, sft: Path
-) -> tuple[torch.optim.Optimizer, Merged]:
-    """The optimizer that a recipe asks for, and how much it will merge.
+) -> tuple[torch.optim.Optimizer, Plan]:
+    """The optimizer that a recipe asks for, and what it will merge.
 
     Args:
         recipe: its `merging` says which and with what knobs; what it leaves out keeps the optimizer's default.
@@ -68,7 +73,7 @@ def make_optimizer(
     merging = recipe.merging
     every, merges = merges_of(recipe, steps)
     if merging.method == "adamw":
-        return torch.optim.AdamW(groups, **adam, fused=True), Merged("adamw", 1, 0, 0.0, 0.0)
+        return torch.optim.AdamW(groups, **adam, fused=True), Plan("adamw")
 
     from mergetool import optim
 
@@ -85,13 +90,6 @@ def make_optimizer(
         knobs["reference"] = optim.Reference.from_checkpoints(base, sft, storage=storage)
     kind = {"ondare": optim.OnDARE, "onties": optim.OnTIES, "onlinear": optim.OnLinear, "childtuning": optim.OnDARE}
     optimizer = kind[merging.method](groups, **adam, **knobs)
-    alpha = float(optimizer.param_groups[0].get("alpha") or 0.0)
-    return optimizer, Merged(merging.method, every, merges, alpha, _share(optimizer, merging.method))
-
-
-def _share(optimizer: torch.optim.Optimizer, method: str) -> float:
-    """Without rescaling a mask of density p lets p of tau_s through; trimming keeps the largest, so p is a floor."""
-    group = optimizer.param_groups[0]
-    if method == "ondare" and group.get("rescale") == "none":
-        return float(group["density"])
-    return 1.0
+    planned = optimizer.planned(steps)
+    total = _taken_back(planned.alpha, planned.merges) if merging.method == "onlinear" else planned.share
+    return optimizer, Plan(merging.method, every, merges, float(optimizer.param_groups[0]["alpha"]), float(total))

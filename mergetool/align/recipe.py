@@ -84,6 +84,9 @@ class Merging(_Strict):
             raise ValueError(f"'{foreign[0]}' is no knob of method {self.method}; its knobs: {known}")
         if {"alpha", "alpha_total"} <= given:
             raise ValueError("alpha and alpha_total are both given; keep one of them")
+        if "alpha" in KNOBS[self.method] and not {"alpha", "alpha_total"} & given:
+            raise ValueError(f"{self.method} needs to know how much to merge; give alpha (at each merge, 1e-6 in the "
+                             "paper) or alpha_total (over the run), and 0 for the mask alone")
         return self
 
     def given(self) -> dict[str, Any]:
@@ -93,8 +96,7 @@ class Merging(_Strict):
     @property
     def needs_base(self) -> bool:
         """True where tau_s is merged, so that base_model must be known."""
-        weight = self.alpha if self.alpha is not None else self.alpha_total
-        return self.method in NEEDS_BASE and weight != 0
+        return self.method in NEEDS_BASE and bool(self.alpha or self.alpha_total)
 
 
 class AlignRecipe(_Strict):

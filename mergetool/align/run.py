@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mergetool.align.check import check_align, fingerprint
+from mergetool.align.optimizer import merged_so_far
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.result import drift, layout_fits, write_account, write_model
 from mergetool.align.trainer import Report, make_trainer, stop_on_signal
@@ -125,7 +127,8 @@ def _load(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
         raise CheckpointError(f"{sft}: transformers cannot load it ({reason[:300]})",
                               "check that it is a causal language model in its standard layout") from None
     if tokenizer.eos_token is None:
-        raise CheckpointError(f"{sft}: its tokenizer has no end-of-sequence token", "set eos_token in tokenizer_config.json")
+        raise CheckpointError(f"{sft}: its tokenizer has no end-of-sequence token",
+                              "set eos_token in tokenizer_config.json")
     if not layout_fits(read_layout(sft), tokenizer):
         raise CheckpointError(f"{sft}: its tokenizer has more tokens than its embedding has rows",
                               "take the tokenizer that belongs to this model")
@@ -173,7 +176,7 @@ def _finish(trainer: Any, recipe: AlignRecipe, paths: tuple[Path | None, Path], 
         trainer.evaluate()
     log = trainer.state.log_history
     metrics = _last(log)
-    merging = {"method": recipe.merging.method, **trainer.merged.as_facts()}
+    merging = {**asdict(trainer.plan), "merged_total": merged_so_far(trainer.optimizer, recipe.merging.method)}
     moved: dict[str, Any] = {}
     if trainer.is_world_process_zero():
         report("result", {"out": str(work.out)})
@@ -199,9 +202,8 @@ def _last(log: list[dict[str, Any]]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for line in log:
         metrics.update({key: value for key, value in line.items() if isinstance(value, (int, float))})
-    for key in [k for k in metrics if k.endswith(("_runtime", "_per_second")) or k in ("step", "total_flos", "train_loss")]:
-        del metrics[key]
-    return metrics
+    passing = ("step", "total_flos", "train_loss")
+    return {k: v for k, v in metrics.items() if k not in passing and not k.endswith(("_runtime", "_per_second"))}
 
 
 def _done_before(out: Path) -> AlignResult:
@@ -228,12 +230,16 @@ def _quiet():
     bars, level = datasets.utils.logging.is_progress_bar_enabled(), transformers.logging.get_verbosity()
     tqdm = os.environ.get("TQDM_DISABLE")
     datasets.disable_progress_bars()
+    caught = warnings.catch_warnings()
+    caught.__enter__()
+    warnings.simplefilter("ignore", FutureWarning)  # between the libraries' own versions, nothing a user can mend
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     os.environ["TQDM_DISABLE"] = "1"
     try:
         yield
     finally:
+        caught.__exit__(None, None, None)
         if bars:
             datasets.enable_progress_bars()
         transformers.logging.set_verbosity(level)

@@ -7,10 +7,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mergetool.align.optimizer import Merged, make_optimizer
+from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.training import TRAINERS
 from mergetool.align.workspace import mark_complete
@@ -73,7 +74,7 @@ def make_trainer(
     kind = _online(getattr(trl, TRAINERS[recipe.algorithm][1]))
     # TRL's constructor already prepares the data, so what the methods need must be there before it.
     trainer = kind.__new__(kind)
-    trainer.recipe, trainer.paths, trainer.told, trainer.merged = recipe, paths, report, None
+    trainer.recipe, trainer.paths, trainer.told, trainer.plan = recipe, paths, report, None
     trainer.__init__(model=model, args=config, train_dataset=rows["train"], eval_dataset=rows.get("eval"),
                      processing_class=tokenizer, callbacks=[_callback(stop, report)])
     for printing in (PrinterCallback, ProgressCallback):
@@ -85,7 +86,7 @@ def _online(base: type) -> type:
     """A TRL trainer class with our optimizer."""
 
     class OnlineTrainer(base):
-        merged: Merged | None
+        plan: Plan | None
 
         def create_optimizer(self, model: Any = None) -> Any:
             """Groups as Trainer makes them (no decay of norms and biases), but named: masks and deltas go by name."""
@@ -98,9 +99,9 @@ def _online(base: type) -> type:
                     {"params": [(n, p) for n, p in named if n not in decays], "weight_decay": 0.0},
                 ]
                 groups = [group for group in groups if group["params"]]
-                self.optimizer, self.merged = make_optimizer(
+                self.optimizer, self.plan = make_optimizer(
                     self.recipe, groups, self.state.max_steps, self.args, *self.paths)
-                self.told("plan", {"steps": self.state.max_steps, **self.merged.as_facts()})
+                self.told("plan", {"steps": self.state.max_steps, **asdict(self.plan)})
             return self.optimizer
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -114,8 +115,8 @@ def _online(base: type) -> type:
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             """As TRL's, with how much of the SFT delta is merged so far."""
-            if self.merged is not None and self.merged.merges and "loss" in logs:
-                logs["merged_total"] = self.merged.amount(self.state.global_step)
+            if self.plan is not None and self.plan.merges and "loss" in logs:
+                logs["merged_total"] = merged_so_far(self.optimizer, self.plan.method)
             super().log(logs, start_time)
 
         def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, name: str) -> Any:

@@ -47,7 +47,8 @@ class Workspace:
             fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._release()
-            raise OutputError(f"{self.out}: another run is writing it now", "wait for it, or choose another OUT") from None
+            raise OutputError(f"{self.out}: another run is writing it now",
+                              "wait for it, or choose another OUT") from None
         try:
             self._take_over()
         except BaseException:
@@ -99,7 +100,9 @@ class Workspace:
         self._release()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._guard is None:
             return
         # Nothing to resume from: an error of the user's leaves nothing behind.

@@ -9,6 +9,17 @@ import pytest
 from tests.align.tiny import make_pairs, make_triple
 
 
+@pytest.fixture(scope="package", autouse=True)
+def one_thread():
+    """Matrices this small only wait for a second thread: with two, on a busy machine, a step takes 50 times as long."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def triple(tmp_path_factory) -> Path:
     """A directory with base/, sft/, train.jsonl and eval.jsonl; not to be written to."""

@@ -105,7 +105,7 @@ def test_the_fingerprint_follows_content_and_not_place(triple, tmp_path) -> None
 
 def test_the_number_of_merges_and_a_run_too_short_for_one(triple) -> None:
     def every(value: object):
-        return recipe(triple, merging={"method": "ondare", "every": value})
+        return recipe(triple, merging={"method": "ondare", "alpha": 1e-3, "every": value})
 
     assert merges_of(every(4), 10) == (4, 2)
     assert merges_of(every("total"), 10) == (10, 1)

@@ -37,9 +37,10 @@ def test_the_least_recipe_is_plain_dpo() -> None:
         ({"merging": {"method": "adamw", "density": 0.5}}, "'density' is no knob of method adamw"),
         ({"merging": {"method": "ondare", "elect": "weighted"}}, "'elect' is no knob of method ondare"),
         ({"merging": {"method": "onlinear", "alpha": 0.1, "alpha_total": 0.2}}, "keep one of them"),
+        ({"merging": {"method": "ondare"}}, "ondare needs to know how much to merge; give alpha"),
         ({"merging": {"method": "ondare", "every": 0}}, "merging.every"),
         ({"merging": {"method": "ondare", "every": "never"}}, "merging.every"),
-        ({"merging": {"method": "ondare"}}, "base_model is missing, and ondare merges sft - base; add `base_model:`"),
+        ({"merging": {"method": "ondare", "alpha": 1e-6}}, "base_model is missing, and ondare merges sft - base; add"),
         ({"beta": "strong"}, "r.yaml: beta: should be a valid number, not 'strong'"),
         ({"beta": float("nan")}, "r.yaml: beta"),
         ({"data": {}}, "r.yaml: data.train: required, but missing; add `train:`"),
@@ -54,7 +55,7 @@ def test_a_mistake_is_one_line_with_place_and_next_step(parts: dict, says: str) 
 
 
 def test_methods_without_a_delta_need_no_base() -> None:
-    for merging in ({"method": "onlinear"}, {"method": "childtuning"}, {"method": "ondare", "alpha": 0}):
+    for merging in ({"method": "onlinear", "alpha": 1e-3}, {"method": "childtuning"}, {"method": "ondare", "alpha": 0}):
         assert not align_recipe({**LEAST, "merging": merging}).merging.needs_base
 
 
@@ -85,9 +86,10 @@ def test_a_plain_exponent_is_a_number_in_training_too(tmp_path) -> None:
 
 
 def test_an_override_keeps_the_rest_and_is_checked_again() -> None:
-    recipe = align_recipe({**LEAST, "base_model": "b", "merging": {"method": "ondare", "density": 0.1}}, "/there")
+    merging = {"method": "ondare", "alpha": 0, "density": 0.1}
+    recipe = align_recipe({**LEAST, "base_model": "b", "merging": merging}, "/there")
     changed = override(recipe, merging={"every": 5}, training={"seed": 3}, beta=0.2)
-    assert changed.merging.given() == {"density": 0.1, "every": 5}
+    assert changed.merging.given() == {"density": 0.1, "alpha": 0, "every": 5}
     assert (changed.training, changed.beta, changed.sft) == ({"seed": 3}, 0.2, Path("/there/sft"))
     assert override(recipe, merging={"method": "adamw"}).merging.given() == {}
     with pytest.raises(RecipeError, match="did you mean 'every'"):

@@ -1,0 +1,118 @@
+"""mergetool align: training with online merging."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mergetool.cli.shell import emit_json, note, progress_bar
+
+
+def align(
+    recipe: Annotated[Path, typer.Argument(help="An align recipe.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The directory to make; it appears when complete.", show_default=False)],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard what an interrupted run left.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train from the SFT model with DPO and the like, merging the SFT delta into the optimizer's steps."""
+    from mergetool.align import load_align_recipe
+    from mergetool.align.run import align as run
+
+    loaded = load_align_recipe(recipe)
+    with progress_bar("aligning") as update:
+        result = run(loaded, out, fresh=fresh, report=_teller(update))
+    if json:
+        emit_json(result.as_facts())
+        return
+    if result.already_done:
+        note(f"{out} already is this run; nothing to do (see {out / 'mergetool.json'})")
+    else:
+        _tell_result(result, loaded)
+    typer.echo(out)
+
+
+def _teller(update: Any) -> Any:
+    """What is said while the run goes on."""
+
+    def tell(event: str, facts: dict[str, Any]) -> None:
+        if event == "step":
+            update(facts["step"], facts["steps"], f"step {facts['step']} of {facts['steps']}")
+        elif event == "log" and "loss" in facts:
+            margin = f"  margin {facts['rewards/margins']:.4f}" if "rewards/margins" in facts else ""
+            merged = f"  merged {facts['merged_total']:.3g} of tau_s" if "merged_total" in facts else ""
+            note(f"step {facts['step']}: loss {facts['loss']:.4f}{margin}{merged}")
+        elif event in _LINES:
+            line = _LINES[event](facts)
+            if line:
+                note(line)
+
+    return tell
+
+
+def _data(facts: dict[str, Any]) -> str:
+    parts = []
+    if facts["too_long"]:
+        parts.append(f"{facts['too_long']} dropped, their prompt fills max_length")
+    if facts.get("cut"):
+        parts.append(f"{facts['cut']} cut at max_length")
+    if facts.get("longest"):
+        parts.append(f"longest {facts['longest']} tokens")
+    return f"{facts['name']} tokens: {facts['rows']} rows" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _plan(facts: dict[str, Any]) -> str:
+    if facts["method"] == "adamw":
+        return f"{facts['steps']} steps of AdamW, nothing merged"
+    what = "the way back to the SFT model" if facts["method"] == "onlinear" else "the SFT delta"
+    return (f"{facts['steps']} steps of {facts['method']}, {facts['merges']} merges (every {facts['every']}) with "
+            f"alpha {facts['alpha']:.3g}: {facts['merged_total']:.3g} of {what} will be merged in all")
+
+
+def _preview(facts: dict[str, Any]) -> str:
+    lines = [f"first {side}: {one['text']!r} ({one['tokens']} tokens, {one.get('bos', 0)} BOS, {one.get('eos', 0)} EOS)"
+             for side, one in facts.items()]
+    if any(one.get("bos", 0) > 1 for one in facts.values()):
+        lines.append("warning: more than one BOS; the rows hold one and the tokenizer adds another")
+    return "\n".join(lines)
+
+
+_LINES = {
+    "rows": lambda facts: f"{facts['name']} data: {facts['told']}",
+    "data": _data,
+    "plan": _plan,
+    "preview": _preview,
+    "resume": lambda facts: f"going on from the checkpoint at step {facts['step']}",
+    "checkpoint": lambda facts: f"checkpoint at step {facts['step']}",
+}
+
+
+def _tell_result(result: Any, recipe: Any) -> None:
+    from mergetool.cli.shell import size
+
+    note(f"{recipe.algorithm} with {result.merging['method']} -> {result.out} "
+         f"({result.steps} steps, {result.seconds:.1f} s{_resumed(result)})")
+    moved = result.drift
+    if moved:
+        largest = max(moved["layers"], key=moved["layers"].get)
+        note(f"  distance to the SFT model: {moved['norm']:.4g} ({100 * moved['relative']:.3g} % of its norm), "
+             f"most in {largest}")
+        if moved["norm"] == 0:
+            note("warning: the weights did not change at all; raise training.learning_rate or train longer")
+        if "along_tau" in moved:
+            note(f"  along the SFT delta: {moved['along_tau']:+.3g} of it")
+    if result.merging["merges"]:
+        note(f"  merged: {result.merging['merged_total']:.3g} of the SFT delta, "
+             f"{result.merging['merges']} times {result.merging['alpha']:.3g}")
+    for prefix in ("", "eval_"):
+        shown = {name: result.metrics[key] for name in ("loss", "rewards/accuracies", "rewards/margins")
+                 if (key := prefix + name) in result.metrics}
+        if shown:
+            note(f"  {'evaluation' if prefix else 'training'}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
+    if "num_tokens" in result.metrics:
+        note(f"  {size(result.metrics['num_tokens'], ' tokens')} seen")
+
+
+def _resumed(result: Any) -> str:
+    return f", resumed at step {result.resumed_from}" if result.resumed_from is not None else ""
