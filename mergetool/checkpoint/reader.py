@@ -86,3 +86,8 @@ class Reader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def open_reader(layout: Layout) -> Reader:
+    """The reader that fits a layout."""
+    return Reader(layout)

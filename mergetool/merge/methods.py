@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Sparsifier = Literal["none", "random", "magnitude"]
+Sparsifier = Literal["none", "random", "magnitude", "outliers", "della"]
 Consensus = Literal["linear", "slerp", "sum", "sign"]
 
 
@@ -40,7 +40,7 @@ class Method:
     @property
     def deterministic(self) -> bool:
         """True where no random numbers take part."""
-        return self.sparsifier != "random"
+        return self.sparsifier not in ("random", "della")
 
 
 def _row(name: str, sparsifier: Sparsifier, consensus: Consensus, *, source: str, use: str, normalize: bool = False,
@@ -82,9 +82,29 @@ METHODS: dict[str, Method] = {
             use="as dare_linear, where the models pull some entries in opposite directions",
         ),
         _row(
-            "ties", "magnitude", "sign", normalize=True,
+            "ties", "magnitude", "sign", normalize=True, also="scope",
             source="TIES-Merging, Yadav et al. 2023, arXiv 2306.01708, §3, Algorithm 1",
             use="models that disagree: keep the largest entries, elect a sign, drop who disagrees",
+        ),
+        _row(
+            "breadcrumbs", "outliers", "sum", also="gamma",
+            source="Model Breadcrumbs, Davari & Belilovsky 2023, arXiv 2312.06795, §3",
+            use="many tasks: drop the small entries and also the largest outliers",
+        ),
+        _row(
+            "breadcrumbs_ties", "outliers", "sign", also="gamma",
+            source="Model Breadcrumbs (arXiv 2312.06795) with the sign election of TIES",
+            use="as breadcrumbs, where the models disagree in sign",
+        ),
+        _row(
+            "della", "della", "sign", normalize=True, rescale="unbiased", also="epsilon",
+            source="DELLA-Merging, Deep et al. 2024, arXiv 2406.11617, §3",
+            use="as dare_ties, where large entries should be kept more often than small ones",
+        ),
+        _row(
+            "della_linear", "della", "sum", rescale="unbiased", also="epsilon",
+            source="DELLA-Merging (arXiv 2406.11617) without sign election",
+            use="as dare_linear, where large entries should be kept more often than small ones",
         ),
     )
 }  # fmt: skip

@@ -48,6 +48,8 @@ class Term:
     weight: float
     density: float
     role: str
+    gamma: float = 0.0
+    epsilon: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class TensorPlan:
     lam: float = 1.0
     rescale: str = "none"
     t: float = 0.0
+    scope: str = "tensor"
 
     @property
     def sources(self) -> list[int]:
@@ -295,7 +298,14 @@ def _with_terms(plan: TensorPlan, recipe: MergeRecipe, method: Method, index: di
         weight = number(required("weight", entry, f"models[{i}]"), "weight", plan.name)
         density = number(value("density", entry, 1.0), "density", plan.name, 0.0, 1.0)
         from_ = None if method.consensus == "linear" else index[str(origin)]
-        terms.append(Term(index[entry.model], from_, weight, density, str(i)))
+        gamma = number(value("gamma", entry, 0.01), "gamma", plan.name, 0.0, 1.0)
+        epsilon = number(value("epsilon", entry, 0.15), "epsilon", plan.name, 0.0, 0.5)
+        if method.sparsifier == "della" and density < 1.0 and not (0.0 < density - epsilon and density + epsilon < 1.0):
+            raise RecipeError(
+                f"models[{i}]: density {density:g} ± epsilon {epsilon:g} leaves (0, 1) for tensor '{plan.name}'",
+                "choose a smaller epsilon",
+            )
+        terms.append(Term(index[entry.model], from_, weight, density, str(i), gamma, epsilon))
     if not terms:
         raise RecipeError("models holds nothing but base_model", "list at least one other model")
     normalize = value("normalize", default=method.normalize)
@@ -303,7 +313,7 @@ def _with_terms(plan: TensorPlan, recipe: MergeRecipe, method: Method, index: di
         raise RecipeError(f"parameters.normalize is {normalize!r}", "it must be true or false")
     return _filled(
         plan, tuple(terms), normalize=normalize, lam=number(value("lambda", default=1.0), "lambda", plan.name),
-        rescale=_rescale(value("rescale", default=method.rescale)),
+        rescale=_rescale(value("rescale", default=method.rescale)), scope=_scope(value("scope", default="tensor")),
     )  # fmt: skip
 
 
@@ -313,6 +323,12 @@ def _rescale(value: Any) -> str:
         return "l1" if value else "none"
     if value not in RESCALES:
         raise RecipeError(f"parameters.rescale is {value!r}", f"it must be one of {', '.join(RESCALES)}, true (l1) or false")
+    return value
+
+
+def _scope(value: Any) -> str:
+    if value not in ("tensor", "model"):
+        raise RecipeError(f"parameters.scope is {value!r}", "it must be tensor or model")
     return value
 
 

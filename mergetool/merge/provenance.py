@@ -50,6 +50,7 @@ def finish(
         "outputs_sha256": hashes,
         "dtype": dtype,
         "distances": _distances(plan, reports),
+        "kept": _kept(plan, reports),
     }
     manifest["warnings"] = [
         f"the result equals the input {name}: the merge changed nothing"
@@ -60,14 +61,14 @@ def finish(
     return manifest
 
 
-def through_mergekit(plan: Plan, out: Path, *, shard_bytes: int) -> dict[str, Any]:
+def through_mergekit(plan: Plan, out: Path, *, shard_bytes: int, device: str = "cpu") -> dict[str, Any]:
     """Let mergekit make the checkpoint, under the same rule: its name appears when it is complete."""
     recipe = plan.recipe.to_dict()
     check_output(out)
     working = partial_directory(out)
     shutil.rmtree(working, ignore_errors=True)
     try:
-        mergekit.run(plan.recipe, working, shard_bytes=shard_bytes, seed=plan.recipe.seed)
+        mergekit.run(plan.recipe, working, device=device, shard_bytes=shard_bytes, seed=plan.recipe.seed)
         manifest = {
             "mergetool": __version__,
             "kind": "merge",
@@ -104,6 +105,17 @@ def _distances(plan: Plan, reports: dict[str, dict[str, Any]]) -> dict[str, floa
         for source, value in report["distance2"].items():
             totals.setdefault(int(source), []).append(value)
     return {plan.sources[i].name: math.sqrt(math.fsum(values)) for i, values in sorted(totals.items())}
+
+
+def _kept(plan: Plan, reports: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """For each sparsified model of the recipe (by its place in `models`), the fraction of its delta that was kept."""
+    kept: dict[str, int] = {}
+    numel: dict[str, int] = {}
+    for report in reports.values():
+        for role, count in report["kept"].items():
+            kept[role] = kept.get(role, 0) + count
+            numel[role] = numel.get(role, 0) + report["numel"]
+    return {f"models[{role}] {plan.recipe.models[int(role)].model}": kept[role] / numel[role] for role in sorted(kept)}
 
 
 def _write(directory: Path, recipe: dict[str, Any], manifest: dict[str, Any]) -> None:

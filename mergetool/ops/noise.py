@@ -92,6 +92,19 @@ def _mix_(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def lanes(key: int, start: int, count: int) -> np.ndarray:
+    """Sixteen random bits for each of the elements [start, start + count): uint16, four from a word."""
+    first, skip = start // 4, start % 4
+    return words(key, first, (start + count + 3) // 4 - first).view(np.uint16)[skip : skip + count]
+
+
+def lanes_on(device: torch.device | str, key: int, start: int, count: int) -> torch.Tensor:
+    """`lanes` computed on `device`: the same numbers as int32."""
+    first, skip = start // 4, start % 4
+    drawn = words_on(device, key, first, (start + count + 3) // 4 - first).view(torch.int16)
+    return drawn[skip : skip + count].int() & 0xFFFF
+
+
 def random_mask(
     key: int, density: float, start: int, count: int, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
@@ -115,8 +128,7 @@ def random_mask(
     whole, tie = _lane_threshold(density)
     if whole >= 1 << 16:
         return torch.ones(count, dtype=torch.bool)
-    first, skip = start // 4, start % 4
-    drawn = words(key, first, (start + count + 3) // 4 - first).view(np.uint16)[skip : skip + count]
+    drawn = lanes(key, start, count)
     mask = drawn < np.uint16(whole)
     if tie:
         ties = np.flatnonzero(drawn == np.uint16(whole))
@@ -130,9 +142,7 @@ def random_mask_on(device: torch.device | str, key: int, density: float, start: 
     whole, tie = _lane_threshold(density)
     if whole >= 1 << 16:
         return torch.ones(count, dtype=torch.bool, device=device)
-    first, skip = start // 4, start % 4
-    drawn = words_on(device, key, first, (start + count + 3) // 4 - first).view(torch.int16)
-    drawn = drawn[skip : skip + count].int() & 0xFFFF
+    drawn = lanes_on(device, key, start, count)
     mask = drawn < whole
     if tie:
         ties = torch.nonzero(drawn == whole).flatten()
@@ -141,7 +151,7 @@ def random_mask_on(device: torch.device | str, key: int, density: float, start: 
 
 
 def _lane_threshold(density: float) -> tuple[int, int]:
-    """(whole, tie): keep where 16 bits are below `whole`, and where they equal it and 53 further bits are below `tie`."""
+    """(whole, tie): keep where 16 bits are below `whole`, or equal it and 53 further bits are below `tie`."""
     if not 0.0 <= density <= 1.0:
         raise ValueError(f"density must lie in [0, 1], not {density}")
     scaled = density * (1 << 16)

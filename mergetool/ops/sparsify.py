@@ -19,7 +19,7 @@ from mergetool.ops.noise import SPARSE_BELOW, kept_indices, random_mask
 
 Rescale = Literal["unbiased", "l1", "none"]
 
-_SAMPLE = 1 << 16
+_SAMPLE, _LARGEST_SAMPLE, _PIECE = 1 << 16, 1 << 22, 1 << 10
 
 
 class Threshold(NamedTuple):
@@ -52,9 +52,9 @@ def kept_count(density: float, numel: int) -> int:
 def magnitude_threshold(read: ReadBlock, numel: int, k: int) -> Threshold:
     """The exact threshold that keeps the k largest magnitudes, ties broken by the lower flat index.
 
-    A sample brackets the k-th largest magnitude, one pass counts what lies above the bracket and gathers what lies
-    in it, and only that part is ordered: two sweeps of cheap comparisons, and no copy of the tensor. The result does
-    not depend on the sample.
+    A sample brackets the k-th largest magnitude; one sweep counts what lies beyond the bracket and gathers what lies
+    strictly inside it (a few per cent at most: a value shared by many entries becomes an end of the bracket, and ends
+    are only counted); and only that part is ordered. The result does not depend on the sample.
 
     Args:
         read: gives fp32 blocks of the flat tensor; NaN must not occur.
@@ -72,58 +72,69 @@ def magnitude_threshold(read: ReadBlock, numel: int, k: int) -> Threshold:
         return KEEP_ALL
     low, high = _bracket(read, numel, k)
     while True:
-        above, inside, index = _gather(read, numel, low, high)
-        rank = k - above  # the rank of the wanted magnitude within the bracket, from 1
+        greater, at_high, at_low, inside = _count(read, numel, low, high)
+        rank = k - greater  # of the wanted magnitude among those ≤ high, from 1
         if rank < 1:
             low, high = high, math.inf
-            continue
-        if rank > inside.size:
+        elif rank <= at_high:
+            return _with_ties(read, numel, high, rank, at_high)
+        elif (rank := rank - at_high) <= inside.size:
+            inside.partition(inside.size - rank)
+            value = inside[inside.size - rank]
+            rank -= int(np.count_nonzero(inside > value))
+            return _with_ties(read, numel, float(value), rank, int(np.count_nonzero(inside == value)))
+        elif (rank := rank - inside.size) <= at_low:
+            return _with_ties(read, numel, low, rank, at_low)
+        else:
             low, high = -1.0, low
-            continue
-        break
-    value = float(np.partition(inside, inside.size - rank)[inside.size - rank])
-    greater = above + int(np.count_nonzero(inside > np.float32(value)))
-    ties = index[inside == np.float32(value)]
-    return Threshold(value, int(ties[k - greater - 1]))
 
 
 def _bracket(read: ReadBlock, numel: int, k: int) -> tuple[float, float]:
-    """Magnitudes (low, high] that hold the k-th largest with near certainty, from an evenly spread sample."""
+    """Magnitudes low ≤ high that hold the k-th largest with near certainty, from an evenly spread sample."""
     if numel <= 4 * _SAMPLE:
         return -1.0, math.inf
-    pieces = 64
-    width = _SAMPLE // pieces
-    starts = [(numel - width) * i // (pieces - 1) for i in range(pieces)]
-    sample = np.sort(np.concatenate([read(s, s + width).abs().cpu().numpy() for s in starts]))[::-1]
+    pieces = min(max(numel >> 6, _SAMPLE), _LARGEST_SAMPLE) // _PIECE
+    starts = [(numel - _PIECE) * i // (pieces - 1) for i in range(pieces)]
+    sample = np.concatenate([read(s, s + _PIECE).abs().cpu().numpy() for s in starts])
+    sample.sort()
+    sample = sample[::-1]
     expected = k / numel * sample.size
     # entries of a tensor come in rows of like size, so the sample is noisier than an independent one: 12 sigma
     slack = 12.0 * math.sqrt(expected * (1 - k / numel) + 1.0) + 16
     first, last = int(expected - slack), int(expected + slack)
-    high = float(sample[first]) if first >= 0 else math.inf
-    low = float(sample[last]) if last < sample.size else -1.0
-    # the bracket is open below: a value equal to `low` must be inside where ties abound
-    low = float(np.nextafter(np.float32(low), np.float32(-1.0)))
-    return low, high
+    return float(sample[last]) if last < sample.size else -1.0, float(sample[first]) if first >= 0 else math.inf
 
 
-def _gather(read: ReadBlock, numel: int, low: float, high: float) -> tuple[int, np.ndarray, np.ndarray]:
-    """Count |x| > high; collect the magnitudes in (low, high] with their flat indices, in index order."""
-    above = 0
-    values, indices = [], []
+def _count(read: ReadBlock, numel: int, low: float, high: float) -> tuple[int, int, int, np.ndarray]:
+    """(#|x| > high, #|x| = high, #|x| = low, the magnitudes strictly between); an end beyond all values counts 0."""
+    lower, upper = np.float32(low), np.float32(high)
+    from_high = from_low = greater = strictly = 0
+    inside = []
     for start, stop in spans(numel):
         magnitude = read(start, stop).abs().cpu().numpy()
-        over = magnitude > np.float32(low)
+        over = magnitude > lower
+        strictly += int(np.count_nonzero(over))
+        if low >= 0:
+            from_low += int(np.count_nonzero(magnitude >= lower))
         if high != math.inf:
-            beyond = magnitude > np.float32(high)
-            above += int(np.count_nonzero(beyond))
-            over ^= beyond
-        index = np.flatnonzero(over)
-        if index.size:
-            values.append(magnitude[index])
-            indices.append(index + start)
-    if not values:
-        return above, np.empty(0, np.float32), np.empty(0, np.int64)
-    return above, np.concatenate(values), np.concatenate(indices)
+            below = magnitude < upper
+            from_high += below.size - int(np.count_nonzero(below))
+            greater += int(np.count_nonzero(magnitude > upper))
+            over &= below
+        inside.append(magnitude[over])
+    return greater, from_high - greater, from_low - strictly if low >= 0 else 0, np.concatenate(inside)
+
+
+def _with_ties(read: ReadBlock, numel: int, value: float, wanted: int, ties: int) -> Threshold:
+    """The threshold at `value` that keeps the first `wanted` of the `ties` entries of that magnitude."""
+    if wanted == ties:
+        return Threshold(value, numel - 1)
+    for start, stop in spans(numel):
+        index = np.flatnonzero(read(start, stop).abs().cpu().numpy() == np.float32(value))
+        if index.size >= wanted:
+            return Threshold(value, start + int(index[wanted - 1]))
+        wanted -= index.size
+    raise AssertionError  # `ties` entries were counted
 
 
 def trim(x: torch.Tensor, threshold: Threshold, start: int = 0) -> torch.Tensor:
@@ -139,18 +150,50 @@ def trim(x: torch.Tensor, threshold: Threshold, start: int = 0) -> torch.Tensor:
     """
     if threshold.value < 0:
         return x
+    return x.mul_(_kept(x, threshold, start).view(torch.int8))
+
+
+def _kept(x: torch.Tensor, threshold: Threshold, start: int) -> torch.Tensor:
     ties_here = threshold.last_tie + 1 - start
     magnitude = x.abs()
     if ties_here >= x.numel():
-        keep = magnitude >= threshold.value
-    else:
-        keep = magnitude > threshold.value
-        if ties_here > 0:
-            keep[:ties_here] |= magnitude[:ties_here] == threshold.value
-    return x.mul_(keep.view(torch.int8))
+        return magnitude >= threshold.value
+    keep = magnitude > threshold.value
+    if ties_here > 0:
+        keep[:ties_here] |= magnitude[:ties_here] == threshold.value
+    return keep
 
 
-def drop(x: torch.Tensor, key: int, density: float, start: int = 0) -> torch.Tensor:
+def outlier_thresholds(read: ReadBlock, numel: int, density: float, gamma: float) -> tuple[Threshold, Threshold]:
+    """The two thresholds of Model Breadcrumbs: without the largest `gamma`, the next `density` of the entries.
+
+    Where the two fractions exceed 1 the outliers give way, as in mergekit.
+
+    Args:
+        read, numel: as `magnitude_threshold`.
+        density: fraction kept.
+        gamma: fraction of the largest magnitudes dropped.
+
+    Returns:
+        (outer, inner): an entry is kept that `outer` keeps and `inner` does not.
+
+    Source: Davari & Belilovsky 2023, arXiv 2312.06795, §3; counts as mergekit's `magnitude_outliers`.
+    """
+    target = int(density * numel)
+    bottom = max(0, numel - target - int(gamma * numel))
+    outer = magnitude_threshold(read, numel, numel - bottom)
+    return outer, magnitude_threshold(read, numel, numel - bottom - target)
+
+
+def trim_band(x: torch.Tensor, band: tuple[Threshold, Threshold], start: int = 0) -> torch.Tensor:
+    """Zero, in place, what lies outside a band of `outlier_thresholds`; arguments as `trim`."""
+    outer, inner = band
+    if inner is not KEEP_NONE:
+        x.mul_(_kept(x, inner, start).logical_not_().view(torch.int8))
+    return trim(x, outer, start)
+
+
+def drop(x: torch.Tensor, key: int, density: float, start: int = 0) -> int:
     """Zero, in place, the entries that the random sparsifier does not keep (DARE, before rescaling).
 
     Args:
@@ -160,15 +203,18 @@ def drop(x: torch.Tensor, key: int, density: float, start: int = 0) -> torch.Ten
         start: flat index of the first entry.
 
     Returns:
-        `x`.
+        How many entries were kept.
     """
     if density >= 1.0:
-        return x
+        return x.numel()
     if density < SPARSE_BELOW:
         index = kept_indices(key, density, start, x.numel(), x.device)
         kept = x[index]
-        return x.zero_().index_copy_(0, index, kept)
-    return x.mul_(random_mask(key, density, start, x.numel(), x.device).view(torch.int8))
+        x.zero_().index_copy_(0, index, kept)
+        return index.numel()
+    mask = random_mask(key, density, start, x.numel(), x.device)
+    x.mul_(mask.view(torch.int8))
+    return int(np.count_nonzero(mask.numpy())) if x.device.type == "cpu" else int(mask.sum())
 
 
 def rescale_factor(rescale: Rescale, density: float, before: float = 0.0, after: float = 0.0) -> float:

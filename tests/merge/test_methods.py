@@ -13,7 +13,8 @@ from tests.helpers import random_weights, write_checkpoint, write_triple
 
 NEEDS = {
     "linear": {}, "task_arithmetic": {}, "dare_linear": {"density": 0.5}, "dare_ties": {"density": 0.5},
-    "ties": {"density": 0.5}, "slerp": {"t": 0.4},
+    "ties": {"density": 0.5}, "slerp": {"t": 0.4}, "breadcrumbs": {"density": 0.5, "gamma": 0.05},
+    "breadcrumbs_ties": {"density": 0.5}, "della": {"density": 0.5}, "della_linear": {"density": 0.5, "epsilon": 0.2},
 }  # fmt: skip
 
 
@@ -227,3 +228,31 @@ def test_gradients_and_filters_choose_the_weight_of_each_tensor(triple: dict[str
         layer = int(name.split(".")[2]) if ".layers." in name else 0
         share = layer / 2 if ".mlp." in name else 0.5
         torch.testing.assert_close(value, base[name] + share * (rlhf[name] - base[name]), rtol=1e-6, atol=1e-7)
+
+
+def test_scope_model_trims_over_the_whole_task_vector(triple: dict[str, Path]) -> None:
+    weights = weights_of(triple["base"])
+    got = merged(recipe(triple, "ties", models=("rlhf",), weights=(1.0,), density=0.3, scope="model"))
+    deltas = {n: weights_of(triple["rlhf"])[n] - w for n, w in weights.items()}
+    flat = torch.cat([deltas[n].flatten() for n in got])
+    keep = torch.zeros_like(flat, dtype=torch.bool)
+    keep[torch.argsort(flat.abs(), descending=True, stable=True)[: int(0.3 * flat.numel())]] = True
+    at = 0
+    for name, value in got.items():
+        mask = keep[at : at + value.numel()].view_as(value)
+        torch.testing.assert_close(value, weights[name] + deltas[name] * mask, rtol=1e-6, atol=1e-7)
+        at += value.numel()
+
+
+def test_the_expectation_of_della_is_the_task_vector(triple: dict[str, Path]) -> None:
+    base, rlhf = weights_of(triple["base"]), weights_of(triple["rlhf"])
+    name, runs = "model.layers.1.mlp.up_proj.weight", 200
+    total = torch.zeros_like(base[name])
+    spec = recipe(triple, "della_linear", models=("rlhf",), weights=(1.0,))
+    for seed in range(runs):
+        total += merged(spec.model_copy(update={"seed": seed}))[name] - base[name]
+    delta = rlhf[name] - base[name]
+    # a survivor's weight varies with (1 - p)/p, at most (1 - 0.3)/0.3 here
+    error = (total / runs - delta) / (delta.abs() * (0.7 / 0.3 / runs) ** 0.5)
+    assert float(error.abs().max()) < 5.5
+    assert float(error.pow(2).mean()) < 1.1

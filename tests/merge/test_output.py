@@ -21,7 +21,8 @@ from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.writer import partial_directory
 from mergetool.errors import CheckpointError, MergetoolError, OutputError, RecipeError
 from mergetool.merge import MergeRecipe, merge_to_directory, plan_merge
-from mergetool.merge import engine as engine_module
+from mergetool.merge.combine import TensorMerger
+from mergetool.merge.engine import merge_tensors
 from tests.helpers import random_weights, write_checkpoint, write_tokenizer, write_triple
 
 
@@ -243,15 +244,15 @@ def test_an_interrupted_merge_resumes_and_redoes_only_what_was_missing(
 ) -> None:
     merge_to_directory(plan_merge(ties(triple)), tmp_path / "whole")
     out = tmp_path / "out"
-    real, runs = engine_module._Worker.run, []
+    real, runs = TensorMerger.run, []
 
-    def run(self: object, tensor: object, emit: object) -> dict:
-        runs.append(tensor.name)
+    def run(self: object, tensors: list, emits: list, whole: list) -> list:
+        runs.append(tensors[0].name)
         if len(runs) == 10:
             raise KeyboardInterrupt
-        return real(self, tensor, emit)
+        return real(self, tensors, emits, whole)
 
-    monkeypatch.setattr(engine_module._Worker, "run", run)
+    monkeypatch.setattr(TensorMerger, "run", run)
     with pytest.raises(KeyboardInterrupt):
         merge_to_directory(plan_merge(ties(triple)), out, threads=1)
     assert not out.exists()
@@ -266,11 +267,11 @@ def test_an_interrupted_merge_resumes_and_redoes_only_what_was_missing(
 def test_a_resumable_run_of_another_recipe_is_not_taken_over(
     triple: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(self: object, tensor: object, emit: object) -> dict:
+    def stop(self: object, tensors: list, emits: list, whole: list) -> list:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine_module._Worker, "run", stop)
+        patch.setattr(TensorMerger, "run", stop)
         with pytest.raises(KeyboardInterrupt):
             merge_to_directory(plan_merge(ties(triple)), tmp_path / "out")
     other = plan_merge(ties(triple, out_dtype="float16"))
@@ -321,4 +322,4 @@ def test_what_is_not_ours_cannot_be_merged_in_memory(triple: dict[str, Path]) ->
     plan = plan_merge(ties(triple, merge_method="model_stock"))
     assert plan.engine == "mergekit"
     with pytest.raises(MergetoolError, match="needs mergekit"):
-        next(engine_module.merge_tensors(plan))
+        next(merge_tensors(plan))

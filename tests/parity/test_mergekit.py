@@ -26,6 +26,9 @@ RECIPES = {
     "ties": {"merge_method": "ties", "weights": (0.4, [0, 0.3, 1.0]), "parameters": {"density": [0.9, 0.4], "normalize": True}},
     "ties, rescaled": {"merge_method": "ties", "weights": (0.5, 0.5),
                        "parameters": {"density": 0.5, "normalize": False, "rescale": True, "int8_mask": True}},
+    "breadcrumbs": {"merge_method": "breadcrumbs", "weights": (0.6, 0.9), "parameters": {"density": 0.6, "gamma": 0.02}},
+    "breadcrumbs, rescaled": {"merge_method": "breadcrumbs_ties", "weights": (0.6, 0.9),
+                              "parameters": {"density": [0.3, 0.99], "gamma": 0.1, "rescale": True}},
     "ties with filters": {"merge_method": "ties", "weights": ([{"filter": "mlp", "value": 0.5}, {"value": 0}], 1.0),
                           "parameters": {"density": 0.33}},
 }  # fmt: skip
