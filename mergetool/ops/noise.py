@@ -105,9 +105,7 @@ def lanes_on(device: torch.device | str, key: int, start: int, count: int) -> to
     return drawn[skip : skip + count].int() & 0xFFFF
 
 
-def random_mask(
-    key: int, density: float, start: int, count: int, device: torch.device | str = "cpu"
-) -> torch.Tensor:
+def random_mask(key: int, density: float, start: int, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """The dense sampler: keep each entry independently with probability `density`.
 
     Sixteen bits decide an entry; where they equal the threshold (one entry in 65,536) 53 further bits decide, so
@@ -175,9 +173,7 @@ def words_at_on(key: int, index: torch.Tensor) -> torch.Tensor:
     return _mix_((index + 1).mul_(_signed(_GAMMA)).add_(_signed(key)))
 
 
-def kept_indices(
-    key: int, density: float, start: int, count: int, device: torch.device | str = "cpu"
-) -> torch.Tensor:
+def kept_indices(key: int, density: float, start: int, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """The sparse sampler: the entries kept, at a cost that follows their number.
 
     Hits fall on a cell of 65,536 entries as a Poisson process of rate −ln(1 − p) an entry, and an entry that is hit

@@ -1,0 +1,311 @@
+"""The reference: τ_s = θ_s − θ_b by parameter name, read where and when the optimizer asks for it.
+
+A reference never holds a tensor that it was not asked for, and a rank asks for its own entries alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from mergetool.checkpoint.layout import Layout, read_header, read_layout
+from mergetool.checkpoint.reader import Reader
+from mergetool.errors import CheckpointError, RecipeError
+from mergetool.optim.deltas import Delta
+from mergetool.optim.sharding import Shard
+
+Storage = Literal["memory", "cpu", "mmap"]
+Missing = Literal["refuse", "zero"]
+
+_HEADS = ("lm_head.weight", "output_projection.weight", "embed_out.weight")
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
+
+
+class _Side(NamedTuple):
+    """One operand of θ_s − θ_b: whole tensors by name, in memory or in a mapped file."""
+
+    shapes: dict[str, tuple[int, ...]]
+    flat: Mapping[str, torch.Tensor] | Reader
+
+    def part(self, name: str, start: int, stop: int) -> torch.Tensor:
+        if isinstance(self.flat, Reader):
+            return self.flat.block(name, start, stop)
+        return self.flat[name][start:stop]
+
+    def at(self, name: str, index: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.flat, Reader):
+            return self.flat.block(name, 0, int(np.prod(self.shapes[name])))[index]
+        return self.flat[name][index.to(self.flat[name].device)]
+
+
+class Reference:
+    """τ_s (or, for OnLinear, θ_s) by parameter name.
+
+    Args:
+        tensors: canonical parameter name → τ of the parameter's shape (θ_s for OnLinear); any floating type. A rank
+            under FSDP reads its own slice of them.
+        missing: ``"refuse"``: every trained parameter must be in the reference; ``"zero"``: one that is not is
+            trained with τ = 0 (a new value head, say).
+
+    Raises:
+        CheckpointError: from `check`, which the optimizers call with their parameters' names and shapes.
+
+    Source: [OMO] Lu et al. 2024, arXiv 2405.17931, §3.2: τ_r = θ_r − θ_b.
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], *, missing: Missing = "refuse") -> None:
+        flat = {name: t.detach().reshape(-1) for name, t in tensors.items()}
+        shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+        self._setup(_Side(shapes, flat), None, "the reference", "memory", None, missing)
+
+    def _setup(
+        self,
+        top: _Side,
+        bottom: _Side | None,
+        label: str,
+        storage: Storage,
+        dtype: torch.dtype | None,
+        missing: Missing,
+    ) -> None:
+        if storage not in ("memory", "cpu", "mmap"):
+            raise RecipeError(f"storage is '{storage}'", "known: memory, cpu, mmap")
+        if missing not in ("refuse", "zero"):
+            raise RecipeError(f"missing is '{missing}'", "known: refuse, zero")
+        self._top, self._bottom = top, bottom
+        self.label, self.storage, self.dtype, self.missing = label, storage, dtype, missing
+        self.paths: tuple[Path | None, Path] | None = None
+        self.adapter = False
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        base: str | Path | None,
+        sft: str | Path,
+        *,
+        storage: Storage = "memory",
+        dtype: torch.dtype | None = torch.float32,
+        missing: Missing = "refuse",
+    ) -> Reference:
+        """τ_s of two checkpoint directories, of which only headers are read now.
+
+        Args:
+            base: θ_b; None for θ_s itself, which is what OnLinear takes.
+            sft: θ_s.
+            storage: ``"memory"``: a parameter's τ is computed once and kept on its device; ``"cpu"``: kept on the
+                CPU; ``"mmap"``: never kept, computed from the mapped files at the entries asked for, at no anonymous
+                memory.
+            dtype: type that ``memory`` and ``cpu`` keep τ in. fp32 holds the difference of bf16 weights exactly;
+                bf16 halves the memory and rounds τ to 8 bits.
+            missing: as in the class.
+
+        Raises:
+            CheckpointError: a checkpoint cannot be read, or the two differ in names or shapes (all are listed).
+        """
+        layouts = [None if path is None else read_layout(path) for path in (base, sft)]
+        return cls._of_layouts(layouts[0], layouts[1], storage, dtype, missing)
+
+    @classmethod
+    def _of_layouts(
+        cls, base: Layout | None, sft: Layout, storage: Storage, dtype: torch.dtype | None, missing: Missing
+    ) -> Reference:
+        top = _side(sft)
+        bottom = None if base is None else _side(base)
+        if bottom is not None:
+            problems = []
+            for name, shape in top.shapes.items():
+                other = resolve(name, bottom.shapes)
+                if other is None:
+                    problems.append(f"{name} (only in {sft.directory})")
+                elif bottom.shapes[other] != shape:
+                    problems.append(f"{name} ({list(shape)} and {list(bottom.shapes[other])})")
+            problems += [
+                f"{name} (only in {base.directory})" for name in bottom.shapes if resolve(name, top.shapes) is None
+            ]
+            if problems:
+                raise CheckpointError(
+                    f"{base.directory} and {sft.directory} differ in {_listing(problems)}",
+                    "take the base that the SFT model was trained from",
+                )
+        self = cls.__new__(cls)
+        self._setup(top, bottom, str(sft.directory), storage, dtype, missing)
+        self.paths = (None if base is None else base.directory, sft.directory)
+        return self
+
+    @classmethod
+    def from_adapter(cls, sft: str | Path, *, missing: Missing = "refuse") -> Reference:
+        """τ_s in adapter space, for LoRA adapters that start from an SFT that is itself an adapter.
+
+        The base model, written in the SFT adapter's own coordinates, is (A_s, B = 0). So τ_A = 0 and τ_B = B_s, and
+        adding α·τ moves the weights by α·B_s·A_s, which is α times the SFT delta, as long as A is near A_s.
+
+        Args:
+            sft: a PEFT adapter directory (adapter_model.safetensors): the SFT adapter, or a low-rank extraction of
+                SFT − base.
+            missing: as in the class.
+
+        Raises:
+            CheckpointError: the directory holds no adapter, or one that is not plain LoRA.
+        """
+        directory = Path(sft)
+        file = directory / "adapter_model.safetensors"
+        tensors, identity = read_header(file)
+        layout = Layout(directory, {}, {_adapter_name(n): t for n, t in tensors.items()}, {file.name: identity})
+        other = [n for n in layout.tensors if not n.endswith((".lora_A.weight", ".lora_B.weight"))]
+        other = [n for n in other if not n.endswith((".lora_embedding_A", ".lora_embedding_B"))]
+        if other:
+            raise CheckpointError(
+                f"{directory}: is not a plain LoRA adapter: it has {_listing(other)}",
+                "merge the adapter into its base (merge_and_unload), save both, and use Reference.from_checkpoints",
+            )
+        self = cls.__new__(cls)
+        self._setup(_side(layout), None, str(directory), "memory", None, missing)
+        self.paths = (None, directory)
+        self.adapter = True
+        return self
+
+    def points(self) -> Reference:
+        """The same reference giving θ_s in place of θ_s − θ_b (what OnLinear mixes with)."""
+        if self._bottom is None:
+            return self
+        return Reference.from_checkpoints(
+            None, self.paths[1], storage=self.storage, dtype=self.dtype, missing=self.missing
+        )
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Reference:
+        return self  # nothing in it changes
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self.adapter:
+            return partial(Reference.from_adapter, self.paths[1], missing=self.missing), ()
+        if self.paths is not None:
+            options = {"storage": self.storage, "dtype": self.dtype, "missing": self.missing}
+            return partial(Reference.from_checkpoints, *self.paths, **options), ()
+        tensors = {name: flat.view(self._top.shapes[name]) for name, flat in self._top.flat.items()}
+        return partial(Reference, tensors, missing=self.missing), ()
+
+    def stored_name(self, name: str) -> str | None:
+        """The reference's own name of the parameter `name` (canonical), None where it has none."""
+        return resolve(_adapter_name(name) if self.adapter else name, self._top.shapes)
+
+    def check(self, parameters: Iterable[tuple[str, tuple[int, ...]]]) -> None:
+        """Refuse parameters that the reference lacks or holds in another shape.
+
+        Args:
+            parameters: (canonical name, whole shape) of every trained parameter.
+
+        Raises:
+            CheckpointError: lists all of them.
+        """
+        absent, unlike = [], []
+        taken: dict[str, str] = {}
+        for name, shape in parameters:
+            found = self.stored_name(name)
+            if found is not None and taken.setdefault(found, name) != name:
+                unlike.append(f"{name} and {taken[found]} (one tied tensor, {found}, there)")
+            elif found is None:
+                absent.append(name)
+            elif self._top.shapes[found] != tuple(shape):
+                unlike.append(f"{name} ({list(shape)}, there {list(self._top.shapes[found])})")
+        if absent and self.missing == "refuse":
+            if any(".lora_" in name for name in absent) and not self.adapter:
+                raise CheckpointError(
+                    f"the trained parameters are LoRA adapters and {self.label} is a full model",
+                    "give Reference.from_adapter(SFT_ADAPTER) (an SFT adapter or a low-rank extraction of SFT − base, "
+                    "from which training starts), or train full weights",
+                )
+            raise CheckpointError(
+                f"{self.label} lacks {_listing(absent)}",
+                "take the checkpoint that training started from, or missing='zero' to train these without a delta",
+            )
+        if unlike:
+            raise CheckpointError(
+                f"{self.label} does not fit: {_listing(unlike)}",
+                "take checkpoints of the trained model; pad or resize vocabularies in both beforehand",
+            )
+
+    def delta(self, name: str, shard: Shard, device: torch.device) -> Delta | None:
+        """This rank's part of τ for one parameter; None where the reference has none.
+
+        Args:
+            name: canonical.
+            shard: what the rank holds of the parameter.
+            device: where the optimizer wants the entries.
+        """
+        found = self.stored_name(name)
+        if found is None or (self.adapter and ".lora_B" not in found and not found.endswith("lora_embedding_B")):
+            return None
+        if self.storage == "mmap" or (self._bottom is None and isinstance(self._top.flat, dict)):
+            return Delta(
+                shard.held,
+                lambda start, stop: self._block(found, shard, start, stop, device),
+                lambda index: self._take(found, shard, index, device),
+            )
+        kept = torch.empty(shard.held, dtype=self.dtype or torch.float32)
+        for start in range(0, shard.held, 1 << 20):
+            stop = min(start + (1 << 20), shard.held)
+            kept[start:stop] = self._block(found, shard, start, stop, torch.device("cpu"))
+        if self.storage == "memory":
+            kept = kept.to(device)
+        elif device.type == "cuda":
+            kept = kept.pin_memory()
+        return Delta(
+            shard.held,
+            lambda start, stop: kept[start:stop].to(device, torch.float32, non_blocking=True),
+            lambda index: kept[index.to(kept.device)].to(device, torch.float32),
+        )
+
+    def _block(self, name: str, shard: Shard, start: int, stop: int, device: torch.device) -> torch.Tensor:
+        parts = [self._span(name, at, at + b - a) for a, b, at in shard.spans(start, stop)]
+        return (parts[0] if len(parts) == 1 else torch.cat([torch.empty(0), *parts])).to(device)
+
+    def _span(self, name: str, start: int, stop: int) -> torch.Tensor:
+        top = self._top.part(name, start, stop).float()
+        if self._bottom is None:
+            return top
+        return top - self._bottom.part(resolve(name, self._bottom.shapes), start, stop).float()
+
+    def _take(self, name: str, shard: Shard, index: torch.Tensor, device: torch.device) -> torch.Tensor:
+        places = torch.from_numpy(shard.to_global(index.cpu().numpy()))
+        top = self._top.at(name, places).float()
+        if self._bottom is not None:
+            top = top - self._bottom.at(resolve(name, self._bottom.shapes), places).float()
+        return top.to(device)
+
+
+def _side(layout: Layout) -> _Side:
+    return _Side({name: info.shape for name, info in layout.tensors.items() if info.floating}, Reader(layout))
+
+
+def _adapter_name(name: str) -> str:
+    """PEFT's parameter name as its files have it: without ``base_model.model.`` and without the adapter's own name."""
+    while name.startswith("base_model.model."):
+        name = name.removeprefix("base_model.model.")
+    parts = name.split(".")
+    for kind in ("lora_A", "lora_B"):
+        if kind in parts and len(parts) - parts.index(kind) == 3:
+            del parts[parts.index(kind) + 1]
+    for kind in ("lora_embedding_A", "lora_embedding_B"):
+        if kind in parts:
+            parts = parts[: parts.index(kind) + 1]
+    return ".".join(parts)
+
+
+def resolve(name: str, names: Mapping[str, object]) -> str | None:
+    """`name` among `names`; else the tensor that it is tied to, where that is stored under its other name alone."""
+    if name in names:
+        return name
+    for own, others in ((_HEADS, _EMBEDDINGS), (_EMBEDDINGS, _HEADS)):
+        if name.endswith(own):
+            tied = [n for n in names if n.endswith(others)]
+            return tied[0] if len(tied) == 1 else None
+    return None
+
+
+def _listing(items: list[str], most: int = 12) -> str:
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

@@ -1,0 +1,269 @@
+"""Which entries of a tensor this rank holds, and decisions and statistics that do not depend on it.
+
+A rank asks the same counter-based streams for its own flat indices, and whole-tensor statistics (a threshold, a
+norm) are exchanged as a few numbers, so that one rank and eight keep the same entries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from mergetool.errors import RecipeError
+from mergetool.ops.blocks import BLOCK
+from mergetool.ops.noise import kept_indices, random_mask
+from mergetool.ops.sparsify import KEEP_ALL, KEEP_NONE, Threshold, magnitude_threshold
+from mergetool.optim.deltas import Delta
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of `tensor`, as a flat view (the tensor itself, flattened, where it is not sharded).
+
+    Raises:
+        RecipeError: the memory is not contiguous, so that a flat view would be a copy.
+    """
+    held = tensor.detach()
+    held = getattr(held, "_local_tensor", held)
+    if not held.is_contiguous():
+        raise RecipeError(
+            f"a parameter of shape {tuple(tensor.shape)} is not contiguous", "call .contiguous() on it before training"
+        )
+    return held.view(-1)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A rank's part of a tensor: a box at `offset` of size `extent` in a tensor of size `shape`.
+
+    `groups` are the process groups over which the parts of all ranks add up to the tensor, none where it is whole.
+    """
+
+    shape: tuple[int, ...]
+    extent: tuple[int, ...]
+    offset: tuple[int, ...]
+    groups: tuple[Any, ...] = ()
+
+    @property
+    def numel(self) -> int:
+        """Entries of the whole tensor."""
+        return math.prod(self.shape)
+
+    @property
+    def held(self) -> int:
+        """Entries of this rank's part."""
+        return math.prod(self.extent)
+
+    @property
+    def _run(self) -> int:
+        """Entries that are neighbours both here and in the whole tensor."""
+        run = 1
+        for size, extent in zip(reversed(self.shape), reversed(self.extent), strict=True):
+            run *= extent
+            if extent != size:
+                break
+        return max(run, 1)
+
+    def spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """(local start, local stop, flat index in the whole tensor of the first) for the local range [start, stop)."""
+        run = self._run
+        while start < stop:
+            end = min(stop, (start // run + 1) * run)
+            yield start, end, int(self.to_global(np.array([start]))[0])
+            start = end
+
+    def to_global(self, index: np.ndarray) -> np.ndarray:
+        """Local flat indices → flat indices in the whole tensor."""
+        if not self.shape or self.extent == self.shape:
+            return index
+        place = [c + o for c, o in zip(np.unravel_index(index, self.extent), self.offset, strict=True)]
+        return np.ravel_multi_index(place, self.shape)
+
+    def mask(self, key: int, density: float, start: int, stop: int, device: torch.device) -> torch.Tensor:
+        """The dense sampler's decisions for the local range [start, stop): torch.bool."""
+        parts = [random_mask(key, density, at, b - a, device) for a, b, at in self.spans(start, stop)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def kept(self, key: int, density: float) -> torch.Tensor:
+        """The sparse sampler's decisions: local flat indices, int64, ascending, on the CPU."""
+        if not self.held:
+            return torch.empty(0, dtype=torch.int64)
+        ends = self.to_global(np.array([0, self.held - 1]))
+        first, count = int(ends[0]), int(ends[1] - ends[0]) + 1
+        index = kept_indices(key, density, first, count)
+        if self._run >= self.held:
+            return index
+        place = [c - o for c, o in zip(np.unravel_index(index.numpy() + first, self.shape), self.offset, strict=True)]
+        inside = np.logical_and.reduce([(c >= 0) & (c < e) for c, e in zip(place, self.extent, strict=True)])
+        return torch.from_numpy(np.ravel_multi_index([c[inside] for c in place], self.extent))
+
+    def total(self, values: list[float]) -> list[float]:
+        """Sums over all ranks; each rank adds in the same order, so all get the same floats."""
+        for group in self.groups:
+            values = [math.fsum(column) for column in zip(*_gather(values, group), strict=True)]
+        return values
+
+    def collect(self, part: np.ndarray) -> np.ndarray:
+        """The ranks' arrays, one after the other; their lengths may differ."""
+        for group in self.groups:
+            part = np.concatenate(_gather(part, group))
+        return part
+
+
+def _gather(value: Any, group: Any) -> list[Any]:
+    out: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(out, value, group=group)
+    return out
+
+
+def shard_of(parameter: torch.Tensor) -> Shard:
+    """How `parameter` is sharded: DTensor under FSDP2 or tensor parallelism, else whole.
+
+    Raises:
+        RecipeError: a placement whose parts are not boxes of the tensor.
+    """
+    shape = tuple(parameter.shape)
+    if not hasattr(parameter, "placements"):
+        return Shard(shape, shape, (0,) * len(shape))
+    from torch.distributed.tensor import Replicate
+    from torch.distributed.tensor import Shard as ShardPlacement
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    mesh, placements = parameter.device_mesh, parameter.placements
+    for placement in placements:
+        if type(placement) not in (ShardPlacement, Replicate):
+            raise RecipeError(
+                f"a parameter of shape {shape} has placement {placement}",
+                "online merging serves Shard and Replicate, one Shard for each dimension of the tensor",
+            )
+    extent, offset = compute_local_shape_and_global_offset(parameter.shape, mesh, placements)
+    groups = tuple(
+        mesh.get_group(i) for i, p in enumerate(placements) if isinstance(p, ShardPlacement) and mesh.size(i) > 1
+    )
+    return Shard(shape, tuple(extent), tuple(offset), groups)
+
+
+_SAMPLE = 1 << 16
+
+
+def _low_bracket(delta: Delta, shard: Shard, k: int) -> float:
+    """A magnitude that the k-th largest exceeds with near certainty; −1 for small tensors."""
+    if shard.numel <= 4 * _SAMPLE:
+        return -1.0
+    pieces, width = 64, min(_SAMPLE, shard.held) // 64
+    parts = [np.empty(0, np.float32)]
+    if width:
+        starts = [(shard.held - width) * i // (pieces - 1) for i in range(pieces)]
+        parts = [delta.block(s, s + width).abs().cpu().numpy() for s in starts]
+    sample = np.concatenate(parts)
+    if shard.groups:
+        # a rank that holds more entries speaks for more: repeat is avoided by weights
+        weight = np.full(sample.size, shard.held / max(sample.size, 1))
+        sample, weight = shard.collect(sample), shard.collect(weight)
+        order = np.argsort(-sample, kind="stable")
+        sample, rank = sample[order], np.cumsum(weight[order]) / shard.numel
+    else:
+        sample = np.sort(sample)[::-1]
+        rank = np.arange(1, sample.size + 1) / sample.size
+    expected = k / shard.numel * sample.size
+    # entries of a tensor come in rows of like size, so the sample is noisier than an independent one: 6 sigma
+    wanted = (expected + 6.0 * math.sqrt(expected + 1.0) + 16) / sample.size
+    at = int(np.searchsorted(rank, wanted))
+    return float(np.nextafter(sample[at], np.float32(-1.0))) if at < sample.size else -1.0
+
+
+def top_k(delta: Delta, shard: Shard, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """This rank's share of the k entries of largest magnitude in the whole tensor, ties by the lower index.
+
+    One sweep collects what lies above a sampled bound, and only that is ordered. Exact whatever the sample.
+
+    Args:
+        delta: the rank's part.
+        shard: where the part lies.
+        k: entries to keep in the whole tensor.
+
+    Returns:
+        (local flat indices: int64, ascending; their values: fp32).
+    """
+    low = _low_bracket(delta, shard, k)
+    while True:
+        index, value = delta.above(low)
+        found = int(shard.total([float(index.size)])[0])
+        if found >= min(k, shard.numel) or low < 0:
+            break
+        low = low / 2 if low > 1e-30 else -1.0
+    magnitude = np.abs(value)
+    everywhere = shard.collect(magnitude) if shard.groups else magnitude
+    if everywhere.size > k:
+        bound = np.partition(everywhere, everywhere.size - k)[everywhere.size - k]
+        room = k - int(np.count_nonzero(everywhere > bound))
+        keep = magnitude > bound
+        ties = np.flatnonzero(magnitude == bound)
+        if shard.groups:
+            places = np.sort(shard.collect(shard.to_global(index[ties])))
+            ties = ties[shard.to_global(index[ties]) <= places[room - 1]]
+        else:
+            ties = ties[:room]
+        keep[ties] = True
+        index, value = index[keep], value[keep]
+    return torch.from_numpy(index), torch.from_numpy(value)
+
+
+def blocks_of(shard: Shard) -> Iterator[tuple[int, int]]:
+    """(start, stop) over the local part, a block at a time."""
+    for start in range(0, shard.held, BLOCK):
+        yield start, min(start + BLOCK, shard.held)
+
+
+def threshold(delta: Delta, shard: Shard, k: int) -> Threshold:
+    """`magnitude_threshold` of the whole tensor, where each rank holds a part of it.
+
+    Args:
+        delta, shard, k: as `top_k`.
+
+    Returns:
+        A Threshold whose `last_tie` is a flat index in the whole tensor; the same on every rank.
+    """
+    if not shard.groups:
+        return magnitude_threshold(delta.block, shard.numel, k)
+    if k <= 0:
+        return KEEP_NONE
+    if k >= shard.numel:
+        return KEEP_ALL
+    # halving on the bits of fp32 magnitudes, which are ordered as the numbers are, until few lie between
+    low, high, beyond, inside = -1, 0x7F800000, 0, float(shard.numel)
+    while inside > _SAMPLE and high - low > 1:
+        middle = (low + high) // 2
+        count = shard.total([_count_above(delta, shard, middle)])[0]
+        if count >= k:
+            low, inside = middle, count - beyond
+        else:
+            high, inside, beyond = middle, inside - (count - beyond), count
+    index, value = delta.above(_magnitude(low))
+    magnitude = np.abs(value)
+    between = magnitude <= np.float32(_magnitude(high))
+    magnitude, places = magnitude[between], shard.to_global(index[between])
+    rank = k - int(beyond)
+    if high - low > 1:
+        everywhere = shard.collect(magnitude)
+        bound = np.partition(everywhere, everywhere.size - rank)[everywhere.size - rank]
+        rank -= int(np.count_nonzero(everywhere > bound))
+    else:
+        bound = np.float32(_magnitude(high))
+    # ties go to the lower index: the first `rank` of all ranks' ties, of which a rank need send no more
+    ties = np.sort(shard.collect(np.sort(places[magnitude == bound])[:rank]))
+    return Threshold(float(bound), int(ties[rank - 1]))
+
+
+def _magnitude(bits: int) -> float:
+    return -1.0 if bits < 0 else float(np.array(bits, np.int32).view(np.float32))
+
+
+def _count_above(delta: Delta, shard: Shard, bits: int) -> float:
+    bound = _magnitude(bits)
+    return float(sum(int((delta.block(a, b).abs() > bound).sum()) for a, b in blocks_of(shard)))
