@@ -20,8 +20,11 @@ from mergetool.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
+    from mergetool.checkpoint.adapter import Adapter
+
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+PICKLED_INDEX, PICKLED = "pytorch_model.bin.index.json", "pytorch_model.bin"
 MAX_HEADER = 100_000_000  # the limit of the safetensors library itself
 
 # safetensors name -> (torch name, bytes an element, floating)
@@ -90,6 +93,7 @@ class Layout:
     config: dict[str, Any]
     tensors: dict[str, TensorInfo]
     headers: dict[str, tuple[int, str]] = field(default_factory=dict)
+    adapter: Adapter | None = None
 
     @property
     def tied(self) -> bool:
@@ -97,6 +101,19 @@ class Layout:
         text = self.config.get("text_config")
         nested = text.get("tie_word_embeddings") if isinstance(text, dict) else None
         return bool(self.config.get("tie_word_embeddings", nested))
+
+    @property
+    def pickled(self) -> bool:
+        """True where the weights are .bin files."""
+        return any(name.endswith(".bin") for name in self.headers)
+
+    @property
+    def files(self) -> dict[Path, tuple[int, str]]:
+        """Every weight file that is read, an adapter's too -> (size in bytes, sha256 of its header)."""
+        found = {self.directory / name: identity for name, identity in self.headers.items()}
+        if self.adapter is not None:
+            found[self.adapter.directory / "adapter_model.safetensors"] = self.adapter.header
+        return found
 
     @property
     def nbytes(self) -> int:
@@ -118,12 +135,12 @@ def read_layout(directory: str | Path) -> Layout:
         raise CheckpointError(f"{directory}: no such model directory", "check the path in the recipe")
     if not directory.is_dir():
         raise CheckpointError(f"{directory}: is a file, not a model directory", "name the directory that holds config.json")
-    config = _read_json(directory / "config.json", "a model directory needs its config.json")
-    weight_map = _weight_map(directory)
+    config = read_json(directory / "config.json", "a model directory needs its config.json")
+    weight_map, single = _weight_map(directory)
     tensors: dict[str, TensorInfo] = {}
     headers: dict[str, tuple[int, str]] = {}
-    for file in dict.fromkeys(weight_map.values()) if weight_map else [SINGLE]:
-        found, identity = read_header(directory / file)
+    for file in dict.fromkeys(weight_map.values()) if weight_map else [single]:
+        found, identity = _read_file(directory / file)
         headers[file] = identity
         for name, info in found.items():
             if weight_map and weight_map.get(name) != file:
@@ -136,15 +153,19 @@ def read_layout(directory: str | Path) -> Layout:
     missing = [name for name in weight_map if name not in tensors]
     if missing:
         raise CheckpointError(
-            f"{directory / INDEX}: lists tensor '{missing[0]}' ({len(missing)} in all) that {weight_map[missing[0]]} lacks",
+            f"{directory}: its index lists tensor '{missing[0]}' ({len(missing)} in all) that {weight_map[missing[0]]} lacks",
             "fetch the checkpoint again",
         )
+    layout = Layout(directory, config, tensors, headers)
+    if layout.pickled and layout.tied:  # a pickle holds a tied head a second time
+        tensors.pop("lm_head.weight", None)
     if not tensors:
         raise CheckpointError(f"{directory}: its weight files hold no tensors", "fetch the checkpoint again")
-    return Layout(directory, config, tensors, headers)
+    return layout
 
 
-def _read_json(path: Path, hint: str) -> dict[str, Any]:
+def read_json(path: Path, hint: str) -> dict[str, Any]:
+    """A JSON object from a checkpoint's file; `hint` is the next step where the file is missing."""
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -159,24 +180,31 @@ def _read_json(path: Path, hint: str) -> dict[str, Any]:
     return value
 
 
-def _weight_map(directory: Path) -> dict[str, str]:
-    """The index's tensor -> file mapping; empty where the checkpoint is a single file."""
-    if not (directory / INDEX).exists():
-        if (directory / SINGLE).exists():
-            return {}
-        others = sorted(p.name for p in directory.glob("*.safetensors"))
-        if others:
-            raise CheckpointError(
-                f"{directory}: has {others[0]} but neither {SINGLE} nor {INDEX}", "add the index file or fetch it again"
-            )
-        if any(directory.glob("*.bin")):
-            raise CheckpointError(
-                f"{directory}: has pickled weights (.bin) only",
-                "convert it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT)",
-            )
-        raise CheckpointError(f"{directory}: has no weights ({SINGLE} or {INDEX})", "check the path in the recipe")
-    path = directory / INDEX
-    mapping = _read_json(path, "fetch the index again").get("weight_map")
+def _read_file(path: Path) -> tuple[dict[str, TensorInfo], tuple[int, str]]:
+    if path.suffix == ".bin":
+        from mergetool.checkpoint.pickled import tensor_infos
+
+        return tensor_infos(path)
+    return read_header(path)
+
+
+def _weight_map(directory: Path) -> tuple[dict[str, str], str]:
+    """(the index's tensor -> file mapping, "") or ({}, the single weight file). safetensors come before pickles."""
+    for index, single in ((INDEX, SINGLE), (PICKLED_INDEX, PICKLED)):
+        if (directory / index).exists():
+            return _index(directory / index, Path(single).suffix), ""
+        if (directory / single).exists():
+            return {}, single
+    others = sorted(p.name for p in directory.glob("*.safetensors"))
+    if others:
+        raise CheckpointError(
+            f"{directory}: has {others[0]} but neither {SINGLE} nor {INDEX}", "add the index file or fetch it again"
+        )
+    raise CheckpointError(f"{directory}: has no weights ({SINGLE} or {INDEX})", "check the path in the recipe")
+
+
+def _index(path: Path, suffix: str) -> dict[str, str]:
+    mapping = read_json(path, "fetch the index again").get("weight_map")
     if not isinstance(mapping, dict) or not mapping:
         raise CheckpointError(f"{path}: has no weight_map", "fetch the index again")
     for name, file in mapping.items():
@@ -184,8 +212,8 @@ def _weight_map(directory: Path) -> dict[str, str]:
             raise CheckpointError(
                 f"{path}: places tensor '{name}' in {file!r}, outside the checkpoint's directory", "do not use this checkpoint"
             )
-        if not file.endswith(".safetensors"):
-            raise CheckpointError(f"{path}: places tensor '{name}' in {file!r}, not a safetensors file", "fetch the index again")
+        if not file.endswith(suffix):
+            raise CheckpointError(f"{path}: places tensor '{name}' in {file!r}, not a {suffix} file", "fetch the index again")
     return mapping
 
 

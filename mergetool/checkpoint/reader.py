@@ -89,5 +89,13 @@ class Reader:
 
 
 def open_reader(layout: Layout) -> Reader:
-    """The reader that fits a layout."""
+    """The reader that fits a layout: plain, pickled, or with an adapter on top."""
+    if layout.adapter is not None:
+        from mergetool.checkpoint.adapter import AdaptedReader
+
+        return AdaptedReader(layout)
+    if layout.pickled:
+        from mergetool.checkpoint.pickled import PickledReader
+
+        return PickledReader(layout)
     return Reader(layout)

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from mergetool.checkpoint.hub import local_directory
-from mergetool.checkpoint.layout import Layout, read_layout
-from mergetool.checkpoint.reader import Reader
+from mergetool.checkpoint.hub import open_layout
+from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.reader import Reader, open_reader
 from mergetool.errors import CheckpointError
 from mergetool.merge.recipe import layer_of
 from mergetool.ops.blocks import spans
@@ -54,10 +54,10 @@ def inspect_model(model: str, base: str | None = None, other: str | None = None)
     Raises:
         CheckpointError: a model is missing or damaged, or lacks a tensor of the first one's shape.
     """
-    layouts = [read_layout(local_directory(m)) for m in (model, base, other) if m is not None]
+    layouts = [open_layout(m) for m in (model, base, other) if m is not None]
     for layout in layouts[1:]:
         _same_shapes(layouts[0], layout)
-    readers = [Reader(layout) for layout in layouts]
+    readers = [open_reader(layout) for layout in layouts]
     return [_facts(readers, name) for name, info in layouts[0].tensors.items() if info.floating]
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mergetool import __version__
-from mergetool.checkpoint.hub import local_directory
-from mergetool.checkpoint.layout import BY_TORCH_NAME, Layout, read_layout
+from mergetool.checkpoint.hub import open_layout
+from mergetool.checkpoint.layout import BY_TORCH_NAME, DTYPES, Layout
 from mergetool.checkpoint.sidecar import same_vocabulary
 from mergetool.errors import CheckpointError, RecipeError, nearest
 from mergetool.merge.mergekit import MERGEKIT_METHODS
@@ -103,17 +103,15 @@ class Plan:
     @property
     def bytes_written(self) -> int:
         """Bytes of weights in the output."""
-        from mergetool.checkpoint.layout import DTYPES
-
         return sum(t.numel * DTYPES[t.dtype_name][1] for t in self.tensors)
 
     @property
     def fingerprint(self) -> str:
         """Identifies recipe, inputs (headers, sizes and times of change) and program; equal fingerprints, equal bytes."""
         inputs = [
-            [str(s.layout.directory), name, size, digest, (s.layout.directory / name).stat().st_mtime_ns]
+            [str(path), size, digest, path.stat().st_mtime_ns]
             for s in self.sources
-            for name, (size, digest) in s.layout.headers.items()
+            for path, (size, digest) in s.layout.files.items()
         ]
         text = json.dumps([__version__, self.recipe.to_dict(), inputs], sort_keys=True)
         return sha256(text.encode()).hexdigest()
@@ -143,7 +141,7 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto") -> Plan:
     assert method is not None  # _not_native answered for a method that is not in the table
     _check_shape_of_recipe(recipe, method)
     names = _distinct_names(recipe)
-    sources = tuple(Source(name, read_layout(local_directory(name))) for name in names)
+    sources = tuple(Source(name, open_layout(name)) for name in names)
     index = {name: i for i, name in enumerate(names)}
     base = index[recipe.base_model] if recipe.base_model else index[recipe.models[0].model]
     _check_alike(sources, base)
@@ -162,8 +160,7 @@ def _not_native(recipe: MergeRecipe, method: Method | None) -> str:
         return "tokenizer_source"
     if recipe.chat_template and "{" not in recipe.chat_template:
         return f"chat_template {recipe.chat_template}"
-    adapter = next((m.model for m in recipe.models if "+" in m.model), None)
-    return f"adapter in '{adapter}'" if adapter else ""
+    return ""
 
 
 def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> None:

@@ -45,7 +45,7 @@ def finish(
         "seed": plan.recipe.seed,
         "versions": versions(),
         "inputs": [
-            {"model": s.name, "headers_sha256": {f: d for f, (_, d) in s.layout.headers.items()}} for s in plan.sources
+            {"model": s.name, "headers_sha256": {f.name: d for f, (_, d) in s.layout.files.items()}} for s in plan.sources
         ],
         "outputs_sha256": hashes,
         "dtype": dtype,

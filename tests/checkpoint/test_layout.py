@@ -58,11 +58,11 @@ def test_a_missing_directory_or_config_is_named(tmp_path: Path) -> None:
     assert "not valid JSON" in refused(tmp_path)
 
 
-def test_a_directory_without_weights_or_with_pickles_only_is_named(tmp_path: Path) -> None:
+def test_a_directory_without_weights_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert "has no weights" in refused(tmp_path)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    assert "pickled" in refused(tmp_path)
+    (tmp_path / "shard.safetensors").write_bytes(b"x")
+    assert "shard.safetensors but neither" in refused(tmp_path)
 
 
 def test_a_truncated_shard_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""Pickled checkpoints (.bin): mapped, and read through torch's weights-only unpickler alone."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import zipfile
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from mergetool.checkpoint.layout import BY_TORCH_NAME, Layout, TensorInfo
+from mergetool.checkpoint.reader import Reader
+from mergetool.errors import CheckpointError
+
+
+def load_mapped(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict whose tensors are mapped from the file; nothing but tensors is unpickled.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of the old format that cannot be mapped, or holds other things.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such weight file", "fetch the checkpoint again: a shard is missing") from None
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path}: holds more than tensors ({reason})", "convert it to safetensors where you trust it") from None
+    except (RuntimeError, ValueError, OSError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: cannot be mapped ({reason[:200]})", "save it again with save_pretrained") from None
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise CheckpointError(f"{path}: is not a mapping of names to tensors", "save it again with save_pretrained")
+    return state
+
+
+def tensor_infos(path: Path) -> tuple[dict[str, TensorInfo], tuple[int, str]]:
+    """The tensors of one .bin file, and (file size, sha256 of its pickle, which is its header)."""
+    state = load_mapped(path)
+    size = path.stat().st_size
+    infos = {}
+    for name, tensor in state.items():
+        dtype = BY_TORCH_NAME.get(str(tensor.dtype).removeprefix("torch."))
+        if dtype is None or tensor.layout != torch.strided:
+            raise CheckpointError(f"{path}: tensor '{name}' is {tensor.dtype}, which is not supported", "save it as safetensors")
+        nbytes = tensor.numel() * tensor.element_size()
+        if nbytes > size:  # a stride of zero can claim any size
+            raise CheckpointError(f"{path}: tensor '{name}' claims {nbytes:,} bytes of a smaller file", "do not use this file")
+        infos[name] = TensorInfo(name, dtype, tuple(tensor.shape), path, 0, nbytes)
+    with zipfile.ZipFile(path) as archive:
+        header = next(n for n in archive.namelist() if n.endswith("data.pkl"))
+        return infos, (size, sha256(archive.read(header)).hexdigest())
+
+
+class PickledReader(Reader):
+    """Blocks of tensors that torch has mapped."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        self._states: dict[Path, dict[str, torch.Tensor]] = {}
+        self._state_lock = threading.Lock()
+
+    def _flat(self, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
+        state = self._states.get(info.file)
+        if state is None:
+            with self._state_lock:
+                state = self._states.setdefault(info.file, load_mapped(info.file))
+        return state[info.name].reshape(-1)[start:stop]
+
+    def close(self) -> None:
+        """Let the files go."""
+        self._states.clear()
