@@ -104,6 +104,13 @@ def _online(base: type) -> type:
                 self.told("plan", {"steps": self.state.max_steps, **asdict(self.plan)})
             return self.optimizer
 
+        def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
+            """As Trainer's, but a run resumed from its last checkpoint in mid-epoch takes no step too many."""
+            if self.state.global_step >= self.state.max_steps:
+                self.control.should_training_stop = True
+                return None
+            return super()._run_epoch(*args, **kwargs)
+
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             """As TRL's, but a loss that is no number ends the run: every step after it would be lost."""
             loss = super().training_step(*args, **kwargs)

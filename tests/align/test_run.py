@@ -117,16 +117,18 @@ def test_ctrl_c_writes_a_checkpoint_first(triple, tmp_path, finished) -> None:
     assert weights(tmp_path / "out") == weights(finished)
 
 
-def test_a_run_killed_after_its_last_step_trains_no_step_more(triple, tmp_path, finished) -> None:
+@pytest.mark.parametrize("steps", [6, 4])  # an epoch has 6
+def test_a_run_killed_after_its_last_step_trains_no_step_more(triple, tmp_path, steps: int) -> None:
     def report(event: str, facts: dict) -> None:
         if event == "result":
             raise Killed
 
     with pytest.raises(Killed):
-        align(recipe(triple), tmp_path / "out", report=report)
-    result = align(recipe(triple), tmp_path / "out")
-    assert (result.resumed_from, result.steps) == (6, 6)
-    assert weights(tmp_path / "out") == weights(finished)
+        align(recipe(triple, max_steps=steps), tmp_path / "out", report=report)
+    before = weights(tmp_path / f".out.mergetool-partial/training/checkpoint-{steps}")
+    result = align(recipe(triple, max_steps=steps), tmp_path / "out")
+    assert (result.resumed_from, result.steps) == (steps, steps)
+    assert weights(tmp_path / "out") == before
 
 
 def test_another_recipe_does_not_continue_an_interrupted_run_and_fresh_discards_it(triple, tmp_path) -> None:
