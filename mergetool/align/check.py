@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.align.recipe import AlignRecipe
+from mergetool.align.rows import FORMS, read_for
 from mergetool.align.training import training_config
 from mergetool.checkpoint.layout import Layout, read_layout
-from mergetool.data import preference_rows
 from mergetool.errors import CheckpointError, DataError, RecipeError
 
 FIRST_ROWS = 8  # enough to see a wrong file; the rest is read when training starts
@@ -43,9 +43,9 @@ def check_align(recipe: AlignRecipe) -> dict[str, Any]:
     facts["base"] = str(base.directory) if base is not None else recipe.base_model
     for key, place in (("train", recipe.train_data), ("eval", recipe.eval_data)):
         if isinstance(place, Path):
-            rows, counts = preference_rows(place, limit=FIRST_ROWS)
-            facts[key] = {"file": str(place), "form": "messages" if isinstance(rows[0]["chosen"], list) else "text",
-                          "first rows": str(counts)}
+            rows, told = read_for(recipe, place, FIRST_ROWS)
+            form = "messages" if any(isinstance(value, list) for value in rows[0].values()) else "text"
+            facts[key] = {"file": str(place), "rows": f"{FORMS[recipe.algorithm]} of {form}", "first rows": told}
         elif place is not None:
             facts[key] = {"hub": place}
     facts["batch"] = config.per_device_train_batch_size * config.gradient_accumulation_steps

@@ -12,7 +12,7 @@ from mergetool.sources import resolve_source
 from mergetool.strict_yaml import load_yaml, validate
 
 Method = Literal["adamw", "ondare", "onties", "onlinear", "childtuning"]
-Algorithm = Literal["dpo", "ipo"]
+Algorithm = Literal["dpo", "ipo", "kto", "sft"]
 
 _MERGES = {"alpha", "alpha_total", "every", "rounding", "storage"}
 # Which knobs each method has. What a recipe leaves out keeps the optimizer's own default.

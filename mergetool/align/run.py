@@ -15,13 +15,13 @@ from mergetool.align.check import check_align, fingerprint
 from mergetool.align.optimizer import merged_so_far
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.result import drift, layout_fits, write_account, write_model
+from mergetool.align.rows import read_for
 from mergetool.align.trainer import Report, make_trainer, stop_on_signal
 from mergetool.align.training import training_config
 from mergetool.align.workspace import Workspace
 from mergetool.checkpoint.hub import local_directory
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.writer import MANIFEST, check_output
-from mergetool.data import preference_rows
 from mergetool.errors import CheckpointError, DataError
 
 
@@ -101,11 +101,9 @@ def _rows(recipe: AlignRecipe, report: Report) -> tuple[dict[str, Any], dict[str
     for name, place, limit in (("train", recipe.train_data, recipe.data.limit),
                                ("eval", recipe.eval_data, recipe.data.eval_limit)):
         if place is not None:
-            found, counts = preference_rows(place, limit)
-            if len({type(row["prompt"]) for row in found}) > 1:
-                raise DataError(f"{place}: some rows are text and some are messages", "give all of them in one form")
-            rows[name], told[name] = Dataset.from_list(found), str(counts)
-            report("rows", {"name": name, "told": str(counts)})
+            found, told[name] = read_for(recipe, place, limit)
+            rows[name] = Dataset.from_list(found)
+            report("rows", {"name": name, "told": told[name]})
     return rows, told
 
 
@@ -132,21 +130,20 @@ def _load(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
     if not layout_fits(read_layout(sft), tokenizer):
         raise CheckpointError(f"{sft}: its tokenizer has more tokens than its embedding has rows",
                               "take the tokenizer that belongs to this model")
-    if isinstance(rows[0]["chosen"], list) and not tokenizer.chat_template:
+    if any(isinstance(value, list) for value in rows[0].values()) and not tokenizer.chat_template:
         raise DataError("data.train: the rows are conversations, and the tokenizer has no chat template",
                         f"add chat_template.jinja to {sft}, or give the rows as text")
     return model, tokenizer
 
 
 def _preview(trainer: Any, tokenizer: Any, report: Report) -> None:
-    """The first pair as the model will see it: a wrong template or a doubled BOS is best seen before training."""
+    """The first row as the model will see it: a wrong template or a doubled BOS is best seen before training."""
     row = trainer.train_dataset[0]
-    if "prompt_ids" not in row or "chosen_ids" not in row:
-        return
+    sides = {name: row.get("prompt_ids", []) + row[f"{name}_ids"]
+             for name in ("chosen", "rejected", "completion", "input") if f"{name}_ids" in row}
     special = {name: token for name in ("bos", "eos") if (token := getattr(tokenizer, f"{name}_token_id")) is not None}
     facts = {}
-    for side in ("chosen", "rejected"):
-        ids = row["prompt_ids"] + row[f"{side}_ids"]
+    for side, ids in sides.items():
         facts[side] = {"text": tokenizer.decode(ids), "tokens": len(ids),
                        **{name: ids.count(token) for name, token in special.items()}}
     report("preview", facts)

@@ -126,8 +126,9 @@ def _online(base: type) -> type:
                 logs["merged_total"] = merged_so_far(self.optimizer, self.plan.method)
             super().log(logs, start_time)
 
-        def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, name: str) -> Any:
-            prepared = super()._prepare_dataset(dataset, processing_class, args, name)
+        def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *rest: Any) -> Any:
+            prepared = super()._prepare_dataset(dataset, processing_class, args, *rest)
+            name = rest[-1]  # "train" or "eval"; SFT's trainer has two more arguments before it
             told = _lengths(prepared, args.max_length)
             if len(prepared) == 0:
                 raise DataError(f"{name} data: no row has a prompt shorter than {args.max_length} tokens",

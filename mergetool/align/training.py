@@ -15,6 +15,8 @@ from mergetool.errors import RecipeError, nearest
 TRAINERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dpo": ("DPOConfig", "DPOTrainer", {}),
     "ipo": ("DPOConfig", "DPOTrainer", {"loss_type": ["ipo"]}),
+    "kto": ("KTOConfig", "KTOTrainer", {}),
+    "sft": ("SFTConfig", "SFTTrainer", {}),
 }
 
 # Fields of TRL's that a recipe says elsewhere, or that would break what `align` promises.
@@ -59,6 +61,11 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path) -> Any:
             raise RecipeError("training.max_length: data.max_length is given too", "keep one of them")
         given["max_length"] = recipe.data.max_length
     values = {**_defaults(given), **given, **fixed, "beta": recipe.beta, "output_dir": str(output_dir)}
+    if recipe.algorithm == "sft":  # no reference, so nothing to be pulled to
+        if "beta" in recipe.model_fields_set:
+            raise RecipeError("beta: algorithm sft has no reference model", "remove it")
+        for key in ("beta", "precompute_ref_log_probs"):
+            values.pop(key)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)

@@ -1,7 +1,8 @@
 """Rows of text: preference pairs and completions from files or the Hub, with every unusable row named or counted."""
 
+from mergetool.data.labelled import labelled_rows
 from mergetool.data.pairs import Counts, preference_rows, preferences
 from mergetool.data.rows import numbered_rows, read_rows
 from mergetool.data.texts import completions
 
-__all__ = ["Counts", "completions", "numbered_rows", "preference_rows", "preferences", "read_rows"]
+__all__ = ["Counts", "completions", "labelled_rows", "numbered_rows", "preference_rows", "preferences", "read_rows"]

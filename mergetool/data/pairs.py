@@ -34,7 +34,7 @@ class Counts:
 
     def __str__(self) -> str:
         dropped = [f"{n} {name}" for name in ("empty", "identical", "unpaired") if (n := getattr(self, name))]
-        return f"{self.kept} pairs" + (f" of {self.rows} rows (dropped: {', '.join(dropped)})" if dropped else "")
+        return f"{self.kept} usable" + (f" of {self.rows} rows (dropped: {', '.join(dropped)})" if dropped else "")
 
 
 def preferences(source: str | Path, limit: int | None = None) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ def preference_rows(source: str | Path, limit: int | None = None) -> tuple[list[
         pair = _with_prompt(row.get("prompt"), chosen, rejected, where)
         if pair is None:
             counts["unpaired"] += 1
-        elif _blank(pair["chosen"]) or _blank(pair["rejected"]):
+        elif is_blank(pair["chosen"]) or is_blank(pair["rejected"]):
             counts["empty"] += 1
         else:
             kept.append(pair)
@@ -93,13 +93,14 @@ def _answer(row: dict, key: str, where: str) -> Text:
     value = row[key]
     if value is None:
         return ""
-    if not _is_text(value):
+    if not is_text(value):
         raise DataError(f"{where}: '{key}' is neither text nor a list of messages",
                         'a message looks like {"role": "user", "content": "..."}')
     return value
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
+    """True for text, and for a list of messages."""
     if isinstance(value, str):
         return True
     return isinstance(value, list) and all(
@@ -111,7 +112,7 @@ def _with_prompt(prompt: Any, chosen: Text, rejected: Text, where: str) -> dict[
     """The pair with its prompt apart, or None where the two sides share none."""
     if isinstance(chosen, list):
         # Some sets repeat the prompt as text beside two whole conversations; the conversations say more.
-        if isinstance(prompt, list) and _is_text(prompt):
+        if isinstance(prompt, list) and is_text(prompt):
             return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
         size = _shared(chosen, rejected)
         # One conversation that only goes on where the other ends leaves an empty answer; it is counted as such.
@@ -132,7 +133,8 @@ def _shared(chosen: Text, rejected: Text) -> int:
     return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False)))
 
 
-def _blank(text: Text) -> bool:
+def is_blank(text: Text) -> bool:
+    """True where there is nothing but white space."""
     if isinstance(text, str):
         return not text.strip()
     return not any(str(message["content"] or "").strip() for message in text)

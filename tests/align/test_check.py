@@ -27,7 +27,7 @@ def test_a_sound_recipe_gives_its_facts(triple) -> None:
     facts = check_align(recipe(triple, merging={"method": "ondare", "density": 0.5, "alpha": 1e-3}))
     assert facts["model"]["architecture"] == "LlamaForCausalLM"
     assert facts["model"]["dtype"] == "float32"
-    assert facts["train"]["form"] == "text"
+    assert facts["train"]["rows"] == "pairs of text"
     assert facts["knobs"] == {"density": 0.5, "alpha": 1e-3}
     json.dumps(facts)
 

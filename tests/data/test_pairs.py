@@ -73,7 +73,7 @@ def test_empty_identical_and_unpaired_rows_are_counted(tmp_path) -> None:
     rows, counts = preference_rows(path)
     assert counts == Counts(rows=5, kept=1, empty=2, identical=1, unpaired=1)
     assert len(rows) == 1
-    assert str(counts) == "1 pairs of 5 rows (dropped: 2 empty, 1 identical, 1 unpaired)"
+    assert str(counts) == "1 usable of 5 rows (dropped: 2 empty, 1 identical, 1 unpaired)"
 
 
 def test_a_limit_counts_usable_pairs(tmp_path) -> None:
