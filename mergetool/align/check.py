@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mergetool.align.recipe import AlignRecipe
+from mergetool.align.recipe import KNOBS, AlignRecipe
 from mergetool.align.rows import FORMS, read_for
 from mergetool.align.training import training_config
 from mergetool.checkpoint.layout import Layout, read_layout
@@ -133,7 +133,7 @@ def merges_of(recipe: AlignRecipe, steps: int) -> tuple[int, int]:
     Raises:
         RecipeError: the run is shorter than K, so nothing would ever be merged.
     """
-    if recipe.merging.method == "adamw":
+    if "every" not in KNOBS[recipe.merging.method]:
         return 1, 0
     every = recipe.merging.every or 1
     gap = steps if every == "total" else int(every)

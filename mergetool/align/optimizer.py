@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergetool.align.baselines import STRENGTH, penalize
 from mergetool.align.check import merges_of
-from mergetool.align.recipe import AlignRecipe
+from mergetool.align.recipe import KNOBS, AlignRecipe
 
 if TYPE_CHECKING:
     import torch
@@ -72,8 +73,12 @@ def make_optimizer(
     adam = {"lr": config.learning_rate, "betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
     merging = recipe.merging
     every, merges = merges_of(recipe, steps)
-    if merging.method == "adamw":
-        return torch.optim.AdamW(groups, **adam, fused=True), Plan("adamw")
+    if "every" not in KNOBS[merging.method]:
+        optimizer = torch.optim.AdamW(groups, **adam, fused=True)
+        if merging.method == "l2":
+            strength = STRENGTH if merging.strength is None else merging.strength
+            penalize(optimizer, sft, strength, merging.storage or "mmap")
+        return optimizer, Plan(merging.method)
 
     from mergetool import optim
 

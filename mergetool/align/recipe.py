@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from mergetool.sources import resolve_source
 from mergetool.strict_yaml import load_yaml, validate
 
-Method = Literal["adamw", "ondare", "onties", "onlinear", "childtuning"]
+Method = Literal["adamw", "ondare", "onties", "onlinear", "childtuning", "ema", "l2", "kl", "lora"]
 Algorithm = Literal["dpo", "ipo", "kto", "sft"]
 
 _MERGES = {"alpha", "alpha_total", "every", "rounding", "storage"}
@@ -23,6 +23,11 @@ KNOBS: dict[str, frozenset[str]] = {
     "onlinear": frozenset({"clip", "seed"} | _MERGES),
     # ChildTuning-F: a random mask on every step and no SFT delta, that is OnDARE with alpha 0.
     "childtuning": frozenset({"density", "every", "clip", "seed", "rounding"}),
+    # Baselines on AdamW, see baselines.py. They draw nothing, and take the seed that a study gives to every candidate.
+    "ema": frozenset({"coefficient", "seed"}),
+    "l2": frozenset({"strength", "storage", "seed"}),
+    "kl": frozenset({"seed"}),
+    "lora": frozenset({"rank", "lora_alpha", "seed"}),
 }
 NEEDS_BASE = frozenset({"ondare", "onties"})  # the methods that merge tau_s = sft - base
 
@@ -60,6 +65,9 @@ class Merging(_Strict):
         seed: of the masks. The order of the data has `training.seed`.
         rounding: how a weight takes an update below its own precision.
         storage: where theta_b and theta_s lie meanwhile: memory-mapped, or loaded.
+        coefficient: of `ema`, the weight of the newest weights in the average.
+        strength: of `l2`, the penalty strength/2 * |theta - theta_s|^2.
+        rank, lora_alpha: of `lora`.
     """
 
     method: Method = "adamw"
@@ -74,6 +82,10 @@ class Merging(_Strict):
     seed: Annotated[int, Field(ge=0)] | None = None
     rounding: Literal["stochastic", "nearest"] | None = None
     storage: Literal["mmap", "cpu", "memory"] | None = None
+    coefficient: Annotated[float, Field(gt=0, le=1)] | None = None
+    strength: Annotated[float, Field(ge=0)] | None = None
+    rank: Annotated[int, Field(gt=0)] | None = None
+    lora_alpha: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _fits_the_method(self) -> Merging:

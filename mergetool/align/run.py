@@ -169,6 +169,8 @@ def _finish(trainer: Any, recipe: AlignRecipe, paths: tuple[Path | None, Path], 
             told: dict[str, str], resumed: int | None, report: Report) -> dict[str, Any]:
     """Evaluates, writes the result, publishes it; returns the fields of AlignResult."""
     base, sft = paths
+    if trainer.average is not None:
+        trainer.average.put(trainer.model)
     if trainer.eval_dataset is not None:
         trainer.evaluate()
     log = trainer.state.log_history
@@ -177,7 +179,10 @@ def _finish(trainer: Any, recipe: AlignRecipe, paths: tuple[Path | None, Path], 
     moved: dict[str, Any] = {}
     if trainer.is_world_process_zero():
         report("result", {"out": str(work.out)})
-        dtype = write_model(trainer.accelerator.unwrap_model(trainer.model), recipe, sft, work.result)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if hasattr(model, "merge_and_unload"):  # LoRA: what is published is a whole model
+            model = model.merge_and_unload()
+        dtype = write_model(model, recipe, sft, work.result)
         moved = drift(work.result, sft, base)
         manifest = {
             "fingerprint": identity, "command": "align", "name": work.out.name, "recipe": recipe.as_written(),
@@ -199,7 +204,7 @@ def _last(log: list[dict[str, Any]]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for line in log:
         metrics.update({key: value for key, value in line.items() if isinstance(value, (int, float))})
-    passing = ("step", "total_flos", "train_loss")
+    passing = ("step", "total_flos", "train_loss", "num_tokens", "eval_num_tokens")
     return {k: v for k, v in metrics.items() if k not in passing and not k.endswith(("_runtime", "_per_second"))}
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.baselines import COEFFICIENT, RANK, adapter, average
 from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.training import TRAINERS
@@ -75,8 +76,14 @@ def make_trainer(
     # TRL's constructor already prepares the data, so what the methods need must be there before it.
     trainer = kind.__new__(kind)
     trainer.recipe, trainer.paths, trainer.told, trainer.plan = recipe, paths, report, None
+    merging, more = recipe.merging, {}
+    trainer.average = average(merging.coefficient or COEFFICIENT) if merging.method == "ema" else None
+    if merging.method == "lora":
+        more["peft_config"] = adapter(merging.rank or RANK, merging.lora_alpha)
+    # The callback that marks a checkpoint as whole comes last.
+    callbacks = [each for each in (trainer.average, _callback(stop, report)) if each is not None]
     trainer.__init__(model=model, args=config, train_dataset=rows["train"], eval_dataset=rows.get("eval"),
-                     processing_class=tokenizer, callbacks=[_callback(stop, report)])
+                     processing_class=tokenizer, callbacks=callbacks, **more)
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)  # stdout belongs to the command line
     return trainer

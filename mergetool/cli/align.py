@@ -63,8 +63,8 @@ def _data(facts: dict[str, Any]) -> str:
 
 
 def _plan(facts: dict[str, Any]) -> str:
-    if facts["method"] == "adamw":
-        return f"{facts['steps']} steps of AdamW, nothing merged"
+    if not facts["merges"]:
+        return f"{facts['steps']} steps of {facts['method']}, nothing merged"
     what = "the way back to the SFT model" if facts["method"] == "onlinear" else "the SFT delta"
     return (f"{facts['steps']} steps of {facts['method']}, {facts['merges']} merges (every {facts['every']}) with "
             f"alpha {facts['alpha']:.3g}: {facts['merged_total']:.3g} of {what} will be merged in all")
@@ -89,8 +89,6 @@ _LINES = {
 
 
 def _tell_result(result: Any, recipe: Any) -> None:
-    from mergetool.cli.shell import size
-
     note(f"{recipe.algorithm} with {result.merging['method']} -> {result.out} "
          f"({result.steps} steps, {result.seconds:.1f} s{_resumed(result)})")
     moved = result.drift
@@ -110,8 +108,6 @@ def _tell_result(result: Any, recipe: Any) -> None:
                  if (key := prefix + name) in result.metrics}
         if shown:
             note(f"  {'evaluation' if prefix else 'training'}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
-    if "num_tokens" in result.metrics:
-        note(f"  {size(result.metrics['num_tokens'], ' tokens')} seen")
 
 
 def _resumed(result: Any) -> str:

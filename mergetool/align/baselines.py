@@ -1,0 +1,125 @@
+"""The baselines that the papers compare with, under the same word in align and compare: l2, ema, lora (and kl).
+
+`kl` is AdamW with the loss's own pull toward the reference, so its knob is `beta` at the top of the recipe.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+STRENGTH, COEFFICIENT, RANK = 1e-3, 1e-3, 16
+_AVERAGE = "ema.safetensors"
+
+
+def penalize(optimizer: torch.optim.Optimizer, sft: Path, strength: float, storage: str = "mmap") -> None:
+    """Adds the gradient of strength/2 * |theta - theta_s|^2 before every step of `optimizer`.
+
+    It is added after clipping, so that a large loss gradient does not scale the pull down.
+
+    Args:
+        optimizer: with named parameters.
+        sft: the directory of theta_s.
+        strength: of the penalty.
+        storage: where theta_s lies meanwhile, as in Reference.from_checkpoints.
+
+    Source: [AMA] Lin et al. 2023, arXiv 2309.06256, "L2 penalty".
+    """
+    import torch
+
+    from mergetool.optim import Reference
+    from mergetool.optim.names import canonical
+    from mergetool.optim.sharding import blocks_of, local, shard_of
+
+    start = Reference.from_checkpoints(None, sft, storage=storage).points()
+
+    @torch.no_grad()
+    def pull(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            for name, parameter in zip(group["param_names"], group["params"], strict=True):
+                if parameter.grad is None:
+                    continue
+                shard, theta = shard_of(parameter), local(parameter)
+                origin = start.delta(canonical(name), shard, theta.device)
+                gradient = local(parameter.grad)
+                for at, stop in blocks_of(shard):
+                    away = theta[at:stop].float() - origin.block(at, stop)
+                    gradient[at:stop].add_(away.to(gradient.dtype), alpha=strength)
+
+    optimizer.register_step_pre_hook(pull)
+
+
+@functools.cache
+def _average_class() -> type:
+    from transformers import TrainerCallback
+
+    class Average(TrainerCallback):
+        """Keeps ema <- (1 - c) * ema + c * theta, in fp32; it travels with the checkpoints.
+
+        Source: [OMO] Lu et al. 2024, arXiv 2405.17931, baseline EMA.
+        """
+
+        def __init__(self, coefficient: float) -> None:
+            self.coefficient = coefficient
+            self.average: dict[str, torch.Tensor] = {}
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            """From the checkpoint's file in a resumed run, else from theta_s."""
+            from safetensors.torch import load_file
+
+            if state.global_step:
+                kept = Path(args.output_dir) / f"checkpoint-{state.global_step}" / _AVERAGE
+                self.average = load_file(kept)
+            else:
+                self.average = {name: p.detach().float().clone() for name, p in _trained(model)}
+
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            """One step of the average."""
+            for name, p in _trained(model):
+                mean = self.average[name]
+                self.average[name] = mean.to(p.device).lerp_(p.detach().float(), self.coefficient)
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            """Beside the trainer's own files."""
+            from safetensors.torch import save_file
+
+            if state.is_world_process_zero:
+                save_file(self.average, Path(args.output_dir) / f"checkpoint-{state.global_step}" / _AVERAGE)
+
+        def put(self, model: Any) -> None:
+            """Makes the average the model's weights."""
+            import torch
+
+            with torch.no_grad():
+                for name, p in _trained(model):
+                    p.copy_(self.average[name])
+
+    return Average
+
+
+def average(coefficient: float) -> Any:
+    """A trainer callback that keeps the exponential moving average of the weights; `put` makes it the model."""
+    return _average_class()(coefficient)
+
+
+def _trained(model: Any) -> list[tuple[str, Any]]:
+    from mergetool.optim.names import canonical
+
+    return [(canonical(name), p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def adapter(rank: int, scale: float | None) -> Any:
+    """PEFT's configuration of LoRA on every linear layer.
+
+    Args:
+        rank: r.
+        scale: lora_alpha; 2 r where None.
+    """
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=2 * rank if scale is None else scale, lora_dropout=0.0,
+                      target_modules="all-linear", task_type="CAUSAL_LM")
