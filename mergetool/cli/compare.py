@@ -23,22 +23,24 @@ def compare(
                                                show_default=False)] = None,
     dtype: Annotated[str | None, typer.Option(help="Type that models are measured in; float32 on a CPU.",
                                               show_default=False)] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Candidates at a time, each in a process with a model of its own."
+                                         )] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Merge, train and measure every candidate of a study; what is in OUT already is not done again."""
     from mergetool.study import load_study_recipe
 
-    result = run_and_report(load_study_recipe(study), out, fresh, json, device, dtype)
+    result = run_and_report(load_study_recipe(study), out, fresh, json, device, dtype, workers)
     leave(result)
 
 
 def run_and_report(recipe: StudyRecipe, out: Path, fresh: bool = False, json: bool = False, device: str | None = None,
-                   dtype: str | None = None) -> StudyResult:
+                   dtype: str | None = None, workers: int = 1) -> StudyResult:
     """Runs a study, writes picture and report, prints the outcome."""
     from mergetool.study import run_study, write_outputs
 
     with progress_bar(recipe.name) as update:
-        result = run_study(recipe, out, fresh, update, device, dtype)
+        result = run_study(recipe, out, fresh, update, device, dtype, workers)
     paths = write_outputs(recipe, result)
     if json:
         emit_json(facts(result, paths))
@@ -46,6 +48,7 @@ def run_and_report(recipe: StudyRecipe, out: Path, fresh: bool = False, json: bo
     print_summary(result.summary)
     for name, line in result.failures:
         note(f"failed: {name}: {line}")
+    note(f"{result.ran} of {len(result.rows)} candidates made and measured in {result.seconds:.0f} s")
     for path in paths:
         typer.echo(path)
     return result

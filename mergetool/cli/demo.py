@@ -17,9 +17,13 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Measure the alignment tax of a small triple, and what merging does about it: a few minutes on two CPU cores."""
+    import os
+
     from mergetool.recipe_files import recipe_path
     from mergetool.study import load_study_recipe
 
     path = recipe_path("study", "demo")
-    note(f"this is: mergetool compare {path} {out}")
-    leave(run_and_report(load_study_recipe(path), out, fresh, json))
+    # a model this small gains more from a second candidate at the same time than from a second thread
+    workers = max(1, min(4, os.cpu_count() or 1))
+    note(f"this is: mergetool compare {path} {out} --workers {workers}")
+    leave(run_and_report(load_study_recipe(path), out, fresh, json, workers=workers))

@@ -6,6 +6,8 @@
     splits.py       the data of the metrics, tokenised once; no row in both splits
     live.py         one model in memory that every candidate's weights are put into
     results.py      results.jsonl: appended to, read back, one line a candidate
+    maker.py        one candidate: trained or merged in memory, then measured
+    bench.py        what it is measured on, the same for all
     run.py          run_study(recipe, out): whatever is not in results.jsonl yet
     choose.py       seeds to mean and spread, the Pareto front, the rule that chooses
     check.py        everything that can be known without weights

@@ -28,7 +28,7 @@ class Bench:
 
     def __init__(self, recipe: StudyRecipe, out: Path, sft: str, scoring: str, device: str | None,
                  dtype: str | None) -> None:
-        self._recipe, self._cache, self._key = recipe, out / "reference.json", digest([sft, scoring, device, dtype])
+        self._recipe, self._cache, self._key = recipe, out / "reference.json", [sft, scoring, device, dtype]
         self._device, self._dtype = device, dtype
         self._live: LiveModel | None = None
 
@@ -48,13 +48,19 @@ class Bench:
 
         `live` must hold the SFT weights.
         """
+        import os
+        import platform
+
         import torch
 
         from mergetool.evaluate import reference_scores
 
+        # sums depend in their last bits on the threads and the machine; a reference from elsewhere would not tie with
+        # itself, and SFT must score exactly one half
+        key = digest([*self._key, torch.__version__, torch.get_num_threads(), platform.node(), platform.machine()])
         try:
             kept = json.loads(self._cache.read_text(encoding="utf-8"))
-            if kept["key"] == self._key:
+            if kept["key"] == key:
                 return {split: {name: tuple(torch.tensor(side, dtype=torch.float64) for side in sides)
                                 for name, sides in tasks.items()} for split, tasks in kept["scores"].items()}
         except (OSError, ValueError, KeyError):
@@ -64,7 +70,9 @@ class Bench:
                          if one.pairs} for split in SPLITS}
         kept = {split: {name: [side.tolist() for side in sides] for name, sides in tasks.items()}
                 for split, tasks in found.items()}
-        self._cache.write_text(json.dumps({"key": self._key, "scores": kept}), encoding="utf-8")
+        part = self._cache.with_suffix(f".{os.getpid()}.part")  # several workers may write it at once
+        part.write_text(json.dumps({"key": key, "scores": kept}), encoding="utf-8")
+        os.replace(part, self._cache)
         return found
 
     def score(self, put: Callable[[LiveModel], None]) -> dict[str, dict[str, dict[str, Any]]]:

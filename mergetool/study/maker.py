@@ -1,0 +1,170 @@
+"""Makes and measures one candidate: trains it, or merges it in memory, and puts it on the bench."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mergetool.errors import MergetoolError
+from mergetool.study.bench import Bench
+from mergetool.study.candidates import Candidate, expand
+from mergetool.study.identity import checkpoint_identity, data_identity, digest
+from mergetool.study.recipe import StudyRecipe
+from mergetool.study.splits import metrics_identity
+
+
+def slug(name: str) -> str:
+    """A candidate's name as a directory name: `ondare K=5 seed=0` is `ondare-K5-seed0`."""
+    spelled = name.replace("Σ", "sum").replace("α", "alpha").replace("β", "beta").replace("=", "")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", spelled).strip("-.") or "candidate"
+
+
+class Maker:
+    """What is known of a study's candidates before any of them is made, and how each is made.
+
+    Args:
+        recipe: the study.
+        out: its directory.
+        fresh: train again what an earlier run has trained.
+        device, dtype: of the model that is measured.
+
+    Raises:
+        MergetoolError: a model or a data file of the study is missing, or its candidates make no sense.
+    """
+
+    def __init__(self, recipe: StudyRecipe, out: Path, fresh: bool = False, device: str | None = None,
+                 dtype: str | None = None) -> None:
+        self.recipe, self.out, self.fresh = recipe, out, fresh
+        self.candidates = expand(recipe)
+        self.by_name = {one.name: one for one in self.candidates}
+        self.scoring = metrics_identity(recipe)
+        self.models = {"SFT": recipe.source(recipe.models.sft)}
+        if recipe.models.base:
+            self.models["BASE"] = recipe.source(recipe.models.base)
+        if isinstance(recipe.models.rlhf, str):
+            self.models["RLHF"] = recipe.source(recipe.models.rlhf)
+        self.identities = {name: checkpoint_identity(source) for name, source in self.models.items()}
+        self.bench = Bench(recipe, out, self.identities["SFT"], self.scoring, device, dtype)
+
+    def making(self, candidate: Candidate) -> str:
+        """What a candidate is: equal values, equal weights."""
+        if candidate.path is not None:
+            return digest(["checkpoint", checkpoint_identity(candidate.path)])
+        names = dict(self.identities)
+        if candidate.needs:
+            names["RLHF"] = self.making(self.by_name[candidate.needs])
+        recipe = candidate.placed(names) or {}
+        parts: list[Any] = [candidate.kind, recipe]
+        if candidate.kind == "align":
+            parts.append(data_identity(_source(recipe["data"]["train"])) if "train" in recipe["data"] else None)
+        elif candidate.kind == "merge":
+            parts.append([checkpoint_identity(Path(name)) for name in _model_names(recipe) if Path(name).is_dir()])
+        return digest(parts)
+
+    def key(self, candidate: Candidate) -> str:
+        """Names the candidate's scores: its weights, the metrics, the rows and the reference."""
+        return digest([self.making(candidate), self.scoring, self.identities["SFT"]])
+
+    def about(self, candidate: Candidate) -> dict[str, Any]:
+        """The part of a line of results that is known beforehand."""
+        about = {"name": candidate.name, "group": candidate.group, "family": candidate.family, "kind": candidate.kind,
+                 "seed": candidate.seed, "settings": candidate.settings, "recipe": self.shown_recipe(candidate),
+                 "error": None}
+        try:
+            return {"key": self.key(candidate), **about}
+        except MergetoolError as error:
+            return {"key": digest(["failed", candidate.name, self.scoring]), **about, "error": str(error)}
+
+    def row(self, candidate: Candidate, tell: Callable[[str], None] = lambda what: None) -> dict[str, Any]:
+        """The candidate's line of results, made and measured now; where that fails, a line that says why.
+
+        Raises:
+            Exception: it is the SFT model that failed: every reward is relative to it.
+        """
+        row = self.about(candidate)
+        if row["error"]:
+            return row
+        try:
+            tell(f"{candidate.name}: {'training' if candidate.kind == 'align' else 'loading'}")
+            began = time.perf_counter()
+            put = self._make(candidate)
+            made = time.perf_counter()
+            tell(f"{candidate.name}: measuring")
+            row["scores"] = self.bench.score(put)
+            row["seconds"] = {"make": round(made - began, 3), "measure": round(time.perf_counter() - made, 3)}
+        except Exception as error:
+            if candidate.name == "sft":
+                raise
+            row["error"] = str(error) if isinstance(error, MergetoolError) else \
+                f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            if not isinstance(error, MergetoolError):
+                row["bug"] = True
+                log = self.out / "errors" / f"{slug(candidate.name)}.txt"
+                log.parent.mkdir(exist_ok=True)
+                log.write_text(traceback.format_exc(), encoding="utf-8")
+        return row
+
+    def _make(self, candidate: Candidate) -> Callable[[Any], None]:
+        """Trains what has to be trained; returns what puts the candidate's weights into the live model."""
+        if candidate.kind == "align":
+            place = self._train(candidate, self.fresh)
+            return lambda live: live.put_checkpoint(place)
+        if candidate.path is not None:
+            return lambda live: live.put_checkpoint(candidate.path)
+        if candidate.needs:  # its scores may be known and its checkpoint deleted
+            self._train(self.by_name[candidate.needs], fresh=False)
+        recipe = self.shown_recipe(candidate) or {}
+        return lambda live: live.put_merge(recipe, candidate.name)
+
+    def _train(self, candidate: Candidate, fresh: bool) -> Path:
+        """The checkpoint of an align candidate: trained now, or by an earlier run of the same recipe.
+
+        NAME.yaml beside it is the align recipe, headed by the key of what it made.
+        """
+        import yaml
+
+        from mergetool.align import align_recipe
+        from mergetool.align.run import align
+
+        place = self.place(candidate.name)
+        note = place.with_name(place.name + ".yaml")
+        head = f"# mergetool align {note.name} {place.name}   (made by `mergetool compare`, {self.making(candidate)})\n"
+        same = note.exists() and note.read_text(encoding="utf-8").startswith(head)
+        if same and not fresh and (place / "config.json").exists():
+            return place
+        recipe = align_recipe(self.shown_recipe(candidate) or {}, self.out, candidate.name)
+        place.parent.mkdir(exist_ok=True)
+        if note.exists() and (place / "mergetool.json").exists():
+            shutil.rmtree(place)  # ours, by the note: another recipe had this name, or --fresh was asked for
+        body = yaml.safe_dump(recipe.as_written(), sort_keys=False, allow_unicode=True)
+        note.write_text(head + body, encoding="utf-8")
+        align(recipe, place, fresh=fresh or not same)
+        return place
+
+    def place(self, name: str) -> Path:
+        """Where an align candidate's checkpoint lies."""
+        return self.out / "candidates" / slug(name)
+
+    def shown_recipe(self, candidate: Candidate) -> dict[str, Any] | None:
+        """The recipe with real paths: what a user would run by hand."""
+        places = {name: str(source) for name, source in self.models.items()}
+        if candidate.needs:
+            places["RLHF"] = str(self.place(candidate.needs).absolute())
+        return candidate.placed(places)
+
+
+def _source(text: str) -> Path | str:
+    from mergetool.sources import resolve_source
+
+    return resolve_source(text, Path("/"))
+
+
+def _model_names(recipe: dict[str, Any]) -> list[str]:
+    """Every model that a merge recipe names."""
+    entries = [recipe, *recipe.get("models", [])]
+    return [name for entry in entries for key in ("model", "base_model", "relative_to") if (name := entry.get(key))]
