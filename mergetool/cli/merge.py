@@ -17,6 +17,11 @@ def merge(
     seed: Annotated[int | None, typer.Option(help="Overrides the recipe's seed.", show_default=False)] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores. The bytes do not depend on it.")] = None,
     shard_size: Annotated[str, typer.Option(help="Largest weight file, e.g. 5GB or 500MB.")] = "5GB",
+    device: Annotated[str, typer.Option(help="Where the arithmetic happens: cpu, cuda, cuda:1.")] = "cpu",
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=V1,V2: merge every value in one reading, into OUT/KEY=V. Repeat it for a grid.", show_default=False),
+    ] = None,
     engine: Annotated[str, typer.Option(help="auto, native or mergekit.")] = "auto",
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and Inf in the inputs pass.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what an interrupted run left.")] = False,
@@ -24,37 +29,62 @@ def merge(
     json: Annotated[bool, typer.Option("--json", help="Print the manifest (or the plan) as JSON.")] = False,
 ) -> None:
     """Merge checkpoints offline: recipe in, complete checkpoint out."""
-    from mergetool.checkpoint.writer import MANIFEST, check_output
+    from mergetool.checkpoint.writer import check_output
     from mergetool.errors import RecipeError, nearest
-    from mergetool.merge import load_merge_recipe, merge_to_directory, plan_merge
+    from mergetool.merge import load_merge_recipe, merge_to_directories, plan_merge
     from mergetool.merge.plan import describe
+    from mergetool.merge.sweep import expand
 
     if engine not in ("auto", "native", "mergekit"):
         raise RecipeError(f"--engine {engine} is not known", nearest(engine, ["auto", "native", "mergekit"]))
+    _check_device(device)
     shard_bytes = parse_size(shard_size, "--shard-size")
     loaded = load_merge_recipe(recipe)
     if seed is not None:
         loaded = loaded.model_copy(update={"seed": seed})
-    plan = plan_merge(loaded, engine)
+    wanted = [(out / label, r) for label, r in expand(loaded, sweep)] if sweep else [(out, loaded)]
+    plans = [plan_merge(r, engine) for _, r in wanted]
+    outs = [path for path, _ in wanted]
     if dry_run:
-        report = describe(plan)
-        emit_json(report) if json else note("\n".join(f"{k}: {v}" for k, v in report.items()))
+        reports = [describe(plan, threads) for plan in plans]
+        for report in [] if json else reports:
+            typer.echo("\n".join(f"{key}: {value}" for key, value in report.items()))
+        if json:
+            emit_json(reports if sweep else reports[0])
         return
-    if plan.engine == "mergekit":
-        note(f"mergekit runs this recipe ({plan.reason})")
-        check_output(out)
-    elif check_output(out, plan.fingerprint):
-        note(f"{out} already is this merge; nothing to do (see {out / MANIFEST})")
-        return
+    ready = [check_output(path, plan.fingerprint if plan.engine == "native" else None) for path, plan in zip(outs, plans, strict=True)]
+    if reason := next((plan.reason for plan in plans if plan.engine == "mergekit"), None):
+        note(f"mergekit runs this recipe ({reason})")
     started = time.perf_counter()
     with progress_bar("merging") as update:
-        manifest = merge_to_directory(
-            plan, out, threads=threads, shard_bytes=shard_bytes, fresh=fresh, allow_nonfinite=allow_nonfinite, progress=update
-        )
+        manifests = merge_to_directories(
+            plans, outs, threads=threads, shard_bytes=shard_bytes, fresh=fresh, device=device,
+            allow_nonfinite=allow_nonfinite, progress=update,
+        )  # fmt: skip
+    seconds = time.perf_counter() - started
     if json:
-        emit_json(manifest)
-    else:
-        _report(manifest, out, time.perf_counter() - started, plan)
+        emit_json(manifests if sweep else manifests[0])
+        return
+    for path, plan, manifest, done in zip(outs, plans, manifests, ready, strict=True):
+        if done:
+            note(f"{path} already is this merge; nothing to do")
+        else:
+            _report(manifest, path, seconds, plan)
+        typer.echo(path)
+
+
+def _check_device(device: str) -> None:
+    from mergetool.errors import RecipeError
+
+    if device == "cpu":
+        return
+    import torch
+
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or (number and not number.isdigit()):
+        raise RecipeError(f"--device {device} is not known", "use cpu, cuda or cuda:N")
+    if not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count():
+        raise RecipeError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices", "use --device cpu")
 
 
 def _report(manifest: dict[str, Any], out: Path, seconds: float, plan: Any) -> None:
@@ -62,6 +92,7 @@ def _report(manifest: dict[str, Any], out: Path, seconds: float, plan: Any) -> N
     note(f"{plan.recipe.merge_method} -> {out} ({manifest['engine']} engine{written}, {seconds:.1f} s, seed {manifest['seed']})")
     for name, distance in manifest["distances"].items():
         note(f"  distance to {name}: {distance:.6g}")
+    for name, fraction in manifest.get("kept", {}).items():
+        note(f"  kept of {name}: {fraction:.4f}")
     for warning in manifest["warnings"]:
         note(f"warning: {warning}")
-    typer.echo(out)

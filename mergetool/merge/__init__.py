@@ -11,6 +11,7 @@ _PUBLIC = {
     "plan_merge": "mergetool.merge.plan",
     "merge_tensors": "mergetool.merge.engine",
     "merge_to_directory": "mergetool.merge.engine",
+    "merge_to_directories": "mergetool.merge.engine",
     "METHODS": "mergetool.merge.methods",
 }
 __all__ = list(_PUBLIC)

@@ -7,9 +7,9 @@ the engine only carries it out.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from mergetool import __version__
@@ -20,6 +20,8 @@ from mergetool.errors import CheckpointError, RecipeError, nearest
 from mergetool.merge.mergekit import MERGEKIT_METHODS
 from mergetool.merge.methods import METHODS, Method
 from mergetool.merge.recipe import MergeRecipe, ModelEntry, evaluate, layer_of, number
+from mergetool.ops.blocks import BLOCK
+from mergetool.strict_yaml import validate
 
 RESCALES = ("unbiased", "l1", "none")
 EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
@@ -128,6 +130,7 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto") -> Plan:
         RecipeError: unknown method or parameter, a value out of range, a feature that the engine asked for lacks.
         CheckpointError: an input is missing, damaged, or does not fit the others.
     """
+    recipe = _whole_models(recipe)
     method = METHODS.get(recipe.merge_method)
     if method is None and recipe.merge_method not in MERGEKIT_METHODS:
         raise RecipeError(
@@ -147,6 +150,24 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto") -> Plan:
     _check_alike(sources, base)
     tensors = _tensor_plans(recipe, method, sources, index, base)
     return Plan(recipe, "native", "", method, sources, base, _tokenizer(recipe, sources, index, base), tensors)
+
+
+def _whole_models(recipe: MergeRecipe) -> MergeRecipe:
+    """A recipe in slices form that takes one slice, every layer of each model, says the same as its models form."""
+    if not recipe.slices or len(recipe.slices) != 1 or set(recipe.slices[0]) - {"sources", "parameters"}:
+        return recipe
+    entries, parameters = [], recipe.slices[0].get("parameters") or {}
+    for source in recipe.slices[0].get("sources") or []:
+        if not isinstance(source, dict) or set(source) - {"model", "layer_range", "parameters"} or "model" not in source:
+            return recipe
+        entry = validate(ModelEntry, {k: v for k, v in source.items() if k != "layer_range"}, "slices[0].sources")
+        layers = open_layout(entry.model).config.get("num_hidden_layers")
+        if source.get("layer_range") != [0, layers]:
+            return recipe
+        entries.append(entry)
+    joined = {**recipe.parameters, **parameters}
+    return validate(MergeRecipe, {**recipe.to_dict(), "slices": None, "models": [e.model_dump(exclude_none=True) for e in entries],
+                                  "parameters": joined}, "slices")  # fmt: skip
 
 
 def _not_native(recipe: MergeRecipe, method: Method | None) -> str:
@@ -333,22 +354,27 @@ def _filled(plan: TensorPlan, terms: tuple[Term, ...], **values: Any) -> TensorP
     return TensorPlan(plan.name, plan.shape, plan.numel, plan.dtype_name, plan.floating, plan.base, terms, **values)
 
 
-def describe(plan: Plan) -> dict[str, Any]:
-    """What `check` and `--dry-run` report."""
+def describe(plan: Plan, threads: int | None = None) -> dict[str, Any]:
+    """What `check` and `--dry-run` report: bytes to read and write, memory, disk.
+
+    ``bytes_of_peak_memory`` is an estimate of anonymous memory: the interpreter with torch, and each thread's buffers.
+    """
     if plan.engine == "mergekit":
         return {"engine": "mergekit", "reason": plan.reason}
+    threads = threads or len(os.sched_getaffinity(0))
+    terms = max((len(t.terms) for t in plan.tensors), default=0)
+    largest = max((t.numel for t in plan.tensors), default=0)
+    selecting = plan.method is not None and plan.method.sparsifier in ("magnitude", "outliers")
+    buffers = (len(plan.sources) + 2 * terms + 6) * BLOCK * 4 + (largest // 4 if selecting else 0)
     return {
         "engine": plan.engine,
         "method": plan.recipe.merge_method,
         "models": [s.name for s in plan.sources],
         "tensors": len(plan.tensors),
         "parameters": sum(t.numel for t in plan.tensors),
+        "dtype": sorted({t.dtype_name for t in plan.tensors}),
         "bytes_read": plan.bytes_read,
         "bytes_written": plan.bytes_written,
-        "dtype": sorted({t.dtype_name for t in plan.tensors}),
+        "bytes_of_disk": plan.bytes_written,
+        "bytes_of_peak_memory": 250_000_000 + threads * buffers,
     }
-
-
-def sidecar_directory(plan: Plan) -> Path:
-    """The model that configuration and generation settings come from."""
-    return plan.sources[plan.sidecar].layout.directory

@@ -101,10 +101,18 @@ class MergeRecipe(BaseModel):
             return None if text is None else "+".join(str(resolve_source(part, directory)) for part in text.split("+"))
 
         models = [m.model_copy(update={"model": place(m.model), "relative_to": place(m.relative_to)}) for m in self.models]
+        slices = self.slices
+        if slices:
+            slices = [
+                {**s, "sources": [{**e, "model": place(_reference(e["model"]))} if isinstance(e, dict) and "model" in e else e
+                                  for e in s.get("sources") or []]} if isinstance(s, dict) else s
+                for s in slices
+            ]  # fmt: skip
         source = self.tokenizer_source
         if isinstance(source, str) and source not in ("base", "union"):
             source = place(source)
-        return self.model_copy(update={"models": models, "base_model": place(self.base_model), "tokenizer_source": source})
+        update = {"models": models, "base_model": place(self.base_model), "tokenizer_source": source, "slices": slices}
+        return self.model_copy(update=update)
 
     def to_dict(self) -> dict[str, Any]:
         """What the user wrote, without defaults: for YAML and JSON."""
