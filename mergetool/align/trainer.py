@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import threading
@@ -14,12 +15,14 @@ from typing import Any
 from mergetool.align.baselines import COEFFICIENT, RANK, adapter, average
 from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
 from mergetool.align.recipe import AlignRecipe
+from mergetool.align.reference_cache import key_of, with_reference
 from mergetool.align.training import TRAINERS
 from mergetool.align.workspace import mark_complete
 from mergetool.errors import DataError, RecipeError
 
 Report = Callable[[str, dict[str, Any]], None]
-"""Called with an event's name and its facts: data, preview, plan, resume, step, log, checkpoint, result."""
+"""Called with an event's name and its facts: rows, data, reference, preview, plan, resume,
+step, log, checkpoint, result."""
 
 
 class Stop:
@@ -142,6 +145,18 @@ def _online(base: type) -> type:
                                 "raise data.max_length")
             self.told("data", {"name": name, "rows": len(prepared), "too_long": len(dataset) - len(prepared), **told})
             return prepared
+
+        def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+            """As TRL's, but kept on disk by content. With several ranks it is computed: they must not disagree."""
+            compute = functools.partial(super()._precompute_ref_logps, dataset, name, batch_size)
+            if self.accelerator.num_processes > 1:
+                return compute()
+            about = {key: getattr(self.args, key, None) for key in ("max_length", "ld_alpha", "bf16", "fp16")}
+            about |= {"weights": self._precompute_model_hash, "batch": batch_size, "trainer": base.__name__,
+                      "device": self.accelerator.device.type, "dtype": str(self.model.dtype)}
+            found, cached = with_reference(dataset, key_of(dataset, about), compute)
+            self.told("reference", {"name": name, "cached": cached})
+            return found
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """None beside checkpoints: the result gets ours."""

@@ -81,6 +81,8 @@ def _preview(facts: dict[str, Any]) -> str:
 _LINES = {
     "rows": lambda facts: f"{facts['name']} data: {facts['told']}",
     "data": _data,
+    "reference": lambda facts: (f"{facts['name']} reference log-probabilities "
+                                f"{'read back from the cache' if facts['cached'] else 'computed'}"),
     "plan": _plan,
     "preview": _preview,
     "resume": lambda facts: f"going on from the checkpoint at step {facts['step']}",

@@ -20,6 +20,14 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="package", autouse=True)
+def own_cache(tmp_path_factory):
+    """Tests neither read nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MERGETOOL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def triple(tmp_path_factory) -> Path:
     """A directory with base/, sft/, train.jsonl and eval.jsonl; not to be written to."""
