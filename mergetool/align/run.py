@@ -13,6 +13,7 @@ from typing import Any
 
 from mergetool.align.check import check_align, fingerprint
 from mergetool.align.optimizer import merged_so_far
+from mergetool.align.picture import draw
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.result import drift, layout_fits, write_account, write_model
 from mergetool.align.rows import read_for
@@ -55,7 +56,9 @@ class AlignResult:
         return {**asdict(self), "out": str(self.out)}
 
 
-def align(recipe: AlignRecipe, out: Path, *, fresh: bool = False, report: Report | None = None) -> AlignResult:
+def align(
+    recipe: AlignRecipe, out: Path, *, fresh: bool = False, report: Report | None = None, picture: bool = False
+) -> AlignResult:
     """Trains theta_s as a recipe says and writes the result under `out`, all of it or nothing.
 
     An interrupted call, even one that was killed, is continued by the same call: on a CPU the final weights are those
@@ -66,6 +69,7 @@ def align(recipe: AlignRecipe, out: Path, *, fresh: bool = False, report: Report
         out: a directory that does not exist yet (or is empty).
         fresh: start again instead of continuing an interrupted run.
         report: told of what happens, as (event, facts); see trainer.Report.
+        picture: also write training.png: loss, reward margin, drift by layer.
 
     Raises:
         RecipeError, CheckpointError, DataError, OutputError: the user's to mend; nothing is left behind.
@@ -89,8 +93,8 @@ def align(recipe: AlignRecipe, out: Path, *, fresh: bool = False, report: Report
         if stop.asked and trainer.state.global_step < trainer.state.max_steps:
             raise KeyboardInterrupt(f"a checkpoint at step {trainer.state.global_step} is kept; "
                                     "the same command goes on from there")
-        result = _finish(trainer, recipe, (base, sft), work, identity, told, resumed, report)
-    return AlignResult(**{**result, "seconds": time.monotonic() - started})
+        made = _finish(trainer, recipe, (base, sft), work, identity, told, report, picture)
+    return AlignResult(**made, resumed_from=resumed, seconds=time.monotonic() - started)
 
 
 def _rows(recipe: AlignRecipe, report: Report) -> tuple[dict[str, Any], dict[str, str]]:
@@ -166,7 +170,7 @@ def _train(trainer: Any, work: Workspace, report: Report) -> int | None:
 
 
 def _finish(trainer: Any, recipe: AlignRecipe, paths: tuple[Path | None, Path], work: Workspace, identity: str,
-            told: dict[str, str], resumed: int | None, report: Report) -> dict[str, Any]:
+            told: dict[str, str], report: Report, picture: bool) -> dict[str, Any]:
     """Evaluates, writes the result, publishes it; returns the fields of AlignResult."""
     base, sft = paths
     if trainer.average is not None:
@@ -193,10 +197,12 @@ def _finish(trainer: Any, recipe: AlignRecipe, paths: tuple[Path | None, Path], 
             "versions": _versions(),
         }
         write_account(work.result, manifest, log)
+        if picture:
+            draw(work.result / "training.png", log, moved["layers"], f"{work.out.name}: {trainer.plan.method}")
         work.publish()
     trainer.accelerator.wait_for_everyone()
     return {"out": work.out, "steps": trainer.state.global_step, "merging": merging, "metrics": metrics,
-            "drift": moved, "resumed_from": resumed, "data": told}
+            "drift": moved, "data": told}
 
 
 def _last(log: list[dict[str, Any]]) -> dict[str, float]:

@@ -22,7 +22,7 @@ def align(
 
     loaded = load_align_recipe(recipe)
     with progress_bar("aligning") as update:
-        result = run(loaded, out, fresh=fresh, report=_teller(update))
+        result = run(loaded, out, fresh=fresh, report=_teller(update), picture=True)
     if json:
         emit_json(result.as_facts())
         return
@@ -66,8 +66,10 @@ def _plan(facts: dict[str, Any]) -> str:
     if not facts["merges"]:
         return f"{facts['steps']} steps of {facts['method']}, nothing merged"
     what = "the way back to the SFT model" if facts["method"] == "onlinear" else "the SFT delta"
+    # Where signs disagree OnTIES drops the weaker side, so there the planned amount is a bound.
+    total = f"{'at most ' if facts['method'] == 'onties' else ''}{facts['merged_total']:.3g}"
     return (f"{facts['steps']} steps of {facts['method']}, {facts['merges']} merges (every {facts['every']}) with "
-            f"alpha {facts['alpha']:.3g}: {facts['merged_total']:.3g} of {what} will be merged in all")
+            f"alpha {facts['alpha']:.3g}: {total} of {what} will be merged in all")
 
 
 def _preview(facts: dict[str, Any]) -> str:
@@ -103,7 +105,8 @@ def _tell_result(result: Any, recipe: Any) -> None:
         if "along_tau" in moved:
             note(f"  along the SFT delta: {moved['along_tau']:+.3g} of it")
     if result.merging["merges"]:
-        note(f"  merged: {result.merging['merged_total']:.3g} of the SFT delta, "
+        bound = "at most " if result.merging["method"] == "onties" else ""
+        note(f"  merged: {bound}{result.merging['merged_total']:.3g} of the SFT delta, "
              f"{result.merging['merges']} times {result.merging['alpha']:.3g}")
     for prefix in ("", "eval_"):
         shown = {name: result.metrics[key] for name in ("loss", "rewards/accuracies", "rewards/margins")

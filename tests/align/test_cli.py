@@ -38,6 +38,7 @@ def test_it_prints_the_directory_and_says_how_much_was_merged(triple, tmp_path) 
     assert done.stdout.strip() == str(tmp_path / "out")
     assert "3 merges (every 2) with alpha 0.02: 0.06 of the SFT delta will be merged in all" in done.stderr
     assert "merged: 0.06 of the SFT delta" in done.stderr
+    assert (tmp_path / "out" / "training.png").read_bytes().startswith(b"\x89PNG")
     again = run("align", path, tmp_path / "out")
     assert (again.exit_code, again.stdout.strip()) == (0, str(tmp_path / "out"))
     assert "nothing to do" in again.stderr
