@@ -105,3 +105,59 @@ def round_span(exact: torch.Tensor, dtype: torch.dtype, key: int, start: int) ->
             further = words_at_on(key ^ _TIE, ties + start).bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1)
         take[ties] = further < ((scaled[ties] - whole[ties]) * (1 << 53)).to(torch.int64)
     return torch.where(take, other, near)
+
+
+def add_rounded(x: torch.Tensor, d: torch.Tensor, key: int, start: int) -> torch.Tensor:
+    """x + d, rounded stochastically to x's type: `round_span` without a detour through fp64.
+
+    The sum is s + r with s in fp32 and r the error of that addition (Dekker 1971), so d far below half an ulp of x is
+    still there, in r. Entries that x's type holds exactly are never moved.
+
+    Args:
+        x: fp32, bf16 or fp16; flat part [start, start + n) of the tensor.
+        d: fp32, shape (n,).
+        key, start: as `round_span`, and the decisions are taken in the same way: 16 bits, then 53 more.
+
+    Returns:
+        x's dtype, shape (n,); newly made.
+    """
+    if x.dtype not in (torch.float32, torch.bfloat16):
+        return round_span(x.double().add_(d), x.dtype, key, start)
+    wide = x.float()
+    total = wide + d
+    rest = torch.sub(total, wide)
+    torch.sub(d, rest, out=rest)
+    bits = total.view(torch.int32)
+    unit = 1
+    if x.dtype == torch.bfloat16:  # a bf16 number is an fp32 number with 16 zero bits
+        unit = 1 << 16
+        near = bits.bitwise_and(-unit)
+        rest.add_(total.sub_(near.view(torch.float32)))
+        bits = near
+    # numbers of one sign are ordered as their bits are: one unit away from zero, or one toward it
+    step = rest.view(torch.int32).bitwise_xor(bits).bitwise_right_shift_(31).bitwise_or_(1).mul_(unit)
+    gap = torch.add(bits, step).view(torch.float32).sub_(bits.view(torch.float32))
+    excess = torch.div(rest, gap, out=gap).mul_(1 << 16)
+    first, skip, count = start // 4, start % 4, x.numel()
+    n_words = (start + count + 3) // 4 - first
+    on_cpu = x.device.type == "cpu"
+    drawn = torch.from_numpy(words(key, first, n_words).view(np.int16)) if on_cpu else None
+    if drawn is None:
+        drawn = words_on(x.device, key, first, n_words).view(torch.int16)
+    # signed 16 bits, shifted to 0…65535; what remains is ≥ 1 where the move is certain, in (0, 1) where it is a tie
+    excess.sub_(drawn[skip : skip + count]).sub_(1 << 15)
+    if on_cpu:
+        numbers = excess.numpy()
+        certain = numbers >= 1
+        ties = np.flatnonzero((numbers > 0) ^ certain)
+        if ties.size:
+            further = (words_at(key ^ _TIE, ties + start) >> np.uint64(11)).astype(np.float64)
+            certain[ties] = further < numbers[ties].astype(np.float64) * (1 << 53)
+        take = torch.from_numpy(certain)
+    else:
+        take = excess >= 1
+        ties = torch.nonzero((excess > 0) ^ take).flatten()
+        further = words_at_on(key ^ _TIE, ties + start).bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1)
+        take[ties] = further.double() < excess[ties].double() * (1 << 53)
+    result = bits.add_(step.mul_(take.view(torch.int8))).view(torch.float32)
+    return result if x.dtype == torch.float32 else result.to(x.dtype)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergetool.ops import noise
-from mergetool.ops.rounding import neighbour, round_at, round_span
+from mergetool.ops.rounding import add_rounded, neighbour, round_at, round_span
 
 KEY = noise.stream_key(7, 3, "rounding", "model.layers.0.mlp.up_proj.weight")
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -61,3 +61,39 @@ def test_the_decision_depends_on_the_index_alone(start: int, count: int) -> None
     index = torch.arange(exact.numel())
     whole = round_at(exact, torch.bfloat16, KEY, index)
     assert torch.equal(round_at(exact[part], torch.bfloat16, KEY, index[part]), whole[part])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("fraction", [0.5, 0.25, -0.25, 1e-3, 2e-6, -2e-6, 3.3])
+@pytest.mark.parametrize("base", [0.0201, -0.0201, 1.0, -1.0])
+def test_a_rounded_sum_is_one_of_its_neighbours_and_exact_in_expectation(
+    dtype: torch.dtype, fraction: float, base: float
+) -> None:
+    n = 1 << 20
+    x = torch.full((n,), base).to(dtype)
+    gap = float((neighbour(x[:1], torch.tensor([fraction > 0])).double() - x[:1].double()).abs())
+    d = torch.full((n,), fraction * gap)
+    got = add_rounded(x, d, KEY, 0)
+    below = (x[0].double() + d[0].double()).item()
+    for value in got.unique().double().tolist():
+        spacing = 2 * abs(gap) if fraction > 1 else abs(gap)
+        assert abs(value - below) <= spacing * (1 + 1e-9)
+    share = abs(fraction) % 1
+    error = 5 * gap * (min(share, 1 - share) / n) ** 0.5 + gap / n
+    assert abs((got.double() - x.double()).mean().item() - d[0].item()) < error
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_adding_nothing_moves_nothing(dtype: torch.dtype) -> None:
+    x = torch.cat([torch.randn(70_000, generator=torch.Generator().manual_seed(0)), torch.ones(9), torch.zeros(9)])
+    x = x.to(dtype)
+    assert torch.equal(add_rounded(x, torch.zeros(x.numel()), KEY, 0), x)
+
+
+@given(start=st.integers(0, 200_000), count=st.integers(1, 3000))
+def test_a_slice_of_a_rounded_sum_is_the_rounded_sum_of_the_slice(start: int, count: int) -> None:
+    x, d = torch.linspace(-0.03, 0.05, 203_000), torch.linspace(1e-10, 1e-7, 203_000)
+    part = slice(start, start + count)
+    for dtype in (torch.float32, torch.bfloat16):
+        whole = add_rounded(x.to(dtype), d, KEY, 0)
+        assert torch.equal(add_rounded(x.to(dtype)[part], d[part], KEY, start), whole[part])
