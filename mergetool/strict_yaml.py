@@ -102,9 +102,9 @@ def validate(model_cls: type[Model], mapping: Any, source: str | Path) -> Model:
         found = _problems(model_cls, error.errors(include_url=False))
     if len(found) == 1:
         place, problem, hint = found[0]
-        raise RecipeError(f"{source}: {place}{problem}", hint) from None
+        raise RecipeError(f"{source}: {place}{problem}", hint or "correct it there") from None
     lines = "; ".join(f"{place}{problem}" + (f" ({hint})" if hint else "") for place, problem, hint in found)
-    raise RecipeError(f"{source}: {len(found)} problems: {lines}") from None
+    raise RecipeError(f"{source}: {len(found)} problems: {lines}", "correct them there") from None
 
 
 def _problems(model_cls: type, errors: list[dict]) -> list[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, note, progress_bar
+from mergetool.cli.shell import emit_json, naming, note, progress_bar
 
 
 def align(
@@ -20,8 +20,9 @@ def align(
     from mergetool.align import load_align_recipe
     from mergetool.align.run import align as run
 
-    loaded = load_align_recipe(recipe)
-    with progress_bar("aligning") as update:
+    with naming(recipe):
+        loaded = load_align_recipe(recipe)
+    with naming(recipe), progress_bar("aligning") as update:
         result = run(loaded, out, fresh=fresh, report=_teller(update), picture=True)
     if json:
         emit_json(result.as_facts())

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, size
+from mergetool.cli.shell import emit_json, naming, size
 
 
 def check(
@@ -18,14 +18,20 @@ def check(
     from mergetool.strict_yaml import load_yaml
 
     kind = _kind(load_yaml(recipe), recipe)
-    facts = {"merge": _merge, "align": _align, "study": _study}[kind](recipe)
+    with naming(recipe):
+        facts = {"merge": _merge, "align": _align, "study": _study}[kind](recipe)
     if json:
         emit_json({"recipe": str(recipe), "kind": kind, **facts})
         return
     typer.echo(f"{recipe}: a valid {kind} recipe")
     for key, value in facts.items():
-        shown = size(value) if key.startswith("bytes_") else ", ".join(map(str, value)) if isinstance(value, list) else value
-        typer.echo(f"  {key.replace('_', ' ')}: {shown}")
+        typer.echo(f"  {key.replace('_', ' ')}: {size(value) if key.startswith('bytes_') else _shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_shown(inner)}" for key, inner in value.items())
+    return ", ".join(map(_shown, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _kind(content: dict[str, Any], recipe: Path) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, note, progress_bar
+from mergetool.cli.shell import emit_json, naming, note, progress_bar
 
 if TYPE_CHECKING:
     from mergetool.study.choose import Summary
@@ -28,10 +28,12 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Merge, train and measure every candidate of a study; what is in OUT already is not done again."""
-    from mergetool.study import load_study_recipe
+    from mergetool.study import check_study, load_study_recipe
 
-    result = run_and_report(load_study_recipe(study), out, fresh, json, device, dtype, workers)
-    leave(result)
+    with naming(study):
+        recipe = load_study_recipe(study)
+        check_study(recipe)  # a misspelt method should not show after an hour of training
+    leave(run_and_report(recipe, out, fresh, json, device, dtype, workers))
 
 
 def run_and_report(recipe: StudyRecipe, out: Path, fresh: bool = False, json: bool = False, device: str | None = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, note, parse_size, progress_bar, size
+from mergetool.cli.shell import emit_json, naming, note, parse_size, progress_bar, size
 
 
 def merge(
@@ -42,8 +42,9 @@ def merge(
     loaded = load_merge_recipe(recipe)
     if seed is not None:
         loaded = loaded.model_copy(update={"seed": seed})
-    wanted = [(out / label, r) for label, r in expand(loaded, sweep)] if sweep else [(out, loaded)]
-    plans = [plan_merge(r, engine) for _, r in wanted]
+    with naming(recipe):
+        wanted = [(out / label, r) for label, r in expand(loaded, sweep)] if sweep else [(out, loaded)]
+        plans = [plan_merge(r, engine) for _, r in wanted]
     outs = [path for path, _ in wanted]
     if dry_run:
         reports = [describe(plan, threads) for plan in plans]

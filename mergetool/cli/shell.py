@@ -7,11 +7,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from mergetool.errors import MergetoolError
+from mergetool.errors import MergetoolError, RecipeError
 
 
 def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,6 +33,17 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(141) from None
 
     return run
+
+
+@contextmanager
+def naming(recipe: Path) -> Iterator[None]:
+    """Errors about what a recipe says name the recipe's file, also where they show only in its plan."""
+    try:
+        yield
+    except RecipeError as error:
+        if error.message.startswith((str(recipe), recipe.name, "--")):
+            raise
+        raise RecipeError(f"{recipe}: {error.message}", error.hint) from None
 
 
 def note(text: str) -> None:
