@@ -69,7 +69,7 @@ def test_a_missing_key_says_what_to_add() -> None:
 def test_a_value_out_of_range_or_of_the_wrong_kind_shows_the_value() -> None:
     assert problem({"merging": {"density": 2}}) == "r.yaml: merging.density: should be less than or equal to 1, not 2; correct it there"
     assert problem({"beta": "much"}) == "r.yaml: beta: should be a valid number, not 'much'; correct it there"
-    assert problem({"merging": 3}) == "r.yaml: merging: should be a mapping of keys to values, not 3"
+    assert problem({"merging": 3}) == "r.yaml: merging: should be a mapping of keys to values, not 3; correct it there"
 
 
 def test_a_union_counts_as_one_place() -> None:
