@@ -17,8 +17,15 @@ from mergetool.checkpoint.writer import MANIFEST
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
-def write_model(model: Any, recipe: AlignRecipe, sft: Path, out: Path) -> str:
+def write_model(model: Any, state: dict[str, Any] | None, recipe: AlignRecipe, sft: Path, out: Path) -> str:
     """Writes weights, configuration, tokenizer and generation settings; returns the dtype that was written.
+
+    Args:
+        model: the trained model.
+        state: its weights, gathered, where the model itself is sharded.
+        recipe: for `out_dtype`.
+        sft: the directory of theta_s.
+        out: the directory under construction.
 
     Configuration and tokenizer are the SFT checkpoint's own files: training changes weights alone, and the trainer
     has meanwhile written its pad token and tags into the configuration that it holds.
@@ -28,8 +35,12 @@ def write_model(model: Any, recipe: AlignRecipe, sft: Path, out: Path) -> str:
     layout = read_layout(sft)
     dtype = recipe.out_dtype or stored_dtype(layout)
     out.mkdir(parents=True, exist_ok=True)
-    model = model.to(getattr(torch, dtype))
-    model.save_pretrained(out, max_shard_size="5GB")
+    kind = getattr(torch, dtype)
+    if state is None:
+        model.to(kind).save_pretrained(out, max_shard_size="5GB")
+    else:
+        state = {name: value.to(kind) if value.is_floating_point() else value for name, value in state.items()}
+        model.save_pretrained(out, state_dict=state, max_shard_size="5GB")
     (out / "generation_config.json").unlink(missing_ok=True)
     write_config(sft, out, dtype, layout.tied)
     write_tokenizer(sft, out)
@@ -71,7 +82,7 @@ def drift(out: Path, sft: Path, base: Path | None) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "norm": norm,
         "relative": norm / math.sqrt(total["sft"]) if total["sft"] else 0.0,
-        "layers": {part: math.sqrt(square) for part, square in squares.items()},
+        "layers": {part: math.sqrt(squares[part]) for part in sorted(squares, key=_order)},
     }
     if total["tau"]:
         facts["along_tau"] = total["dot"] / total["tau"]
@@ -84,6 +95,13 @@ def _part(name: str) -> str:
     if found:
         return f"layer {found.group(1)}"
     return name.removesuffix(".weight").removesuffix(".bias").rpartition(".")[2]
+
+
+def _order(part: str) -> tuple[int, int]:
+    """The embedding, then the layers by number (a file sorts 10 before 2), then norm and head."""
+    if part.startswith("layer "):
+        return 1, int(part.removeprefix("layer "))
+    return (0 if "emb" in part or part in ("wte", "wpe") else 2), 0
 
 
 def write_account(out: Path, manifest: dict[str, Any], log: list[dict[str, Any]]) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-import warnings
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 from mergetool.align.check import check_align, fingerprint
 from mergetool.align.optimizer import merged_so_far
 from mergetool.align.picture import draw
+from mergetool.align.quiet import quiet
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.result import drift, layout_fits, write_account, write_model
 from mergetool.align.rows import read_for
@@ -76,15 +74,18 @@ def align(
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
     """
     started, out = time.monotonic(), Path(out)
-    report = report or (lambda event, facts: None)
-    check_align(recipe)
+    check_align(recipe)  # TRL's config, made in it, has also joined the process group where there is one
+    ranks = _ranks()
+    report = report if report is not None and ranks.is_main_process else (lambda event, facts: None)
     identity = fingerprint(recipe)
     if check_output(out, None if fresh else identity):
         return _done_before(out)
     sft = local_directory(recipe.sft)
     base = local_directory(recipe.base) if recipe.base is not None else None
-    with _quiet(), Workspace(out, identity, fresh) as work, stop_on_signal() as stop:
+    with quiet(), Workspace(out, identity, fresh, ranks) as work, stop_on_signal() as stop:
         rows, told = _rows(recipe, report)
+        if ranks.num_processes > 1:
+            rows = {name: _shared(data, work.directory / f"rows-{name}", ranks) for name, data in rows.items()}
         config = training_config(recipe, work.training)
         model, tokenizer = _load(recipe, sft, rows["train"])
         trainer = make_trainer(recipe, config, model, tokenizer, rows, (base, sft), stop, report)
@@ -95,6 +96,13 @@ def align(
                                     "the same command goes on from there")
         made = _finish(trainer, recipe, (base, sft), work, identity, told, report, picture)
     return AlignResult(**made, resumed_from=resumed, seconds=time.monotonic() - started)
+
+
+def _ranks() -> Any:
+    """The processes of this run: one, or those that torchrun or accelerate started."""
+    from accelerate import PartialState
+
+    return PartialState()
 
 
 def _rows(recipe: AlignRecipe, report: Report) -> tuple[dict[str, Any], dict[str, str]]:
@@ -109,6 +117,16 @@ def _rows(recipe: AlignRecipe, report: Report) -> tuple[dict[str, Any], dict[str
             rows[name] = Dataset.from_list(found)
             report("rows", {"name": name, "told": told[name]})
     return rows, told
+
+
+def _shared(data: Any, folder: Path, ranks: Any) -> Any:
+    """The same rows from files that all processes see: there TRL hands its reference pass to the other ranks."""
+    from datasets import load_from_disk
+
+    if ranks.is_main_process:
+        data.save_to_disk(folder)
+    ranks.wait_for_everyone()
+    return load_from_disk(folder)
 
 
 def _load(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
@@ -181,12 +199,14 @@ def _finish(trainer: Any, recipe: AlignRecipe, paths: tuple[Path | None, Path], 
     metrics = _last(log)
     merging = {**asdict(trainer.plan), "merged_total": merged_so_far(trainer.optimizer, recipe.merging.method)}
     moved: dict[str, Any] = {}
+    # A sharded model has to be gathered by all ranks together; the others are whole on each.
+    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if trainer.is_world_process_zero():
         report("result", {"out": str(work.out)})
         model = trainer.accelerator.unwrap_model(trainer.model)
         if hasattr(model, "merge_and_unload"):  # LoRA: what is published is a whole model
             model = model.merge_and_unload()
-        dtype = write_model(model, recipe, sft, work.result)
+        dtype = write_model(model, state, recipe, sft, work.result)
         moved = drift(work.result, sft, base)
         manifest = {
             "fingerprint": identity, "command": "align", "name": work.out.name, "recipe": recipe.as_written(),
@@ -227,32 +247,3 @@ def _versions() -> dict[str, str]:
 
     return {"mergetool": mergetool.__version__,
             **{name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")}}
-
-
-@contextmanager
-def _quiet():
-    """Silences the libraries' own bars and notes: what matters goes through `report`."""
-    import datasets
-    import transformers
-
-    bars, level = datasets.utils.logging.is_progress_bar_enabled(), transformers.logging.get_verbosity()
-    tqdm = os.environ.get("TQDM_DISABLE")
-    datasets.disable_progress_bars()
-    caught = warnings.catch_warnings()
-    caught.__enter__()
-    warnings.simplefilter("ignore", FutureWarning)  # between the libraries' own versions, nothing a user can mend
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        caught.__exit__(None, None, None)
-        if bars:
-            datasets.enable_progress_bars()
-        transformers.logging.set_verbosity(level)
-        transformers.utils.logging.enable_progress_bar()
-        if tqdm is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = tqdm

@@ -178,6 +178,15 @@ def _lengths(dataset: Any, limit: int | None) -> dict[str, Any]:
     return {"cut": sum(size > limit for size in sizes) if limit else 0, "longest": max(sizes)}
 
 
+def _agreed(stop: Stop, processes: int) -> bool:
+    """True where any process was asked to stop: all have to stop after the same step."""
+    if processes > 1:
+        from accelerate.utils import gather_object
+
+        stop.asked = any(gather_object([stop.asked]))
+    return stop.asked
+
+
 def _callback(stop: Stop, report: Report) -> Any:
     from transformers import TrainerCallback
 
@@ -186,7 +195,7 @@ def _callback(stop: Stop, report: Report) -> Any:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
             report("step", {"step": state.global_step, "steps": state.max_steps})
-            if stop.asked:
+            if _agreed(stop, args.world_size):
                 control.should_save = True
                 control.should_training_stop = True
             return control

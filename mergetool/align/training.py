@@ -92,6 +92,7 @@ def _defaults(given: dict[str, Any]) -> dict[str, Any]:
         "save_total_limit": 2,  # two, so that a kill while one is rotated away leaves another
         "logging_nan_inf_filter": False,
         "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,  # every weight of a causal language model has a gradient
     }
 
 

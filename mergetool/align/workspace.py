@@ -23,20 +23,30 @@ class Workspace:
         out: the name that the result will get.
         fingerprint: the run's identity; work of another run is never continued.
         fresh: discard what an interrupted run left.
+        ranks: accelerate's PartialState; with several processes only the first one touches the directory.
 
     Raises:
         OutputError: another run holds the directory, or it belongs to another recipe.
     """
 
-    def __init__(self, out: Path, fingerprint: str, fresh: bool = False) -> None:
+    def __init__(self, out: Path, fingerprint: str, fresh: bool = False, ranks: Any = None) -> None:
         self.out = Path(out)
         self.directory = partial_directory(self.out)
         self.training = self.directory / "training"  # the trainer's own output: its checkpoints
         self.result = self.directory / "result"
         self._fingerprint, self._fresh = fingerprint, fresh
         self._guard: int | None = None
+        self._ranks = ranks
+        self._owner = ranks is None or ranks.is_main_process
 
     def __enter__(self) -> Workspace:
+        if self._owner:
+            self._claim()
+        if self._ranks is not None:
+            self._ranks.wait_for_everyone()  # the others see the directory as the first one has put it in order
+        return self
+
+    def _claim(self) -> None:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._guard = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -54,7 +64,6 @@ class Workspace:
         except BaseException:
             self._release()
             raise
-        return self
 
     def _take_over(self) -> None:
         path = self.directory / _RUN
@@ -80,7 +89,7 @@ class Workspace:
             step = path.name.removeprefix("checkpoint-")
             if step.isdigit() and (path / _COMPLETE).exists():
                 whole.append((int(step), path))
-            else:
+            elif self._owner:
                 shutil.rmtree(path, ignore_errors=True)
         return max(whole)[1] if whole else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,8 @@ def align(
         loaded = load_align_recipe(recipe)
     with naming(recipe), progress_bar("aligning") as update:
         result = run(loaded, out, fresh=fresh, report=_teller(update), picture=True)
+    if os.environ.get("RANK", "0") != "0":
+        return  # under torchrun the first process speaks for all
     if json:
         emit_json(result.as_facts())
         return
