@@ -10,6 +10,8 @@ import typer
 from mergetool.cli.shell import emit_json, naming, note, progress_bar
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from mergetool.study.choose import Summary
     from mergetool.study.recipe import StudyRecipe
     from mergetool.study.run import StudyResult
@@ -79,9 +81,18 @@ def facts(result: StudyResult, paths: list[Path]) -> dict[str, Any]:
     }
 
 
+def print_table(table: Table) -> None:
+    """A table to stdout; uncut where that is a file or a pipe, which have no width."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 160)
+    console.print(table)
+
+
 def print_summary(summary: Summary) -> None:
     """The table, and what was chosen."""
-    from rich.console import Console
     from rich.table import Table
 
     from mergetool.study.report import shown, tax_sentence
@@ -105,10 +116,7 @@ def print_summary(summary: Summary) -> None:
         table.add_row(group.name, str(len(group.members)),
                       *(shown(group.scores["test"][column.name]) for column in summary.columns), ", ".join(marks),
                       style="bold" if "chosen" in marks else None)
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 160)  # a file or a pipe has no width: nothing need be cut
-    console.print(table)
+    print_table(table)
     typer.echo("\n" + tax_sentence(summary))
     choice = summary.choice
     typer.echo(f"Chosen: {choice.group}: {choice.why}." if choice.group else f"Nothing chosen: {choice.why}.")

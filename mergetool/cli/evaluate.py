@@ -83,8 +83,9 @@ def _name(source: str) -> str:
 
 
 def _print(model: str, scores: dict[str, dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from mergetool.cli.compare import print_table
 
     table = Table(title=model, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for name, justify in (("metric", "left"), ("value", "right"), ("95 % over rows", "right"), ("rows", "right"),
@@ -93,6 +94,6 @@ def _print(model: str, scores: dict[str, dict[str, Any]]) -> None:
     for name, score in scores.items():
         table.add_row(name, f"{score['value']:.4f}", f"{score['low']:.4f} to {score['high']:.4f}", str(score["n"]),
                       score["unit"], "higher" if score["higher_is_better"] else "lower")
-    Console().print(table)
+    print_table(table)
     for left_out in {score["left_out"] for score in scores.values() if score["left_out"]}:
         note(f"{left_out} rows left out: their prompt alone fills max_length")

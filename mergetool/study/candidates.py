@@ -8,7 +8,8 @@ A merge point with weight w (share of RLHF; `alpha` is 1 - w) and density p stan
     others, sft      SFT + merge of [SFT - BASE at weight 1 - w, RLHF - SFT at weight w], each at density p
 
 "base" and "sft" are `relative_to`. The third is how the online-merging paper sets its offline baselines; the fourth
-is what a Step-K run does whose only merge is its last step, so it is the offline partner of online merging.
+is what a Step-K run does whose only merge is its last step, so it is the offline partner of online merging. There an
+`alpha` beside `weight` takes the place of 1 - w, and alpha 0 leaves what alignment added, sparsified.
 """
 
 from __future__ import annotations
@@ -68,22 +69,25 @@ def _replace(value: Any, places: dict[str, str]) -> Any:
 
 
 def merge_recipe(method: str, weight: float, relative_to: str = "base", density: float | None = None,
-                 dtype: str | None = None, seed: int | None = None, **parameters: Any) -> dict[str, Any]:
+                 dtype: str | None = None, seed: int | None = None, alpha: float | None = None,
+                 **parameters: Any) -> dict[str, Any]:
     """The merge recipe of one grid point, as the module's docstring says; models are called SFT, BASE and RLHF."""
     common = {"dtype": dtype, "seed": seed, "parameters": parameters}
     if method == "slerp":
         found = {"merge_method": method, "base_model": "SFT", "models": [{"model": "SFT"}, {"model": "RLHF"}], **common}
         found["parameters"] = {"t": weight, **parameters}
     else:
-        sft = {"weight": round(1 - weight, 12)} | ({} if density is None else {"density": density})
-        rlhf = {"weight": weight} | ({} if density is None else {"density": density})
-        entries = [{"model": "SFT", "parameters": sft}, {"model": "RLHF", "parameters": rlhf}]
+        kept = {} if density is None else {"density": density}
+        weights = {"SFT": round(1 - weight, 12) if alpha is None else alpha, "RLHF": weight}
+        entries = [{"model": name, "parameters": {"weight": share, **kept}} for name, share in weights.items()]
         found = {"merge_method": method, "models": entries, **common}
         if method not in _DISTANCE_METHODS:
             found["base_model"] = "BASE"
             if relative_to == "sft":
                 found["base_model"] = "SFT"
                 entries[0]["relative_to"], entries[1]["relative_to"] = "BASE", "SFT"
+                if alpha == 0:
+                    entries.pop(0)  # no need of BASE
     return {key: value for key, value in found.items() if value not in (None, {})}
 
 
@@ -175,7 +179,10 @@ def _merge_points(recipe: StudyRecipe, entry: CandidateEntry, aligned: list[Cand
     if grid.merge_method in _DISTANCE_METHODS and grid.relative_to == "sft":
         raise RecipeError(f"candidates: '{entry.name}': relative_to has no meaning for {grid.merge_method}, "
                           "which merges models, not deltas", "remove it")
-    points, varying = _points({share: getattr(grid, share), **(grid.model_extra or {})})
+    lists = {share: getattr(grid, share), **(grid.model_extra or {})}
+    if share == "weight" and grid.alpha is not None:
+        lists["alpha"] = grid.alpha
+    points, varying = _points(lists)
     origins: list[Candidate | None] = [None]
     if isinstance(recipe.models.rlhf, FromAlign):
         origins = [one for one in aligned if one.entry == recipe.models.rlhf.align]

@@ -15,7 +15,8 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
     """Checks a study from headers and data files alone.
 
     Returns:
-        candidates (names), trainings, merges, metrics (names), rows (per metric entry: validation and test).
+        candidates, trainings and merges (how many), groups (names; candidates of one differ in the seed alone),
+        metrics (names), rows (per metric entry: validation and test).
 
     Raises:
         MergetoolError: the first thing that is wrong, in one line that names it.
@@ -35,9 +36,10 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
     rows = {entry.label: {split: len(tasks[split][at].rows) for split in tasks}
             for at, entry in enumerate(entries(recipe))}
     return {
-        "candidates": [one.name for one in candidates], "trainings": sum(one.kind == "align" for one in candidates),
-        "merges": sum(one.kind == "merge" for one in candidates), "metrics": [one.name for one in columns(recipe)],
-        "rows": rows,
+        "candidates": len(candidates), "trainings": sum(one.kind == "align" for one in candidates),
+        "merges": sum(one.kind == "merge" for one in candidates),
+        "groups": list(dict.fromkeys(one.group for one in candidates)),
+        "metrics": [one.name for one in columns(recipe)], "rows": rows,
     }
 
 

@@ -37,7 +37,8 @@ class MergeGrid(BaseModel):
     """Offline merges of SFT and RLHF. A list is a grid; lists multiply.
 
     weight w: share of RLHF, 1 - w of SFT. alpha: share of SFT, 1 - alpha of RLHF; give one of the two.
-    relative_to: what RLHF is a delta from, `base` or `sft`; see `candidates.merge_recipe`.
+    relative_to: what RLHF is a delta from, `base` or `sft`; see `candidates.merge_recipe`. With `sft` both may be
+    given, since the two deltas are then of two different things: alpha: 0 leaves SFT + w * F(RLHF - SFT).
     Every other key goes to the merge recipe's `parameters` (normalize, rescale, scope, lambda, ...).
     """
 
@@ -51,7 +52,8 @@ class MergeGrid(BaseModel):
 
     @model_validator(mode="after")
     def _one_weight(self) -> MergeGrid:
-        if (self.weight is None) == (self.alpha is None):
+        both_may_be = self.relative_to == "sft" and self.weight is not None
+        if (self.weight is None) == (self.alpha is None) and not both_may_be:
             raise ValueError("give either weight (share of RLHF) or alpha (share of SFT); weight: [0.25, 0.5, 0.75]")
         for name in ("weight", "alpha"):
             value = getattr(self, name)

@@ -55,6 +55,14 @@ def test_deltas_start_from_base_or_where_alignment_started():
     assert [(entry["model"], entry["relative_to"]) for entry in online["models"]] == [("SFT", "BASE"), ("RLHF", "SFT")]
 
 
+def test_what_alignment_added_can_be_merged_alone(folder):
+    study = tiny.study(folder, candidates=[{"name": "t", "merge": {
+        "merge_method": "ties", "relative_to": "sft", "weight": 0.7, "alpha": 0, "density": 0.2}}])
+    recipe = expand(study)[-1].recipe
+    assert recipe["base_model"] == "SFT"
+    assert recipe["models"] == [{"model": "RLHF", "relative_to": "SFT", "parameters": {"weight": 0.7, "density": 0.2}}]
+
+
 def test_slerp_has_a_place_between_sft_and_rlhf():
     assert merge_recipe("slerp", 0.25)["parameters"] == {"t": 0.25}
 
