@@ -109,22 +109,31 @@ class CheckpointWriter:
         """What was reported for each tensor that is done; filled from the journal when a run resumes."""
 
     def __enter__(self) -> CheckpointWriter:
+        self._guard: int | None = None
+        self._journal: int | None = None
         try:
             self.directory.parent.mkdir(parents=True, exist_ok=True)
             self.directory.mkdir(exist_ok=True)
             self._guard = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
             self._claim()
             self._resume()
-            self._files = [self._open(shard) for shard in self._shards]
+            for shard in self._shards:
+                self._files.append(self._open(shard))
         except OSError as error:
-            raise self._failure(error) from None
+            failure = self._failure(error)
+            self._close()
+            if not self.reports:  # nothing of worth is in it yet
+                shutil.rmtree(self.directory, ignore_errors=True)
+            raise failure from None
+        except OutputError:
+            self._close()
+            raise
         return self
 
     def _claim(self) -> None:
         try:
             fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._guard)
+        except BlockingIOError:
             raise OutputError(f"{self.out}: another run is writing it now", "wait for it, or choose another name") from None
 
     def _resume(self) -> None:
@@ -136,7 +145,6 @@ class CheckpointWriter:
         if entries:
             head = entries[0]
             if head.get("fingerprint") != first["fingerprint"] or head.get("shards") != first["shards"]:
-                os.close(self._guard)
                 raise OutputError(
                     f"{self.directory}: an interrupted run with another recipe, other inputs or another shard size",
                     "run again with --fresh to discard it",
@@ -157,10 +165,14 @@ class CheckpointWriter:
 
     def _open(self, shard: _Shard) -> int:
         descriptor = os.open(self.directory / shard.file, os.O_RDWR | os.O_CREAT, 0o644)
-        if os.fstat(descriptor).st_size != shard.size:
-            os.posix_fallocate(descriptor, 0, shard.size)  # a full disk shows now, not after the work
-            os.ftruncate(descriptor, shard.size)
-            os.pwrite(descriptor, shard.header, 0)
+        try:
+            if os.fstat(descriptor).st_size != shard.size:
+                os.posix_fallocate(descriptor, 0, shard.size)  # a full disk shows now, not after the work
+                os.ftruncate(descriptor, shard.size)
+                os.pwrite(descriptor, shard.header, 0)
+        except OSError:
+            os.close(descriptor)
+            raise
         return descriptor
 
     def write(self, name: str, start: int, block: torch.Tensor) -> None:
@@ -234,10 +246,10 @@ class CheckpointWriter:
         for descriptor in self._files:
             os.close(descriptor)
         self._files = []
-        for name in ("_journal", "_guard"):
-            if (descriptor := getattr(self, name, None)) is not None:
+        for descriptor in (self._journal, self._guard):
+            if descriptor is not None:
                 os.close(descriptor)
-                setattr(self, name, None)
+        self._journal = self._guard = None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self._close()

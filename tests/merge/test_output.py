@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -287,35 +290,60 @@ def test_kill_9_at_any_moment_leaves_nothing_half_made_and_the_rerun_gives_the_s
     recipe = ties(triple).to_dict()
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     merge_to_directory(plan_merge(ties(triple)), tmp_path / "whole", threads=2)
-    # a child that merges slowly enough to be hit anywhere between its first tensor and its last
+    # a process that has imported torch once, and merges in forked children slowly enough to be hit anywhere
     script = (
-        "import sys, time\n"
-        "from mergetool.merge import *\n"
-        "print('ready', flush=True)\n"
-        "merge_to_directory(plan_merge(load_merge_recipe(sys.argv[1])), sys.argv[2], threads=2,\n"
-        "                   progress=lambda *a: time.sleep(0.02))\n"
+        "import os, sys, time\n"
+        "from mergetool.merge import load_merge_recipe, merge_to_directory, plan_merge\n"
+        "for _ in sys.stdin:\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        plan = plan_merge(load_merge_recipe(sys.argv[1]))\n"
+        "        merge_to_directory(plan, sys.argv[2], threads=2, progress=lambda *a: time.sleep(0.02))\n"
+        "        os._exit(0)\n"
+        "    print(pid, flush=True)\n"
+        "    print(os.waitpid(pid, 0)[1], flush=True)\n"
     )
-    rng = random.Random(0)
-    out, kills = tmp_path / "out", 0
-    while kills < 20:
-        child = subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path / "recipe.yaml"), str(out)], stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0.0, 0.5))
-        child.send_signal(signal.SIGKILL)
-        if child.wait() == 0:
-            assert digest(out) == digest(tmp_path / "whole")
-            for path in out.iterdir():
-                path.unlink()
-            out.rmdir()
-            continue
-        kills += 1
-        assert not out.exists() or digest(out) == digest(tmp_path / "whole")
+    command = [sys.executable, "-c", script, str(tmp_path / "recipe.yaml"), str(tmp_path / "out")]
+    rng, out, kills, resumed = random.Random(0), tmp_path / "out", 0, 0
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        while kills < 20:
+            parent.stdin.write("go\n")
+            parent.stdin.flush()
+            pid = int(parent.stdout.readline())
+            time.sleep(rng.uniform(0.0, 0.5))
+            with contextlib.suppress(ProcessLookupError):  # it may just have finished
+                os.kill(pid, signal.SIGKILL)
+            killed = int(parent.stdout.readline()) == signal.SIGKILL
+            kills += killed
+            journal = partial_directory(out) / "journal.jsonl"
+            resumed += killed and journal.exists() and len(journal.read_text().splitlines()) > 1
+            if out.exists():
+                assert digest(out) == digest(tmp_path / "whole")
+                shutil.rmtree(out)
+        parent.stdin.close()
+    assert resumed >= 5  # else the moments were not spread over the merge
     if not out.exists():
         merge_to_directory(plan_merge(ties(triple)), out)
     assert digest(out) == digest(tmp_path / "whole")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_told_before_the_work_and_nothing_appears(triple: dict[str, Path], small_disk: Path) -> None:
+    with pytest.raises(OutputError, match=r"the disk is full; [\d,]+ bytes are needed"):
+        merge_to_directory(plan_merge(ties(triple, out_dtype="float32")), small_disk / "out")
+    assert not list(small_disk.iterdir())
 
 
 def test_what_is_not_ours_cannot_be_merged_in_memory(triple: dict[str, Path]) -> None:
