@@ -108,10 +108,11 @@ def round_span(exact: torch.Tensor, dtype: torch.dtype, key: int, start: int) ->
 
 
 def add_rounded(x: torch.Tensor, d: torch.Tensor, key: int, start: int) -> torch.Tensor:
-    """x + d, rounded stochastically to x's type: `round_span` without a detour through fp64.
+    """x + d, rounded stochastically to x's type: as `round_span`, without a detour through fp64.
 
     The sum is s + r with s in fp32 and r the error of that addition (Dekker 1971), so d far below half an ulp of x is
-    still there, in r. Entries that x's type holds exactly are never moved.
+    still there, in r. A move is one unit in the last place of s, away from zero or toward it. (Just below a power of
+    two, where the spacing is half of that, it is two steps; the expectation is the same.)
 
     Args:
         x: fp32, bf16 or fp16; flat part [start, start + n) of the tensor.
@@ -119,45 +120,48 @@ def add_rounded(x: torch.Tensor, d: torch.Tensor, key: int, start: int) -> torch
         key, start: as `round_span`, and the decisions are taken in the same way: 16 bits, then 53 more.
 
     Returns:
-        x's dtype, shape (n,); newly made.
+        x's dtype, shape (n,); newly made. Where x's type holds x + d exactly, it is that.
     """
     if x.dtype not in (torch.float32, torch.bfloat16):
         return round_span(x.double().add_(d), x.dtype, key, start)
+    coarse = x.dtype == torch.bfloat16
     wide = x.float()
     total = wide + d
     rest = torch.sub(total, wide)
     torch.sub(d, rest, out=rest)
-    bits = total.view(torch.int32)
-    unit = 1
-    if x.dtype == torch.bfloat16:  # a bf16 number is an fp32 number with 16 zero bits
-        unit = 1 << 16
-        near = bits.bitwise_and(-unit)
-        rest.add_(total.sub_(near.view(torch.float32)))
-        bits = near
-    # numbers of one sign are ordered as their bits are: one unit away from zero, or one toward it
-    step = rest.view(torch.int32).bitwise_xor(bits).bitwise_right_shift_(31).bitwise_or_(1).mul_(unit)
-    gap = torch.add(bits, step).view(torch.float32).sub_(bits.view(torch.float32))
-    excess = torch.div(rest, gap, out=gap).mul_(1 << 16)
+    if coarse:  # a bf16 number is an fp32 number with 16 zero bits
+        near = total.view(torch.int32).bitwise_and(-1 << 16).view(torch.float32)
+        rest.add_(total.sub_(near))
+        total = near
+    digits = 7 if coarse else 23
+    binade = total.view(torch.int32).bitwise_and(0x7F800000).view(torch.float32)
+    torch.copysign(binade, rest, out=binade)
     first, skip, count = start // 4, start % 4, x.numel()
     n_words = (start + count + 3) // 4 - first
     on_cpu = x.device.type == "cpu"
-    drawn = torch.from_numpy(words(key, first, n_words).view(np.int16)) if on_cpu else None
-    if drawn is None:
-        drawn = words_on(x.device, key, first, n_words).view(torch.int16)
-    # signed 16 bits, shifted to 0…65535; what remains is ≥ 1 where the move is certain, in (0, 1) where it is a tie
-    excess.sub_(drawn[skip : skip + count]).sub_(1 << 15)
     if on_cpu:
-        numbers = excess.numpy()
-        certain = numbers >= 1
-        ties = np.flatnonzero((numbers > 0) ^ certain)
+        drawn = torch.from_numpy(words(key, first, n_words).view(np.int16))
+    else:
+        drawn = words_on(x.device, key, first, n_words).view(torch.int16)
+    drawn = drawn[skip : skip + count]
+    # 65,536·probability + a uniform integer in −32,768…32,767: the move is certain from 32,768, and from 32,767
+    # further bits decide, on the probability computed anew (here small ones have lost their digits)
+    scale = float(1 << (16 + digits))
+    level = drawn.float().addcdiv_(rest, binade, value=scale)
+    if on_cpu:
+        numbers = level.numpy()
+        certain = numbers >= 1 << 15
+        ties = np.flatnonzero(certain ^ (numbers >= (1 << 15) - 1))
         if ties.size:
-            further = (words_at(key ^ _TIE, ties + start) >> np.uint64(11)).astype(np.float64)
-            certain[ties] = further < numbers[ties].astype(np.float64) * (1 << 53)
+            exact = rest.numpy()[ties] / binade.numpy()[ties] * np.float64(scale)
+            exact += drawn.numpy()[ties] - np.float64((1 << 15) - 1)
+            certain[ties] = words_at(key ^ _TIE, ties + start) >> np.uint64(11) < exact * (1 << 53)
         take = torch.from_numpy(certain)
     else:
-        take = excess >= 1
-        ties = torch.nonzero((excess > 0) ^ take).flatten()
+        take = level >= 1 << 15
+        ties = torch.nonzero(take ^ (level >= (1 << 15) - 1)).flatten()
+        exact = (rest[ties] / binade[ties]).double().mul_(scale).add_(drawn[ties]).sub_((1 << 15) - 1)
         further = words_at_on(key ^ _TIE, ties + start).bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1)
-        take[ties] = further.double() < excess[ties].double() * (1 << 53)
-    result = bits.add_(step.mul_(take.view(torch.int8))).view(torch.float32)
-    return result if x.dtype == torch.float32 else result.to(x.dtype)
+        take[ties] = further.double() < exact * (1 << 53)
+    result = total.addcmul_(binade, take.view(torch.int8).float(), value=2.0**-digits)
+    return result.to(x.dtype) if coarse else result

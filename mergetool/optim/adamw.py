@@ -7,14 +7,13 @@ from typing import Any, Literal
 
 import torch
 
-from mergetool.errors import RecipeError
 from mergetool.ops.noise import stream_key
 from mergetool.optim.deltas import AdamDelta
-from mergetool.optim.merging import Binding, rounded
-from mergetool.optim.names import NamedParameters
+from mergetool.optim.merging import Binding, rounded_sum, scale_
+from mergetool.optim.names import NamedParameters, attach
 from mergetool.optim.online import Anyref, Merging, Method
-from mergetool.optim.settings import DEFAULTS
-from mergetool.optim.sharding import blocks_of, local
+from mergetool.optim.settings import DEFAULTS, check_adamw
+from mergetool.optim.sharding import local
 from mergetool.optim.step import adamw_, adamw_moments_, adamw_rounded_
 
 _LOW = (torch.bfloat16, torch.float16)
@@ -32,10 +31,14 @@ class _MergingAdamW(Merging):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch does; the group's names and shapes are checked against the reference."""
+        if self._names and isinstance(param_group, dict):
+            params = param_group["params"]
+            param_group["params"] = [params] if isinstance(params, torch.Tensor) else list(params)
+            if not any(isinstance(p, tuple) for p in param_group["params"]):
+                attach(param_group, self._names)
         super().add_param_group(param_group)
         group = self.param_groups.pop()
-        if group["moments"] not in ("float32", "parameter"):
-            raise RecipeError(f"moments is '{group['moments']}'", "known: float32, parameter")
+        check_adamw(group)
         self._admit(group)
         self.param_groups.append(group)
 
@@ -114,13 +117,13 @@ class _MergingAdamW(Merging):
         grad, m, v, t = self._flat(p)
         key = stream_key(group["seed"], int(t), "step", binding.name)
 
-        def round_(exact: torch.Tensor, start: int) -> torch.Tensor:
+        def add(x: torch.Tensor, d: torch.Tensor, start: int) -> torch.Tensor:
             if group["rounding"] == "nearest":
-                return exact.to(p.dtype)
-            return rounded(exact, p.dtype, key, binding.shard, start)
+                return x.float().add_(d).to(x.dtype)
+            return rounded_sum(x, d, key, binding.shard, start)
 
         adamw_rounded_(
-            local(p), grad, m, v, t, round_,
+            local(p), grad, m, v, t, add,
             lr=float(group["lr"]), weight_decay=group["weight_decay"], **self._hyper(group),
         )  # fmt: skip
 
@@ -163,15 +166,9 @@ class _MergingAdamW(Merging):
 
     def _decay(self, theta: torch.Tensor, factor: float, group: dict[str, Any], step: int, binding: Binding) -> None:
         """θ ← (1 − η·λ)·θ, before the deltas are added, as torch's AdamW does."""
-        if factor == 1.0:
-            return
-        if theta.dtype not in _LOW or group["rounding"] == "nearest":
-            theta.mul_(factor)
-            return
-        key = stream_key(group["seed"], step, "decay", binding.name)
-        for start, stop in blocks_of(binding.shard):
-            exact = theta[start:stop].double().mul_(factor)
-            theta[start:stop] = rounded(exact, theta.dtype, key, binding.shard, start)
+        if factor != 1.0:
+            key = stream_key(group["seed"], step, "decay", binding.name) if group["rounding"] == "stochastic" else None
+            scale_(theta, theta, factor, key, binding.shard)
 
 
 class OnDARE(_MergingAdamW):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from mergetool.ops.blocks import BLOCK
+from mergetool.optim.threads import each_block
 
 
 class Delta:
@@ -37,16 +37,27 @@ class Delta:
         self.block = block
         self.take = take
 
+    def sample(self, pieces: int, width: int) -> np.ndarray:
+        """Magnitudes of `pieces` evenly spread runs of `width` entries (of all entries where there are not so many)."""
+        if self.numel <= pieces * width:
+            starts, width = [0], self.numel
+        else:
+            starts = [(self.numel - width) * i // (pieces - 1) for i in range(pieces)]
+        return np.concatenate([self.block(s, s + width).abs().cpu().numpy() for s in starts])
+
     def above(self, low: float) -> tuple[np.ndarray, np.ndarray]:
         """The entries with |x| > low: (indices int64, values fp32), in index order."""
-        indices, values = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-        for start in range(0, self.numel, BLOCK):
-            x = self.block(start, min(start + BLOCK, self.numel)).cpu().numpy()
+
+        def found(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+            x = self.block(start, stop).cpu().numpy()
             index = np.flatnonzero(np.abs(x) > np.float32(low)) if low >= 0 else np.arange(x.size)
-            if index.size:
-                values.append(x[index])
-                indices.append(index + start)
-        return np.concatenate(indices), np.concatenate(values)
+            return index + start, x[index]
+
+        parts = each_block(self.numel, found)
+        return (
+            np.concatenate([np.empty(0, np.int64), *(index for index, _ in parts)]),
+            np.concatenate([np.empty(0, np.float32), *(value for _, value in parts)]),
+        )
 
 
 def since(theta: torch.Tensor, anchor: torch.Tensor, decay: float) -> Delta:
@@ -88,9 +99,10 @@ class AdamDelta(Delta):
         eps: float,
     ) -> None:
         self.m, self.v = exp_avg, exp_avg_sq
-        self.scale = -lr / (1 - betas[0] ** step)
-        self.root = math.sqrt(1 - betas[1] ** step)
-        self.eps = eps
+        # −η·m̂/(√v̂ + ε) = scale·m/(√v + floor), with the bias corrections in the two constants
+        root = math.sqrt(1 - betas[1] ** step)
+        self.scale = -lr / (1 - betas[0] ** step) * root
+        self.floor = eps * root
         super().__init__(
             exp_avg.numel(),
             lambda start, stop: self._of(exp_avg[start:stop], exp_avg_sq[start:stop]),
@@ -99,27 +111,35 @@ class AdamDelta(Delta):
         )
 
     def _of(self, m: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        denominator = v.float().sqrt().div_(self.root).add_(self.eps)
-        return torch.div(m.float(), denominator, out=denominator).mul_(self.scale)
+        floored = v.float().sqrt().add_(self.floor)
+        return torch.div(m.float(), floored, out=floored).mul_(self.scale)
+
+    def sample(self, pieces: int, width: int) -> np.ndarray:
+        """As `Delta.sample`, in one reading."""
+        if self.numel < pieces * width:
+            return super().sample(pieces, width)
+        apart = (self.numel - width) // (pieces - 1)
+        m, v = (x.as_strided((pieces, width), (apart, 1)) for x in (self.m, self.v))
+        return self._of(m, v).abs().flatten().cpu().numpy()
 
     def above(self, low: float) -> tuple[np.ndarray, np.ndarray]:
-        """As `Delta.above`. m² > (low/scale)²·v̂ is necessary (ε only lowers |Δθ|) and costs no root and no quotient."""
-        bound = (low / self.scale / self.root) ** 2 * (1 - 1e-5) if low > 0 and self.scale else 0.0
+        """As `Delta.above`. m² > (low/scale)²·v is necessary (ε only lowers |Δθ|) and costs no root and no quotient."""
+        bound = (low / self.scale) ** 2 * (1 - 1e-5) if low > 0 and self.scale else 0.0
         plain = self.m.device.type != "cpu" or self.m.dtype != torch.float32
-        # below this a square might underflow and hide an entry whose √v̂ is far below ε
-        if plain or not (bound * self.eps**2 > 1e-36 and bound < 1e30):
+        # below this a square might underflow and hide an entry whose √v is far below ε
+        if plain or not (bound * self.floor**2 > 1e-36 and bound < 1e30):
             return super().above(low)
-        squares, bounds = torch.empty(2 * BLOCK), torch.empty(2 * BLOCK)
-        parts = [np.empty(0, np.int64)]
-        for start in range(0, self.numel, squares.numel()):
-            m, v = self.m[start : start + squares.numel()], self.v[start : start + squares.numel()]
-            a, b = squares[: m.numel()], bounds[: m.numel()]
-            torch.mul(m, m, out=a)
-            torch.mul(v, bound, out=b)
-            index = np.flatnonzero(torch.gt(a, b).numpy())
-            if index.size:
-                parts.append(index + start)
-        index = np.concatenate(parts)
+        m, v, bound = self.m.numpy(), self.v.numpy(), np.float32(bound)
+
+        def candidates(start: int, stop: int) -> np.ndarray:
+            squares = np.square(m[start:stop])
+            found = np.flatnonzero(squares > v[start:stop] * bound)
+            found += start
+            return found
+
+        index = np.concatenate([np.empty(0, np.int64), *each_block(self.numel, candidates)])
+        if index.size > self.numel // 16:  # at the first step every |Δθ| is η, to within a rounding
+            return super().above(low)
         value = self.take(torch.from_numpy(index)).numpy()
         keep = np.abs(value) > np.float32(low)
         return index[keep], value[keep]

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from mergetool.ops.noise import SPARSE_BELOW, stream_key
-from mergetool.ops.rounding import round_at, round_span
+from mergetool.ops.rounding import add_rounded, round_at
 from mergetool.ops.sparsify import Threshold, kept_count, rescale_factor, trim
 from mergetool.optim.deltas import Delta
 from mergetool.optim.sharding import Shard, blocks_of, threshold, top_k
 from mergetool.optim.step import ondare_step, onties_step
+from mergetool.optim.threads import each_block
 
 UPDATE, REFERENCE, ROUNDING = "0", "1", "rounding"
 """Roles of the random streams. The first two are the models' positions in the offline recipe that a run with K = T
@@ -62,12 +63,18 @@ class Merge(NamedTuple):
         number = 0 if role == REFERENCE and self.tau_mask == "fixed" else self.number
         return stream_key(self.seed, number, role, name)
 
-    def combine(self, delta: torch.Tensor, tau: torch.Tensor | None) -> torch.Tensor:
-        """F(Δ) ⊕ F(τ_s) with their weights 1 − α and α."""
-        if self.clip is not None:
-            delta.clamp_(-self.clip, self.clip)
-            if tau is not None:
-                tau.clamp_(-self.clip, self.clip)
+    def combine(
+        self, delta: torch.Tensor, tau: torch.Tensor | None, scales: tuple[float, float] = (1.0, 1.0)
+    ) -> torch.Tensor:
+        """F(Δ) ⊕ F(τ_s) with their weights 1 − α and α; `scales` are the rescaling that is still due."""
+        if self.clip is None and self.method == "dare":
+            delta.mul_((1 - self.alpha) * scales[0])
+            return delta if tau is None else delta.add_(tau, alpha=self.alpha * scales[1])
+        for x, scale in zip((delta, tau), scales, strict=True):
+            if x is not None and scale != 1.0:
+                x.mul_(scale)
+            if x is not None and self.clip is not None:
+                x.clamp_(-self.clip, self.clip)
         if self.method == "ties":
             return onties_step(delta, tau, self.alpha, self.elect)
         return ondare_step(delta, tau, self.alpha)
@@ -124,12 +131,21 @@ def _restore(theta: torch.Tensor, origin: torch.Tensor, decay: float, merge: Mer
     """θ ← decay·origin: the roll-back of Step-K."""
     if decay == 1.0:
         theta.copy_(origin)
-    elif theta.dtype in (torch.float32, torch.float64) or not merge.stochastic:
-        torch.mul(origin, decay, out=theta)
     else:
-        for start, stop in blocks_of(binding.shard):
-            exact = origin[start:stop].double().mul_(decay)
-            theta[start:stop] = rounded(exact, theta.dtype, merge.key("decay", binding.name), binding.shard, start)
+        scale_(theta, origin, decay, merge.key("decay", binding.name) if merge.stochastic else None, binding.shard)
+
+
+def scale_(theta: torch.Tensor, origin: torch.Tensor, factor: float, key: int | None, shard: Shard) -> None:
+    """θ ← factor·origin: rounded stochastically where θ's type is too coarse to hold it and there is a key."""
+    if key is None or theta.dtype in (torch.float32, torch.float64):
+        torch.mul(origin, factor, out=theta)
+        return
+
+    def work(start: int, stop: int) -> None:
+        base = origin[start:stop]
+        theta[start:stop] = rounded_sum(base, base.float().mul_(factor - 1), key, shard, start)
+
+    each_block(theta.numel(), work, theta.device)
 
 
 def _pick(delta: Delta, role: str, merge: Merge, binding: Binding) -> Picked:
@@ -173,13 +189,16 @@ class _Side(NamedTuple):
     bound: Threshold | None
     scale: float
 
-    def of(self, x: torch.Tensor, density: float, shard: Shard, start: int) -> torch.Tensor:
-        """F of the local block from `start`, without the rescaling; in place."""
+    def of(self, delta: Delta, density: float, shard: Shard, start: int, stop: int) -> torch.Tensor:
+        """F of the local block [start, stop), without the rescaling: newly made."""
+        x = delta.block(start, stop)
+        if self.bound is None and density < 1.0:
+            keep = shard.mask(self.key, density, start, stop, x.device).view(torch.int8)
+            return x.mul_(keep) if delta.owned else x * keep
+        x = x if delta.owned else x.clone()
         if self.bound is not None:
-            for a, b, at in shard.spans(start, start + x.numel()):
+            for a, b, at in shard.spans(start, stop):
                 trim(x[a - start : b - start], self.bound, at)
-        elif density < 1.0:
-            x.mul_(shard.mask(self.key, density, start, start + x.numel(), x.device).view(torch.int8))
         return x
 
 
@@ -197,7 +216,7 @@ def _side(delta: Delta, role: str, merge: Merge, binding: Binding) -> _Side:
         return side._replace(scale=rescale_factor(merge.rescale, merge.density))
     sums = [[float(delta.block(a, b).abs().sum()) for a, b in blocks_of(shard)], []]
     for a, b in blocks_of(shard):
-        sums[1].append(float(side.of(_own(delta, a, b), merge.density, shard, a).abs().sum()))
+        sums[1].append(float(side.of(delta, merge.density, shard, a, b).abs().sum()))
     before, after = shard.total([math.fsum(sums[0]), math.fsum(sums[1])])
     return side._replace(scale=rescale_factor("l1", merge.density, before, after))
 
@@ -210,36 +229,29 @@ def _merge_dense(
     update = _side(delta, UPDATE, merge, binding)
     reference = None if tau is None else _side(tau, REFERENCE, merge, binding)
     key = merge.key(ROUNDING, binding.name)
-    for start, stop in blocks_of(shard):
-        d = update.of(_own(delta, start, stop), density, shard, start)
-        if update.scale != 1.0:
-            d.mul_(update.scale)
-        t = None
-        if tau is not None:
-            t = reference.of(_own(tau, start, stop), density, shard, start)
-            if reference.scale != 1.0:
-                t.mul_(reference.scale)
-        total = merge.combine(d, t)
+    scales = (update.scale, 1.0 if reference is None else reference.scale)
+
+    def work(start: int, stop: int) -> None:
+        d = update.of(delta, density, shard, start, stop)
+        t = None if tau is None else reference.of(tau, density, shard, start, stop)
+        total = merge.combine(d, t, scales)
         base = origin[start:stop]
         if merge.stochastic:
-            exact = base.double().mul_(decay).add_(total)
-            theta[start:stop] = rounded(exact, theta.dtype, key, shard, start)
+            if decay != 1.0:
+                total.add_(base, alpha=decay - 1)
+            theta[start:stop] = rounded_sum(base, total, key, shard, start)
         elif theta.dtype == torch.float32:
             torch.add(base if decay == 1.0 else base * decay, total, out=theta[start:stop])
         else:
             theta[start:stop] = base.float().mul_(decay).add_(total).to(theta.dtype)
 
-
-def _own(delta: Delta, start: int, stop: int) -> torch.Tensor:
-    """A block that may be overwritten."""
-    block = delta.block(start, stop)
-    return block if delta.owned else block.clone()
+    each_block(theta.numel(), work, theta.device)
 
 
-def rounded(exact: torch.Tensor, dtype: torch.dtype, key: int, shard: Shard, start: int) -> torch.Tensor:
-    """Stochastic rounding of the local block from `start`, decided by flat indices in the whole tensor."""
+def rounded_sum(x: torch.Tensor, d: torch.Tensor, key: int, shard: Shard, start: int) -> torch.Tensor:
+    """x + d rounded stochastically, for the local block from `start`; decided by flat indices in the whole tensor."""
     parts = [
-        round_span(exact[a - start : b - start], dtype, key, at)
-        for a, b, at in shard.spans(start, start + exact.numel())
+        add_rounded(x[a - start : b - start], d[a - start : b - start], key, at)
+        for a, b, at in shard.spans(start, start + x.numel())
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)

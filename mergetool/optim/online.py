@@ -15,11 +15,12 @@ import torch
 from mergetool.errors import RecipeError, nearest
 from mergetool.ops.consensus import lerp
 from mergetool.optim.deltas import Delta, since
-from mergetool.optim.merging import ROUNDING, Binding, Merge, merge_, rounded
+from mergetool.optim.merging import ROUNDING, Binding, Merge, merge_, rounded_sum
 from mergetool.optim.names import NO_NAMES, NamedParameters, attach, name_of, named
 from mergetool.optim.reference import Reference
 from mergetool.optim.settings import DEFAULTS, check, resolve_alpha
-from mergetool.optim.sharding import blocks_of, local, shard_of
+from mergetool.optim.sharding import local, shard_of
+from mergetool.optim.threads import each_block
 
 Method = Literal["dare", "ties", "linear"]
 Anyref = Reference | Mapping[str, torch.Tensor] | None
@@ -188,14 +189,16 @@ class Merging(torch.optim.Optimizer):
 
 def _interpolate(theta: torch.Tensor, settings: Merge, binding: Binding) -> None:
     shard, key = binding.shard, settings.key(ROUNDING, binding.name)
-    for start, stop in blocks_of(shard):
+
+    def work(start: int, stop: int) -> None:
         here, there = theta[start:stop], binding.tau.block(start, stop)
         if settings.stochastic and settings.alpha != 1.0:
-            exact = here.double()
-            exact.add_(there.double().sub_(exact), alpha=settings.alpha)
-            theta[start:stop] = rounded(exact, theta.dtype, key, shard, start)
+            toward = there.sub(here.float()).mul_(settings.alpha)
+            theta[start:stop] = rounded_sum(here, toward, key, shard, start)
         else:
             theta[start:stop] = lerp(here.float(), there, settings.alpha).to(theta.dtype)
+
+    each_block(theta.numel(), work, theta.device)
 
 
 class OnlineMerge(Merging):

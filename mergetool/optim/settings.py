@@ -77,12 +77,21 @@ def check(method: str, group: dict[str, Any]) -> None:
             raise RecipeError(f"{key} is '{group[key]}'", nearest(str(group[key]), choices))
     if method == "ties" and group["rescale"] == "unbiased":
         raise RecipeError("OnTIES keeps the largest entries, and no factor makes that unbiased", "use 'none' or 'l1'")
-    lr = group.get("lr", 1.0)
-    if not float(lr) >= 0.0:
-        raise RecipeError(f"lr is {lr}", "it must be 0 or more")
-    if "betas" in group and not all(0.0 <= b < 1.0 for b in group["betas"]):
+
+
+def check_adamw(group: dict[str, Any]) -> None:
+    """Refuse AdamW's own settings where they are out of range.
+
+    Raises:
+        RecipeError: names the setting and what it may be.
+    """
+    if not float(group["lr"]) >= 0.0:
+        raise RecipeError(f"lr is {group['lr']}", "it must be 0 or more")
+    if not all(0.0 <= b < 1.0 for b in group["betas"]):
         raise RecipeError(f"betas are {group['betas']}", "both lie in [0, 1)")
-    if not group.get("eps", 1.0) > 0.0:
+    if not group["eps"] > 0.0:
         raise RecipeError(f"eps is {group['eps']}", "it must be above 0")
-    if not (group.get("weight_decay") or 0.0) >= 0.0:
+    if not group["weight_decay"] >= 0.0:
         raise RecipeError(f"weight_decay is {group['weight_decay']}", "it must be 0 or more")
+    if group["moments"] not in ("float32", "parameter"):
+        raise RecipeError(f"moments is '{group['moments']}'", "known: float32, parameter")

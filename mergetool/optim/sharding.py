@@ -155,12 +155,7 @@ def _low_bracket(delta: Delta, shard: Shard, k: int) -> float:
     """A magnitude that the k-th largest exceeds with near certainty; −1 for small tensors."""
     if shard.numel <= 4 * _SAMPLE:
         return -1.0
-    pieces, width = 64, min(_SAMPLE, shard.held) // 64
-    parts = [np.empty(0, np.float32)]
-    if width:
-        starts = [(shard.held - width) * i // (pieces - 1) for i in range(pieces)]
-        parts = [delta.block(s, s + width).abs().cpu().numpy() for s in starts]
-    sample = np.concatenate(parts)
+    sample = delta.sample(64, _SAMPLE // 64) if shard.held else np.empty(0, np.float32)
     if shard.groups:
         # a rank that holds more entries speaks for more: repeat is avoided by weights
         weight = np.full(sample.size, shard.held / max(sample.size, 1))

@@ -11,12 +11,13 @@ from typing import Literal
 
 import torch
 
-from mergetool.ops.blocks import BLOCK, spans
+from mergetool.ops.blocks import spans
 from mergetool.ops.consensus import pairwise_sign_consensus
+from mergetool.optim.threads import each_block
 
 Elect = Literal["weighted", "unweighted"]
-Round = Callable[[torch.Tensor, int], torch.Tensor]
-"""``round(exact, start)``: fp64 entries from flat index `start`, rounded to the parameter's type."""
+Add = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+"""``add(x, d, start)``: x + d for entries from flat index `start`, d fp32, rounded to x's type."""
 
 _CHUNK = 1 << 18  # elements that share one scratch buffer: 1 MiB of fp32 stays in the cache
 
@@ -96,30 +97,36 @@ def adamw_rounded_(
     exp_avg: torch.Tensor,
     exp_avg_sq: torch.Tensor,
     step: torch.Tensor,
-    round_: Round,
+    add: Add,
     *,
     lr: float,
     betas: tuple[float, float],
     eps: float,
     weight_decay: float,
 ) -> None:
-    """An AdamW step on a parameter whose type is too coarse for its updates: computed in fp32, rounded by `round_`.
+    """An AdamW step on a parameter whose type is too coarse for its updates: computed in fp32, rounded by `add`.
 
     Args:
         theta, grad: flat; bf16 or fp16.
         exp_avg, exp_avg_sq: flat; fp32 or `theta`'s dtype.
         step: t.
-        round_: from fp64 to `theta`'s dtype.
+        add: rounds to nearest, or stochastically.
         lr, betas, eps, weight_decay: η, (β₁, β₂), ε, λ.
     """
-    for start, stop in spans(theta.numel(), BLOCK):
+
+    def work(start: int, stop: int) -> None:
         part = slice(start, stop)
         delta = torch.zeros(stop - start, dtype=exp_avg.dtype, device=theta.device)
         adamw_(
             [delta], [grad[part].to(exp_avg.dtype)], [exp_avg[part]], [exp_avg_sq[part]], [step],
             lr=lr, betas=betas, eps=eps, weight_decay=0.0,
         )  # fmt: skip
-        theta[part] = round_(theta[part].double().mul_(1 - lr * weight_decay).add_(delta), start)
+        delta = delta.float()
+        if weight_decay:
+            delta.add_(theta[part], alpha=-lr * weight_decay)
+        theta[part] = add(theta[part], delta, start)
+
+    each_block(theta.numel(), work, theta.device)
 
 
 def ondare_step(delta: torch.Tensor, tau: torch.Tensor | None, alpha: float) -> torch.Tensor:

@@ -1,0 +1,209 @@
+"""What a step costs: ns and extra bytes for each parameter, against torch's AdamW, in one run.
+
+    python benchmarks/optimizer.py                      # the table in docs/optimizers.md
+    python benchmarks/optimizer.py --dtypes float32 --densities 5e-4 --rounds 20
+    python benchmarks/optimizer.py --released PATH      # beside the authors' code, a checkout at PATH
+
+Every contender is timed in turn with torch's fused AdamW, step by step in one process, and the ratio is of the two
+minima: what else the machine does hits both. Extra bytes are resident anonymous memory (RssAnon) after the steps,
+beyond what AdamW's moments take; the mapped checkpoint files are not anonymous.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+import mergetool
+from mergetool.optim import OnDARE, OnTIES, Reference
+
+LR, ALPHA = 1e-6, 1e-6
+Make = Callable[[list[tuple[str, torch.nn.Parameter]]], torch.optim.Optimizer]
+
+
+def parameters(total: int, dtype: torch.dtype, device: str) -> list[tuple[str, torch.nn.Parameter]]:
+    """Eight matrices of `total` elements together, with two gradients each (`turn` swaps them)."""
+    rows = max(1, total // 8 // 2048)
+    named = []
+    for i in range(8):
+        rng = torch.Generator().manual_seed(i)
+        p = torch.nn.Parameter((torch.randn(rows, 2048, generator=rng) * 0.02).to(dtype).to(device))
+        p.grad, p.other = ((torch.randn(rows, 2048, generator=rng) * 1e-3).to(dtype).to(device) for _ in range(2))
+        named.append((f"layers.{i}.weight", p))
+    return named
+
+
+def turn(named: list[tuple[str, torch.nn.Parameter]]) -> None:
+    """The other gradient: under a constant one every |Δθ| would be η, and the largest a matter of rounding."""
+    for _, p in named:
+        p.grad, p.other = p.other, p.grad
+
+
+def checkpoints(directory: Path, total: int, dtype: torch.dtype) -> tuple[Path, Path]:
+    """Base and SFT checkpoints of the same shapes, for Reference."""
+    named = parameters(total, dtype, "cpu")
+    for which, scale in (("base", 0.0), ("sft", 1e-3)):
+        (directory / which).mkdir(exist_ok=True)
+        (directory / which / "config.json").write_text("{}")
+        tensors = {n: (p.detach() + scale * torch.randn_like(p)).contiguous() for n, p in named}
+        save_file(tensors, directory / which / "model.safetensors")
+    return directory / "base", directory / "sft"
+
+
+def anonymous() -> int:
+    """Resident anonymous bytes, after giving free heap back."""
+    gc.collect()
+    if sys.platform != "linux":
+        return 0
+    ctypes.CDLL(None).malloc_trim(0)
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) * 1024
+
+
+def timed(optimizer: torch.optim.Optimizer, device: str) -> float:
+    """Seconds of one step."""
+    start = time.perf_counter()
+    optimizer.step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def against(make: Make, named: list, device: str, rounds: int) -> dict[str, float]:
+    """One contender beside fused AdamW: ns for each parameter of both, their ratio, and extra bytes."""
+    total = sum(p.numel() for _, p in named)
+    fused = torch.optim.AdamW([p for _, p in named], lr=LR, fused=True, weight_decay=0.0)
+    timed(fused, device)
+    before = anonymous()
+    ours = make(named)
+    for _ in range(2):
+        timed(ours, device)
+        turn(named)
+    moments = sum(
+        t.numel() * t.element_size()
+        for state in ours.state.values()
+        for key, t in state.items()
+        if key in ("exp_avg", "exp_avg_sq") and isinstance(t, torch.Tensor)
+    )
+    plain = sum(2 * p.numel() * p.element_size() for _, p in named)
+    extra = anonymous() - before - min(moments, plain)
+    times = []
+    for _ in range(rounds):
+        times.append((timed(fused, device), timed(ours, device)))
+        turn(named)
+    best = [min(column) * 1e9 / total for column in zip(*times, strict=True)]
+    return {"adamw_ns": best[0], "ns": best[1], "ratio": best[1] / best[0], "bytes": extra / total}
+
+
+def contenders(densities: list[float], base: Path, sft: Path, released: str | None) -> list[tuple[str, Make]]:
+    """(label, maker) of every row."""
+
+    def reference(storage: str) -> Reference:
+        return Reference.from_checkpoints(base, sft, storage=storage)
+
+    rows: list[tuple[str, Make]] = [
+        ("AdamW foreach", lambda ps: torch.optim.AdamW([p for _, p in ps], lr=LR, foreach=True, weight_decay=0.0)),
+        ("AdamW fused", lambda ps: torch.optim.AdamW([p for _, p in ps], lr=LR, fused=True, weight_decay=0.0)),
+    ]
+    for p in densities:
+        for mask, storage in (("fixed", "mmap"), ("resample", "mmap"), ("resample", "memory")):
+            rows.append((
+                f"OnDARE p={p:g} tau_mask={mask} storage={storage}",
+                lambda ps, p=p, mask=mask, storage=storage: OnDARE(
+                    ps, lr=LR, density=p, alpha=ALPHA, tau_mask=mask, reference=reference(storage)
+                ),
+            ))  # fmt: skip
+        rows.append((f"OnDARE p={p:g} alpha=0 (ChildTuning-F)", lambda ps, p=p: OnDARE(ps, lr=LR, density=p)))
+        rows.append((
+            f"OnDARE p={p:g} every=10 storage=mmap",
+            lambda ps, p=p: OnDARE(ps, lr=LR, density=p, alpha=ALPHA, every=10, reference=reference("mmap")),
+        ))  # fmt: skip
+        rows.append((
+            f"OnTIES p={p:g} storage=mmap",
+            lambda ps, p=p: OnTIES(ps, lr=LR, density=p, alpha=ALPHA, reference=reference("mmap")),
+        ))  # fmt: skip
+        if released:
+            rows += released_rows(released, p, base, sft)
+    return rows
+
+
+def released_rows(path: str, density: float, base: Path, sft: Path) -> list[tuple[str, Make]]:
+    """The authors' optimizers, imported from a checkout that the user names; nothing of them is kept here."""
+    import importlib
+
+    sys.path.insert(0, path)
+    rows = []
+    for module, name in (("ondare", "OnDARE"), ("onties", "OnTIES")):
+        try:
+            cls = getattr(importlib.import_module(f"online_merging_optimizers.{module}"), name)
+        except (ImportError, AttributeError):
+            try:
+                cls = getattr(importlib.import_module(module), name)
+            except (ImportError, AttributeError) as error:
+                print(f"released {name}: not found in {path} ({error})", file=sys.stderr)
+                continue
+
+        def make(ps: list, cls: type = cls) -> torch.optim.Optimizer:
+            taus = Reference.from_checkpoints(base, sft)
+            from mergetool.optim.sharding import shard_of
+
+            tensors = []
+            for n, p in ps:
+                delta = taus.delta(n, shard_of(p), p.device)
+                tensors.append(delta.block(0, p.numel()).view(p.shape).to(p.dtype))
+            return cls([p for _, p in ps], tensors, lr=LR, reserve_p=density, alpha=ALPHA)
+
+        rows.append((f"released {name} p={density:g}", make))
+    return rows
+
+
+def main() -> None:
+    """Print the table to stdout; --json writes the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--millions", type=float, default=56.0, help="parameters, in millions")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--densities", nargs="+", type=float, default=[5e-4, 0.01, 0.1, 0.5, 1.0])
+    parser.add_argument("--only", default="", help="only rows whose label has this text")
+    parser.add_argument("--released", help="a checkout of the authors' code")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    total = int(args.millions * 1e6)
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    device = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()
+    print(f"mergetool {mergetool.__version__}, torch {torch.__version__}, {device}, {args.threads} threads{load},")
+    print(f"{args.millions:g} M parameters, minimum of {args.rounds} steps, each beside fused AdamW\n")
+    results = []
+    for dtype in args.dtypes:
+        with tempfile.TemporaryDirectory() as directory:
+            base, sft = checkpoints(Path(directory), total, getattr(torch, dtype))
+            print(f"| {dtype} | ns/param | fused AdamW | ratio | extra bytes/param |\n|---|---|---|---|---|")
+            for label, make in contenders(args.densities, base, sft, args.released):
+                if args.only not in label:
+                    continue
+                named = parameters(total, getattr(torch, dtype), args.device)
+                row = against(make, named, args.device, args.rounds)
+                results.append({"dtype": dtype, "label": label, **row})
+                print(f"| {label} | {row['ns']:.2f} | {row['adamw_ns']:.2f} | {row['ratio']:.2f} | {row['bytes']:.2f} |", flush=True)
+            print()
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
