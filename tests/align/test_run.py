@@ -20,9 +20,7 @@ METHODS = {
     "ondare": {"method": "ondare", "density": 0.3, "alpha": 1e-3, "every": 2},
     "onties": {"method": "onties", "density": 0.3, "alpha": 1e-3},
     "onlinear": {"method": "onlinear", "alpha": 1e-3, "every": 3},
-    "childtuning": {"method": "childtuning", "density": 0.3},
     "ema": {"method": "ema", "coefficient": 0.1},
-    "l2": {"method": "l2", "strength": 0.1},
     "lora": {"method": "lora", "rank": 2},
 }
 
