@@ -1,0 +1,119 @@
+"""A rank's decisions are the whole tensor's decisions for the entries it holds, whatever box of it that is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mergetool.ops import noise
+from mergetool.optim import adamw, threads
+from mergetool.optim.deltas import AdamDelta, since
+from mergetool.optim.sharding import Shard, threshold, top_k
+
+KEY = noise.stream_key(1, 2, "0", "w")
+WHOLE = (40, 30, 11)
+BOXES = [
+    Shard(WHOLE, WHOLE, (0, 0, 0)),
+    Shard(WHOLE, (13, 30, 11), (27, 0, 0)),
+    Shard(WHOLE, (40, 7, 11), (0, 20, 0)),
+    Shard(WHOLE, (40, 30, 4), (0, 0, 7)),
+    Shard(WHOLE, (5, 6, 7), (10, 11, 2)),
+    Shard(WHOLE, (0, 30, 11), (40, 0, 0)),
+    Shard((), (), ()),
+]
+
+
+def part(x: torch.Tensor, box: Shard) -> torch.Tensor:
+    slices = tuple(slice(o, o + e) for o, e in zip(box.offset, box.extent, strict=True))
+    return x[slices].flatten()
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("density", [0.02, 0.3])
+def test_masks_of_a_box_are_the_masks_of_the_whole(box: Shard, density: float) -> None:
+    mask = noise.random_mask(KEY, density, 0, box.numel).view(box.shape)
+    if box.held:
+        got = box.mask(KEY, density, 0, box.held, torch.device("cpu"))
+        assert torch.equal(got, part(mask, box))
+    sparse = torch.zeros(box.numel, dtype=torch.bool)
+    sparse[noise.kept_indices(KEY, 0.02, 0, box.numel)] = True
+    kept = torch.zeros(box.held, dtype=torch.bool)
+    kept[box.kept(KEY, 0.02)] = True
+    assert torch.equal(kept, part(sparse.view(box.shape), box))
+
+
+@pytest.mark.parametrize("box", BOXES[:5])
+def test_spans_and_indices_lead_to_the_same_places(box: Shard) -> None:
+    places = part(torch.arange(box.numel).view(box.shape), box).numpy()
+    assert np.array_equal(box.to_global(np.arange(box.held)), places)
+    walked = np.concatenate([np.arange(at, at + b - a) for a, b, at in box.spans(3, box.held)])
+    assert np.array_equal(walked, places[3:])
+
+
+def moments(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    m = torch.randn(n, generator=rng) * torch.logspace(-6, 0, n)
+    return m, (m * torch.rand(n, generator=rng) * 3).square()
+
+
+@pytest.mark.parametrize("density", [5e-4, 0.02, 0.3])
+@pytest.mark.parametrize("eps", [1e-8, 1e-3])
+@pytest.mark.parametrize("kind", ["spread", "ties", "zeros"])
+def test_the_largest_adam_updates_are_the_stable_sorts(density: float, eps: float, kind: str) -> None:
+    n = 600_000
+    m, v = moments(n)
+    if kind == "ties":  # the first step of Adam: every magnitude is η
+        v = m.square()
+    elif kind == "zeros":
+        m[torch.rand(n, generator=torch.Generator().manual_seed(1)) < 0.999] = 0
+    delta = AdamDelta(m, v, 3, 1e-3, (0.9, 0.999), eps)
+    whole, k = Shard((n,), (n,), (0,)), int(density * n)
+    values = delta.block(0, n)
+    expected = np.sort(np.argsort(-values.abs().numpy(), kind="stable")[:k])
+    index, value = top_k(delta, whole, k)
+    assert np.array_equal(index.numpy(), expected)
+    assert torch.allclose(value, values[index], rtol=1e-6)
+    bound = threshold(delta, whole, k)
+    assert bound.value == pytest.approx(float(values.abs()[expected].min()))
+
+
+def test_blocks_on_several_threads_come_in_order_and_give_the_same() -> None:
+    n = 10 * threads.BLOCK + 17
+    x = torch.randn(n)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            parts = threads.each_block(n, lambda a, b: x[a:b] * 2)
+            results.append(torch.cat(parts))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], x * 2)
+    assert torch.equal(results[1], x * 2)
+
+
+def test_one_thread_and_two_give_the_same_bits() -> None:
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            p = torch.nn.Parameter(torch.linspace(-1, 1, 300_000))
+            tau = {"w": torch.linspace(1e-3, -1e-3, 300_000)}
+            optimizer = adamw.OnDARE([("w", p)], lr=1e-4, density=0.3, alpha=1e-6, reference=tau)
+            for step in range(3):
+                p.grad = torch.sin(p.detach() * 50 + step)
+                optimizer.step()
+            results.append(p.detach().clone())
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)
+
+
+def test_a_difference_from_the_anchor_is_exact() -> None:
+    anchor = torch.randn(1000) * 0.02
+    theta = anchor + torch.randn(1000) * 1e-6
+    delta = since(theta, anchor, 1.0)
+    assert torch.equal(delta.block(0, 1000).double(), theta.double() - anchor.double())
