@@ -121,13 +121,15 @@ def _online(base: type) -> type:
                 return None
             return super()._run_epoch(*args, **kwargs)
 
-        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             """As TRL's, but a loss that is no number ends the run: every step after it would be lost."""
-            loss = super().training_step(*args, **kwargs)
+            loss = super().training_step(model, inputs, *args, **kwargs)
             value = float(loss)
             if not math.isfinite(value):
-                raise RecipeError(f"training: the loss is {value} at step {self.state.global_step + 1}",
-                                  "lower training.learning_rate, or train in float32; the last checkpoint is kept")
+                rows = ", ".join(map(str, rows_of(inputs, self.train_dataset))) or "unknown"
+                raise RecipeError(
+                    f"training: the loss is {value} at step {self.state.global_step + 1}, on usable rows {rows}",
+                    "lower training.learning_rate, or train in float32; the last checkpoint is kept")
             return loss
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -166,6 +168,23 @@ def _online(base: type) -> type:
 
     OnlineTrainer.__name__ = f"Online{base.__name__}"
     return OnlineTrainer
+
+
+def rows_of(inputs: Any, dataset: Any) -> list[int]:
+    """The numbers (from 1) of the data set's rows that a batch was made of, found by their tokens."""
+    try:
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        batch = {tuple(ids[:size]) for ids, size in zip(inputs["input_ids"].tolist(), lengths, strict=True)}
+    except (KeyError, AttributeError):
+        return []
+    longest = max(map(len, batch))  # where rows are cut, this is where
+    found = []
+    for number, row in enumerate(dataset, 1):
+        answer = row.get("chosen_ids") or row.get("completion_ids") or []
+        ids = row.get("input_ids") or row.get("prompt_ids", []) + answer
+        if tuple(ids) in batch or tuple(ids[:longest]) in batch:
+            found.append(number)
+    return found
 
 
 def _lengths(dataset: Any, limit: int | None) -> dict[str, Any]:
