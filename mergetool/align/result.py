@@ -13,7 +13,9 @@ from mergetool.align.recipe import AlignRecipe
 from mergetool.checkpoint.layout import Layout, read_layout
 from mergetool.checkpoint.sidecar import write_config, write_tokenizer
 from mergetool.checkpoint.writer import MANIFEST
+from mergetool.sources import looks_like_hub_id
 
+_BLOCK = 1 << 22
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
@@ -68,14 +70,17 @@ def drift(out: Path, sft: Path, base: Path | None) -> dict[str, Any]:
     for name, tensor in new.tensors.items():
         if name not in old.tensors or not tensor.floating:
             continue
-        start = readers[id(old)].tensor(name).double()
-        delta = readers[id(new)].tensor(name).double() - start
-        squares[_part(name)] = squares.get(_part(name), 0.0) + float(delta.square().sum())
-        total["sft"] += float(start.square().sum())
-        if before is not None and name in before.tensors:
-            tau = start - readers[id(before)].tensor(name).double()
-            total["tau"] += float(tau.square().sum())
-            total["dot"] += float((delta * tau).sum())
+        part = _part(name)
+        for at in range(0, tensor.numel, _BLOCK):  # an embedding in double precision would be most of a small machine
+            stop = min(at + _BLOCK, tensor.numel)
+            start = readers[id(old)].block(name, at, stop).double()
+            delta = readers[id(new)].block(name, at, stop).double() - start
+            squares[part] = squares.get(part, 0.0) + float(delta.square().sum())
+            total["sft"] += float(start.square().sum())
+            if before is not None and name in before.tensors:
+                tau = start - readers[id(before)].block(name, at, stop).double()
+                total["tau"] += float(tau.square().sum())
+                total["dot"] += float((delta * tau).sum())
     for reader in readers.values():
         reader.close()
     norm = math.sqrt(sum(squares.values()))
@@ -122,8 +127,9 @@ def card(manifest: dict[str, Any]) -> str:
     if merging["merges"]:
         how += (f", {merging['merges']} merges (every {merging['every']} steps) of alpha = {merging['alpha']:.3g}: "
                 f"{merging['merged_total']:.3g} of the SFT delta in all")
+    origin = f"base_model: {recipe['sft_model']}\n" if looks_like_hub_id(recipe["sft_model"]) else ""
     return f"""---
-library_name: transformers
+{origin}library_name: transformers
 pipeline_tag: text-generation
 tags: [mergetool, {recipe['algorithm']}, {merging['method']}]
 ---

@@ -17,7 +17,7 @@ from mergetool.align.result import drift, layout_fits, write_account, write_mode
 from mergetool.align.rows import read_for
 from mergetool.align.trainer import Report, make_trainer, stop_on_signal
 from mergetool.align.training import training_config
-from mergetool.align.workspace import Workspace
+from mergetool.align.workspace import Workspace, disk_errors
 from mergetool.checkpoint.hub import local_directory
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.writer import MANIFEST, check_output
@@ -82,7 +82,7 @@ def align(
         return _done_before(out)
     sft = local_directory(recipe.sft)
     base = local_directory(recipe.base) if recipe.base is not None else None
-    with quiet(), Workspace(out, identity, fresh, ranks) as work, stop_on_signal() as stop:
+    with quiet(), disk_errors(out), Workspace(out, identity, fresh, ranks) as work, stop_on_signal() as stop:
         rows, told = _rows(recipe, report)
         if ranks.num_processes > 1:
             rows = {name: _shared(data, work.directory / f"rows-{name}", ranks) for name, data in rows.items()}

@@ -16,7 +16,7 @@ from mergetool.align.baselines import COEFFICIENT, RANK, adapter, average
 from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reference_cache import key_of, with_reference
-from mergetool.align.training import TRAINERS
+from mergetool.align.training import TRAINERS, first_line
 from mergetool.align.workspace import mark_complete
 from mergetool.errors import DataError, RecipeError
 
@@ -70,7 +70,8 @@ def make_trainer(
         report: told of every step, log line and checkpoint.
 
     Raises:
-        DataError: no pair is shorter than max_length.
+        DataError: no row is shorter than max_length.
+        RecipeError: TRL refuses the combination of settings.
     """
     import trl
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -85,8 +86,11 @@ def make_trainer(
         more["peft_config"] = adapter(merging.rank or RANK, merging.lora_alpha)
     # The callback that marks a checkpoint as whole comes last.
     callbacks = [each for each in (trainer.average, _callback(stop, report)) if each is not None]
-    trainer.__init__(model=model, args=config, train_dataset=rows["train"], eval_dataset=rows.get("eval"),
-                     processing_class=tokenizer, callbacks=callbacks, **more)
+    try:
+        trainer.__init__(model=model, args=config, train_dataset=rows["train"], eval_dataset=rows.get("eval"),
+                         processing_class=tokenizer, callbacks=callbacks, **more)
+    except (ValueError, NotImplementedError) as error:  # TRL refuses some combinations only here
+        raise RecipeError(f"training: {first_line(error)}", f"see TRL's {type(config).__name__}") from error
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)  # stdout belongs to the command line
     return trainer

@@ -69,10 +69,13 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            return config_class(**values)
+            config = config_class(**values)
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise RecipeError(f"training: {_first_line(error)}",
+        raise RecipeError(f"training: {first_line(error)}",
                           f"see TRL's {config_name} for what may be combined") from None
+    if recipe.data.eval is None and config.eval_strategy != "no":
+        raise RecipeError("training.eval_strategy: there are no rows to evaluate on", "add `data.eval`")
+    return config
 
 
 def _defaults(given: dict[str, Any]) -> dict[str, Any]:
@@ -136,6 +139,7 @@ def _spelled(hint: Any) -> str:
     return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What a library says was wrong, on one line."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

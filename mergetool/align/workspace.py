@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -124,6 +127,20 @@ class Workspace:
         if self._guard is not None:
             os.close(self._guard)
             self._guard = None
+
+
+@contextmanager
+def disk_errors(out: Path) -> Iterator[None]:
+    """Turns a full disk, which each library reports in its own way, into one OutputError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # torch.save and safetensors give the operating system's words, without its number
+        if full or "No space left on device" in str(error) or "file write failed" in str(error):
+            raise OutputError(f"{out}: the disk is full", "make room and run the same command again; the last "
+                              "checkpoint is kept") from error
+        raise
 
 
 def mark_complete(checkpoint: Path) -> None:

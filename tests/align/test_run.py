@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -157,6 +158,16 @@ def test_an_output_that_is_not_ours_is_refused_before_any_work(triple, tmp_path)
     assert [p.name for p in tmp_path.rglob("*")] == ["out", "thesis.txt"]
 
 
+def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(triple, tmp_path) -> None:
+    def full(event: str, facts: dict) -> None:
+        if event == "step" and facts["step"] == 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match="the disk is full; make room"):
+        align(recipe(triple), tmp_path / "out", report=full)
+    assert align(recipe(triple), tmp_path / "out").resumed_from == 4
+
+
 def test_two_runs_do_not_write_one_output(triple, tmp_path) -> None:
     from mergetool.align.workspace import Workspace
 
@@ -169,6 +180,8 @@ def test_two_runs_do_not_write_one_output(triple, tmp_path) -> None:
     ("change", "kind", "says"),
     [
         ({"data": {"max_length": 4}}, DataError, "raise data.max_length"),
+        ({"training": {"loss_type": "exo_pair"}}, RecipeError, "training: Label smoothing must be greater than 0.0"),
+        ({"training": {"eval_strategy": "epoch"}}, RecipeError, "add `data.eval`"),
         ({"merging": {"method": "childtuning", "every": 99}}, RecipeError, "more than the run's 6 steps"),
         ({"training": {"learning_rate": 1e30, "max_grad_norm": 0}}, RecipeError,
          r"the loss is nan at step \d+, on usable rows \d+, \d+, \d+, \d+;"),
