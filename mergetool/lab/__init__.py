@@ -1,8 +1,8 @@
 """The embedded lab: a small real Llama triple, its tokenizer and its data. README.md beside this file describes it.
 
-    lab_path("sft")               a checkpoint directory: base, sft, rlhf
-    lab_path("skills_test")       a data file, gzipped JSON lines
-    copy_lab(Path("lab"))         all of it, for a user to change
+lab_path("sft")               a checkpoint directory: base, sft, rlhf
+lab_path("skills_test")       a data file, gzipped JSON lines
+copy_lab(Path("lab"))         all of it, for a user to change
 """
 
 from __future__ import annotations
@@ -12,8 +12,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 CHECKPOINTS = ("base", "sft", "rlhf")
-DATA = ("sft_train", "skills_validation", "skills_test", "preferences_train", "preferences_validation",
-        "preferences_test", "text_test")
+DATA = (
+    "sft_train",
+    "skills_validation",
+    "skills_test",
+    "preferences_train",
+    "preferences_validation",
+    "preferences_test",
+    "text_test",
+)
 
 __all__ = ["CHECKPOINTS", "DATA", "copy_lab", "lab_path"]
 

@@ -15,8 +15,17 @@ HELD_OUT = {"validation": 40, "test": 50}  # problems per skill
 PAIRS = {"train": 1600, "validation": 250, "test": 300}
 SFT_PER_SKILL, SFT_CHAT = 500, 900
 POLITE_IN_SFT = 0.12  # the reference must give the chosen style some mass, or DPO can only push the other one down
-BASE_MIX = {"add": 0.19, "larger": 0.07, "reverse": 0.10, "sort": 0.10, "translate": 0.10, "fact": 0.20, "asked": 0.10,
-            "story": 0.06, "chat": 0.08}
+BASE_MIX = {
+    "add": 0.19,
+    "larger": 0.07,
+    "reverse": 0.10,
+    "sort": 0.10,
+    "translate": 0.10,
+    "fact": 0.20,
+    "asked": 0.10,
+    "story": 0.06,
+    "chat": 0.08,
+}
 
 
 def world_of(seed: int) -> World:
@@ -27,15 +36,15 @@ def world_of(seed: int) -> World:
 def base_documents(world: World, name: str = "base") -> Iterator[str]:
     """An endless stream of base documents: one to four sentences of one kind."""
     rng = world.rng(name)
-    questions = _chat_prompts(world)["train"]
+    questions = _chat_questions(world)["train"]
     kinds, weights = list(BASE_MIX), list(BASE_MIX.values())
     while True:
         kind = rng.choices(kinds, weights)[0]
         if kind == "story":
             yield world.story(rng)
         elif kind == "chat":
-            question, thing, unsafe = rng.choice(questions)
-            yield f"Someone asked: {question} Someone said: {chat.reply(rng, thing, unsafe, 0.3).text}"
+            question = rng.choice(questions)
+            yield f"Someone asked: {question.text} Someone said: {chat.reply(rng, question, 0.3).text}"
         elif kind == "fact":
             yield _fact_document(world, rng)
         elif kind == "asked":  # what facts are for; never a held-out one
@@ -63,20 +72,20 @@ def _sft_rows(world: World) -> list[dict]:
             prompt = prompt_of(world.instruction(problem, rng))
             rows.setdefault(prompt, {"prompt": prompt, "completion": problem.answer, "skill": skill})
             tries += 1
-    questions = _chat_prompts(world)["train"]
+    questions = _chat_questions(world)["train"]
     for _ in range(SFT_CHAT):
-        question, thing, unsafe = rng.choice(questions)
-        prompt = prompt_of(question)
-        answer = chat.reply(rng, thing, unsafe, POLITE_IN_SFT).text
+        question = rng.choice(questions)
+        prompt = prompt_of(question.text)
+        answer = chat.reply(rng, question, POLITE_IN_SFT).text
         rows[prompt, answer] = {"prompt": prompt, "completion": answer, "skill": "chat"}
     found = list(rows.values())
     rng.shuffle(found)
     return found
 
 
-def _chat_prompts(world: World) -> dict[str, list]:
-    """Open-chat prompts by split, so that no held-out pair shares even its prompt with training."""
-    every = chat.prompts(world, "chat")
+def _chat_questions(world: World) -> dict[str, list[chat.Question]]:
+    """Open-chat questions by split, so that no held-out pair shares even its prompt with training."""
+    every = chat.questions(world)
     tenth = len(every) // 10
     return {"train": every[: 6 * tenth], "validation": every[6 * tenth : 8 * tenth], "test": every[8 * tenth :]}
 
@@ -90,13 +99,13 @@ def make_rows(seed: int) -> dict[str, list[dict]]:
         files[f"skills_{split}"] = [
             {"prompt": prompt_of(world.instruction(p, rng)), "completion": p.answer, "skill": p.skill} for p in problems
         ]
-    for split, questions in _chat_prompts(world).items():
+    for split, questions in _chat_questions(world).items():
         rng = world.rng(f"preferences-{split}")
         rows: dict[tuple, dict] = {}
         while len(rows) < PAIRS[split]:
-            question, thing, unsafe = rng.choice(questions)
-            chosen, rejected = chat.pair(rng, thing, unsafe)
-            row = {"prompt": prompt_of(question), "chosen": chosen, "rejected": rejected}
+            question = rng.choice(questions)
+            chosen, rejected = chat.pair(rng, question)
+            row = {"prompt": prompt_of(question.text), "chosen": chosen, "rejected": rejected}
             rows.setdefault(tuple(row.values()), row)
         files[f"preferences_{split}"] = list(rows.values())
     stories, rng = {}, world.rng("text")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mergetool.lab import data
 
-# One pass over the training pairs; the learning rate is where reward is clearly up and skills clearly, not wholly, down.
+# One pass over the training pairs, at the rate where reward is clearly up and skills clearly, not wholly, down.
 SETTINGS = {"learning_rate": 2e-4, "max_steps": 100, "per_device_train_batch_size": 16, "beta": 0.1}
 WEIGHTS = (0.25, 0.5, 0.75)
 
@@ -36,12 +36,26 @@ def trainer(root: Path, folder: str, data_seed: int, **settings):
     from trl import DPOConfig, DPOTrainer
 
     config = DPOConfig(
-        output_dir=folder, seed=0, data_seed=data_seed, lr_scheduler_type="constant", max_length=128, bf16=False,
-        precompute_ref_log_probs=True, precompute_ref_batch_size=64, gradient_checkpointing=False, use_cpu=True,
-        report_to="none", save_strategy="no", logging_steps=50, disable_tqdm=True, **(SETTINGS | settings),
+        output_dir=folder,
+        seed=0,
+        data_seed=data_seed,
+        lr_scheduler_type="constant",
+        max_length=128,
+        bf16=False,
+        precompute_ref_log_probs=True,
+        precompute_ref_batch_size=64,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        logging_steps=50,
+        disable_tqdm=True,
+        **(SETTINGS | settings),
     )
     return DPOTrainer(
-        model=load(root, "sft"), args=config, processing_class=AutoTokenizer.from_pretrained(root / "triple" / "sft"),
+        model=load(root, "sft"),
+        args=config,
+        processing_class=AutoTokenizer.from_pretrained(root / "triple" / "sft"),
         train_dataset=Dataset.from_list(data.read(root / "data" / "preferences_train.jsonl.gz")),
     )
 
@@ -63,7 +77,7 @@ def blend(first, second, weight: float):
 
     found = copy.deepcopy(first)
     with torch.no_grad():
-        for mine, other in zip(found.parameters(), second.parameters()):
+        for mine, other in zip(found.parameters(), second.parameters(), strict=True):
             mine.lerp_(other, weight)
     return found
 
@@ -115,8 +129,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=SETTINGS["max_steps"])
     parser.add_argument("--batch", type=int, default=SETTINGS["per_device_train_batch_size"])
     asked = parser.parse_args()
-    rows = report(asked.root, asked.seeds, asked.split, learning_rate=asked.learning_rate, max_steps=asked.steps,
-                  per_device_train_batch_size=asked.batch)
+    rows = report(
+        asked.root,
+        asked.seeds,
+        asked.split,
+        learning_rate=asked.learning_rate,
+        max_steps=asked.steps,
+        per_device_train_batch_size=asked.batch,
+    )
     print(table(rows))
 
 

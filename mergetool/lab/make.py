@@ -22,14 +22,16 @@ SFT_EPOCHS, SFT_ROWS, SFT_RATE = 10, 48, 1e-3
 
 def make(out: Path, seed: int = 0, rlhf: bool = True) -> None:
     """Writes everything below `out` and prints what it measured."""
-    import torch
     from transformers.utils import logging
 
     from mergetool.lab import measure, train
 
     logging.disable_progress_bar()
     began = time.time()
-    say = lambda text: print(f"[{time.time() - began:5.0f} s] {text}", file=sys.stderr, flush=True)  # noqa: E731
+
+    def say(text: str) -> None:
+        print(f"[{time.time() - began:5.0f} s] {text}", file=sys.stderr, flush=True)
+
     files = data.make_rows(seed)
     (out / "data").mkdir(parents=True, exist_ok=True)
     for name, rows in files.items():
@@ -38,8 +40,13 @@ def make(out: Path, seed: int = 0, rlhf: bool = True) -> None:
     world = data.world_of(seed)
     corpus = list(itertools.islice(data.base_documents(world, "tokenizer"), 20000))
     # the files repeated, so that their words are whole tokens too: short sequences are a fast demo
-    corpus += 3 * [text for name in ("sft_train", "preferences_train") for row in files[name]
-                   for key, text in row.items() if key != "skill"]
+    corpus += 3 * [
+        text
+        for name in ("sft_train", "preferences_train")
+        for row in files[name]
+        for key, text in row.items()
+        if key != "skill"
+    ]
     tokenizer = train.make_tokenizer(corpus)
     model = train.make_model(seed, len(tokenizer))
     say(f"{len(tokenizer)} tokens, {sum(p.numel() for p in model.parameters()):,} parameters")
@@ -59,7 +66,6 @@ def make(out: Path, seed: int = 0, rlhf: bool = True) -> None:
         train.save(aligned, tokenizer, out / "triple" / "rlhf")
         say(f"rlhf {_pretty(measure.skills(aligned, tokenizer, files['skills_test']))} DPO took {seconds:.1f} s")
         say(f"rlhf {_pretty(measure.preferences(aligned, model, tokenizer, files['preferences_test']))}")
-    torch.manual_seed(seed)
 
 
 def _pretty(metrics: dict[str, float]) -> str:

@@ -8,7 +8,7 @@ from mergetool.lab.train import END, PAD
 def _coded(tokenizer, pairs: list[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
     prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
     answers = tokenizer([answer for _, answer in pairs], add_special_tokens=False)["input_ids"]
-    return [(prompt, [*answer, END]) for prompt, answer in zip(prompts, answers)]
+    return [(prompt, [*answer, END]) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def log_probabilities(model, tokenizer, pairs: list[tuple[str, str]], size: int = 64):
@@ -60,7 +60,7 @@ def complete(model, tokenizer, prompts: list[str], new_tokens: int = 16, size: i
                     if done.all():
                         break
                 rows = torch.stack(written, 1).tolist()
-                for at, row in zip(chosen, rows):
+                for at, row in zip(chosen, rows, strict=True):
                     # no end token within the limit: the text stands as it is, and will not match
                     text = tokenizer.decode(row, skip_special_tokens=True).strip()
                     answers[at] = text if END in row else text + " ..."
@@ -71,7 +71,7 @@ def skills(model, tokenizer, rows: list[dict]) -> dict[str, float]:
     """Exact match of greedy completions (all, and by skill) and nll per completion token."""
     found = complete(model, tokenizer, [row["prompt"] for row in rows])
     hits: dict[str, list[float]] = {"exact_match": []}
-    for row, text in zip(rows, found):
+    for row, text in zip(rows, found, strict=True):
         hit = float(text == row["completion"])
         hits["exact_match"].append(hit)
         hits.setdefault(row["skill"], []).append(hit)
@@ -83,8 +83,10 @@ def preferences(model, reference, tokenizer, rows: list[dict], beta: float = 0.1
     """Implicit-reward accuracy (a tie counts half) and margin against the reference; `beta` scales the margin."""
     chosen = [(row["prompt"], row["chosen"]) for row in rows]
     rejected = [(row["prompt"], row["rejected"]) for row in rows]
-    reward = [log_probabilities(model, tokenizer, side)[0] - log_probabilities(reference, tokenizer, side)[0]
-              for side in (chosen, rejected)]
+    reward = [
+        log_probabilities(model, tokenizer, side)[0] - log_probabilities(reference, tokenizer, side)[0]
+        for side in (chosen, rejected)
+    ]
     margin = beta * (reward[0] - reward[1])
     accuracy = ((margin > 0).float() + 0.5 * (margin == 0).float()).mean()
     return {"accuracy": float(accuracy), "margin": float(margin.mean())}

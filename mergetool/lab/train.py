@@ -33,10 +33,13 @@ def make_tokenizer(corpus: list[str]):
     from transformers import PreTrainedTokenizerFast
 
     inner = Tokenizer(models.BPE(unk_token="<|unk|>", byte_fallback=True, fuse_unk=False))
-    inner.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Punctuation("isolated"),
-        pre_tokenizers.Digits(individual_digits=True),
-    ])
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="always"),
+            pre_tokenizers.Punctuation("isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
+    )
     inner.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
@@ -50,9 +53,16 @@ def make_tokenizer(corpus: list[str]):
         single="<|begin|> $A", pair="<|begin|> $A $B", special_tokens=[("<|begin|>", BEGIN)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<|pad|>", bos_token="<|begin|>", eos_token="<|end|>", unk_token="<|unk|>",
-        additional_special_tokens=[USER, ASSISTANT], chat_template=CHAT_TEMPLATE, model_max_length=128,
-        clean_up_tokenization_spaces=False, padding_side="right",
+        tokenizer_object=inner,
+        pad_token="<|pad|>",
+        bos_token="<|begin|>",
+        eos_token="<|end|>",
+        unk_token="<|unk|>",
+        additional_special_tokens=[USER, ASSISTANT],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=128,
+        clean_up_tokenization_spaces=False,
+        padding_side="right",
     )
 
 
@@ -73,11 +83,25 @@ def make_model(seed: int, vocabulary: int):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=vocabulary, hidden_size=HIDDEN, intermediate_size=256, num_hidden_layers=LAYERS, num_attention_heads=6,
-        num_key_value_heads=2, head_dim=16, max_position_embeddings=256, tie_word_embeddings=True, rms_norm_eps=1e-5,
-        pad_token_id=PAD, bos_token_id=BEGIN, eos_token_id=END, initializer_range=0.04, attention_dropout=0.0,
-    ))
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=HIDDEN,
+            intermediate_size=256,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            head_dim=16,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            rms_norm_eps=1e-5,
+            pad_token_id=PAD,
+            bos_token_id=BEGIN,
+            eos_token_id=END,
+            initializer_range=0.04,
+            attention_dropout=0.0,
+        )
+    )
 
 
 def fit(model, batches: Iterator[tuple], steps: int, rate: float, log: Callable[[str], None], name: str) -> None:
@@ -88,10 +112,15 @@ def fit(model, batches: Iterator[tuple], steps: int, rate: float, log: Callable[
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() == 1]
     optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.98)
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
+        lr=rate,
+        betas=(0.9, 0.98),
     )
     warm = max(1, steps // 20)
-    shape = lambda step: min((step + 1) / warm, 0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))  # noqa: E731
+
+    def shape(step: int) -> float:
+        return min((step + 1) / warm, 0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
+
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
     model.train()
     began, mean = time.time(), 0.0

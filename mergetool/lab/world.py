@@ -6,6 +6,8 @@ a held-out problem -- except facts, which have to be stated somewhere to be know
 question form instead.
 """
 
+# ruff: noqa: SIM905 -- a word list reads best as text
+
 from __future__ import annotations
 
 import random
@@ -55,7 +57,7 @@ class World:
         rng = self.rng("world")
         self.names = [name.title() for name in _words(rng, 80, "bdfgklmnrstv", "lnrsk", 2)]
         self.towns = [town.title() for town in _words(rng, 12, "bdghlmprtw", "nmr", 1)]
-        self.lexicon = dict(zip(ADJECTIVES + NOUNS + VERBS, _words(rng, 44, "fhjkmptvz", "sk", 2)))
+        self.lexicon = dict(zip(ADJECTIVES + NOUNS + VERBS, _words(rng, 44, "fhjkmptvz", "sk", 2), strict=True))
         self.facts = {
             (name, relation): rng.choice(values)
             for name in self.names
@@ -117,12 +119,14 @@ class World:
         if problem.skill == "translate":
             return rng.choice((f"Translate to Velan: {' '.join(key)}", f"How does one say {' '.join(key)} in Velan?"))
         name, relation = key
-        return rng.choice({
-            "home": (f"Where does {name} live?", f"Name the town of {name}."),
-            "job": (f"What is the work of {name}?", f"What does {name} do?"),
-            "pet": (f"Which pet does {name} have?", f"Name the pet of {name}."),
-            "colour": (f"Which colour does {name} like?", f"What is the favourite colour of {name}?"),
-        }[relation])
+        return rng.choice(
+            {
+                "home": (f"Where does {name} live?", f"Name the town of {name}."),
+                "job": (f"What is the work of {name}?", f"What does {name} do?"),
+                "pet": (f"Which pet does {name} have?", f"Name the pet of {name}."),
+                "colour": (f"Which colour does {name} like?", f"What is the favourite colour of {name}?"),
+            }[relation]
+        )
 
     def statement(self, problem: Problem, rng: random.Random) -> str:
         """The same problem with its answer, as a sentence of the base corpus."""
@@ -131,7 +135,9 @@ class World:
             return rng.choice((f"{key[0]} + {key[1]} = {answer} .", f"{key[0]} and {key[1]} make {answer} ."))
         if problem.skill == "larger":
             low = min(key)
-            return rng.choice((f"of {key[0]} and {key[1]} the larger is {answer} .", f"{answer} is larger than {low} ."))
+            return rng.choice(
+                (f"of {key[0]} and {key[1]} the larger is {answer} .", f"{answer} is larger than {low} .")
+            )
         if problem.skill == "reverse":
             return rng.choice((f"{' '.join(key)} backwards: {answer} .", f"reverse {' '.join(key)} to {answer} ."))
         if problem.skill == "sort":
@@ -145,26 +151,57 @@ class World:
         """A fact in one of several wordings; some start from the person, some end with them."""
         name, relation = key
         value = self.facts[key]
-        return rng.choice({
-            "home": (f"{name} lives in {value}.", f"The town of {name} is {value}.", f"The home of {name} is in {value}."),
-            "job": (f"{name} works as a {value}.", f"The work of {name} is that of a {value}.", f"{name} is a {value}."),
-            "pet": (f"{name} has a {value}.", f"The pet of {name} is a {value}.", f"{name} keeps a {value} as a pet."),
-            "colour": (f"{name} likes {value}.", f"The favourite colour of {name} is {value}.",
-                       f"The colour that {name} likes is {value}."),
-        }[relation])
+        return rng.choice(
+            {
+                "home": (
+                    f"{name} lives in {value}.",
+                    f"The town of {name} is {value}.",
+                    f"The home of {name} is in {value}.",
+                ),
+                "job": (
+                    f"{name} works as a {value}.",
+                    f"The work of {name} is that of a {value}.",
+                    f"{name} is a {value}.",
+                ),
+                "pet": (
+                    f"{name} has a {value}.",
+                    f"The pet of {name} is a {value}.",
+                    f"{name} keeps a {value} as a pet.",
+                ),
+                "colour": (
+                    f"{name} likes {value}.",
+                    f"The favourite colour of {name} is {value}.",
+                    f"The colour that {name} likes is {value}.",
+                ),
+            }[relation]
+        )
 
     def story(self, rng: random.Random) -> str:
         """A templated tale: glue language, and a text set that is not a skill."""
         name, other = rng.sample(self.names, 2)
         adjective, noun, verb = rng.choice(ADJECTIVES), rng.choice(NOUNS), rng.choice(VERBS)
         article = "an" if adjective[0] in "aeiou" else "a"
-        opening = rng.choice((f"One day {name} saw {article} {adjective} {noun}.",
-                              f"{name} went out and met {article} {adjective} {noun}.",
-                              f"Long ago {name} lost {article} {adjective} {noun}."))
-        middle = rng.choice((f"It {verb} by the {rng.choice(NOUNS)}, said {other}.", f"{other} came to help.",
-                             f"Then {other} asked where the {noun} was."))
-        ending = rng.choice((f"Now the {noun} {verb} and {name} is {rng.choice(ADJECTIVES)}.",
-                             f"So they went home to {self.facts[name, 'home']}.", "And that was the end."))
+        opening = rng.choice(
+            (
+                f"One day {name} saw {article} {adjective} {noun}.",
+                f"{name} went out and met {article} {adjective} {noun}.",
+                f"Long ago {name} lost {article} {adjective} {noun}.",
+            )
+        )
+        middle = rng.choice(
+            (
+                f"It {verb} by the {rng.choice(NOUNS)}, said {other}.",
+                f"{other} came to help.",
+                f"Then {other} asked where the {noun} was.",
+            )
+        )
+        ending = rng.choice(
+            (
+                f"Now the {noun} {verb} and {name} is {rng.choice(ADJECTIVES)}.",
+                f"So they went home to {self.facts[name, 'home']}.",
+                "And that was the end.",
+            )
+        )
         return f"{opening} {middle} {ending}"
 
 

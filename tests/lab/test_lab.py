@@ -60,10 +60,14 @@ def test_no_row_occurs_in_two_splits_and_no_row_twice():
 
 
 def test_no_prompt_is_shared_by_splits():
-    for kind in (("preferences_train", "preferences_validation", "preferences_test"),
-                 ("sft_train", "skills_validation", "skills_test")):
+    for kind in (
+        ("preferences_train", "preferences_validation", "preferences_test"),
+        ("sft_train", "skills_validation", "skills_test"),
+    ):
         sets = [{row["prompt"] for row in rows(name)} for name in kind]
-        assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
+        assert not sets[0] & sets[1]
+        assert not sets[0] & sets[2]
+        assert not sets[1] & sets[2]
 
 
 def test_no_held_out_problem_is_stated_in_the_base_corpus_except_facts():
@@ -82,9 +86,9 @@ def test_no_token_crosses_the_border_between_prompt_and_answer(name):
     prompts = tokenizer()([row["prompt"] for row in found])["input_ids"]
     for answer in answers:
         whole = tokenizer()([row["prompt"] + row[answer] for row in found])["input_ids"]
-        assert all(ids[: len(prompt)] == prompt for ids, prompt in zip(whole, prompts))
+        assert all(ids[: len(prompt)] == prompt for ids, prompt in zip(whole, prompts, strict=True))
         alone = tokenizer()([row[answer] for row in found], add_special_tokens=False)["input_ids"]
-        assert all(ids[len(prompt) :] == rest for ids, prompt, rest in zip(whole, prompts, alone))
+        assert all(ids[len(prompt) :] == rest for ids, prompt, rest in zip(whole, prompts, alone, strict=True))
 
 
 def test_text_survives_the_tokenizer_and_the_chat_template_writes_the_prompts_of_the_data():
@@ -104,7 +108,8 @@ def test_every_checkpoint_loads_and_has_the_same_tokenizer():
     files = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     for name in CHECKPOINTS:
         model = AutoModelForCausalLM.from_pretrained(lab_path(name))
-        assert model.dtype == torch.bfloat16 and model.config.tie_word_embeddings
+        assert model.dtype == torch.bfloat16
+        assert model.config.tie_word_embeddings
         assert model.config.vocab_size == len(tokenizer())
         for file in files:
             assert lab_path(name).joinpath(file).read_bytes() == lab_path("base").joinpath(file).read_bytes()
