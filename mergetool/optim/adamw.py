@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from mergetool.ops.noise import stream_key
+from mergetool.ops.noise import SPARSE_BELOW, stream_key
 from mergetool.optim.deltas import AdamDelta
 from mergetool.optim.merging import Binding, rounded_sum, scale_
 from mergetool.optim.names import NamedParameters, attach
@@ -15,6 +15,7 @@ from mergetool.optim.online import Anyref, Merging, Method
 from mergetool.optim.settings import DEFAULTS, check_adamw
 from mergetool.optim.sharding import local
 from mergetool.optim.step import adamw_, adamw_moments_, adamw_rounded_
+from mergetool.optim.threads import each
 
 _LOW = (torch.bfloat16, torch.float16)
 Params = Any
@@ -136,33 +137,36 @@ class _MergingAdamW(Merging):
             adamw_moments_(*zip(*[self._flat(p) for p in batch], strict=True), **self._hyper(group))
 
     def _merges(self, held: list[tuple[int, torch.Tensor]], online: bool, group: dict[str, Any], index: int) -> None:
-        lr, merged = float(group["lr"]), False
-        for i, p in held:
-            state = self.state[p]
-            step = int(state["step"])
-            if not self._merging_now(group, step):
-                continue
-            merged = True
-            if self._unsparsified(group) and self.method != "linear":
-                continue
-            binding = self._binding(p, group, i, index)
-            number = step // group["every"] - 1
-            if online:
-                theta, (_, m, v, _) = local(p), self._flat(p)
-                self._decay(theta, 1 - lr * group["weight_decay"], group, step, binding)
-                delta = AdamDelta(m, v, step, lr, tuple(group["betas"]), group["eps"])
-                self._merge(p, None, 1.0, delta, number, group, binding)
-            elif self.method == "linear":
-                self._merge(p, None, 1.0, None, number, group, binding)
-            else:
-                decay = float(state.get("anchor_decay", 1.0))
-                self._merge(p, local(state["anchor"]), decay, None, number, group, binding)
-                state["anchor"].copy_(p)
-                if "anchor_decay" in state:
-                    state["anchor_decay"].fill_(1.0)
-        if merged:
-            group["merges"] += 1
-            group["merged_alpha"] += group["alpha"]
+        due = [(i, p) for i, p in held if self._merging_now(group, int(self.state[p]["step"]))]
+        if not due:
+            return
+        group["merges"] += 1
+        group["merged_alpha"] += group["alpha"]
+        if self._unsparsified(group) and self.method != "linear":
+            return
+        bound = [(p, self._binding(p, group, i, index)) for i, p in due]
+        # sparse merges are too short to share out by blocks; collectives must keep their order
+        alone = group["density"] >= SPARSE_BELOW or any(b.shard.groups or p.device.type != "cpu" for p, b in bound)
+        for_each = (lambda items, work: [work(item) for item in items]) if alone else each
+        for_each(bound, lambda item: self._merge_one(*item, online, group))
+
+    def _merge_one(self, p: torch.Tensor, binding: Binding, online: bool, group: dict[str, Any]) -> None:
+        state, lr = self.state[p], float(group["lr"])
+        step = int(state["step"])
+        number = step // group["every"] - 1
+        if online:
+            theta, (_, m, v, _) = local(p), self._flat(p)
+            self._decay(theta, 1 - lr * group["weight_decay"], group, step, binding)
+            delta = AdamDelta(m, v, step, lr, tuple(group["betas"]), group["eps"])
+            self._merge(p, None, 1.0, delta, number, group, binding)
+        elif self.method == "linear":
+            self._merge(p, None, 1.0, None, number, group, binding)
+        else:
+            decay = float(state.get("anchor_decay", 1.0))
+            self._merge(p, local(state["anchor"]), decay, None, number, group, binding)
+            state["anchor"].copy_(p)
+            if "anchor_decay" in state:
+                state["anchor_decay"].fill_(1.0)
 
     def _decay(self, theta: torch.Tensor, factor: float, group: dict[str, Any], step: int, binding: Binding) -> None:
         """θ ← (1 − η·λ)·θ, before the deltas are added, as torch's AdamW does."""

@@ -63,6 +63,12 @@ class Merge(NamedTuple):
         number = 0 if role == REFERENCE and self.tau_mask == "fixed" else self.number
         return stream_key(self.seed, number, role, name)
 
+    def weighed(self, value: torch.Tensor, weight: float) -> torch.Tensor:
+        """One sparsified delta, clipped and times its weight; in place."""
+        if self.clip is not None:
+            value.clamp_(-self.clip, self.clip)
+        return value.mul_(weight)
+
     def combine(
         self, delta: torch.Tensor, tau: torch.Tensor | None, scales: tuple[float, float] = (1.0, 1.0)
     ) -> torch.Tensor:
@@ -102,7 +108,6 @@ def merge_(
 def _merge_sparse(
     theta: torch.Tensor, origin: torch.Tensor, decay: float, delta: Delta, merge: Merge, binding: Binding
 ) -> None:
-    shard = binding.shard
     kept = _pick(delta, UPDATE, merge, binding)
     tau = None
     if binding.tau is not None and merge.alpha:
@@ -113,18 +118,32 @@ def _merge_sparse(
             tau = _pick(binding.tau, REFERENCE, merge, binding)
             if constant:
                 binding.fixed = {settings: tau}
-    index, update, reference = _aligned(kept, tau)
-    index, update = index.to(theta.device), update.to(theta.device)
-    total = merge.combine(update, None if reference is None else reference.to(theta.device))
-    base = origin[index]
     if origin is not theta:
         _restore(theta, origin, decay, merge, binding)
-    if not merge.stochastic:
-        theta[index] = (base.float().mul_(decay) + total).to(theta.dtype)
+    if merge.method == "dare":
+        # sums of two additions: entries that both keep are few, and are rounded twice
+        _add_(theta, kept.index, merge.weighed(kept.value, 1 - merge.alpha), UPDATE, merge, binding)
+        if tau is not None:
+            _add_(theta, tau.index, merge.weighed(tau.value.clone(), merge.alpha), REFERENCE, merge, binding)
     else:
-        key = merge.key(ROUNDING, binding.name)
-        places = torch.from_numpy(shard.to_global(index.cpu().numpy())).to(theta.device)
-        theta[index] = round_at(base.double().mul_(decay).add_(total), theta.dtype, key, places)
+        index, update, reference = _aligned(kept, tau)
+        _add_(theta, index, merge.combine(update, reference), REFERENCE, merge, binding)
+
+
+def _add_(
+    theta: torch.Tensor, index: torch.Tensor, value: torch.Tensor, role: str, merge: Merge, binding: Binding
+) -> None:
+    """θ[index] += value, rounded as the merge says: in fp32 the update alone is rounded to nearest, as torch does."""
+    index, value = index.to(theta.device), value.to(theta.device)
+    if not merge.stochastic or (role == UPDATE and theta.dtype == torch.float32):
+        if theta.dtype == torch.float32:
+            theta.index_add_(0, index, value)
+        else:
+            theta[index] = (theta[index].float() + value).to(theta.dtype)
+        return
+    places = torch.from_numpy(binding.shard.to_global(index.cpu().numpy())).to(theta.device)
+    exact = theta[index].double().add_(value)
+    theta[index] = round_at(exact, theta.dtype, merge.key(ROUNDING + role, binding.name), places)
 
 
 def _restore(theta: torch.Tensor, origin: torch.Tensor, decay: float, merge: Merge, binding: Binding) -> None:

@@ -8,7 +8,8 @@ What is computed in a block does not depend on which thread computes it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeVar
@@ -18,7 +19,8 @@ import torch
 BLOCK = (1 << 15) - 64
 """Elements of a block; below torch's own grain."""
 
-T = TypeVar("T")
+S, T = TypeVar("S"), TypeVar("T")
+_here = threading.local()
 
 
 def each_block(numel: int, work: Callable[[int, int], T], device: torch.device | None = None) -> list[T]:
@@ -33,17 +35,28 @@ def each_block(numel: int, work: Callable[[int, int], T], device: torch.device |
         block = 1 << 24
         return [work(start, min(start + block, numel)) for start in range(0, numel, block)]
     starts = range(0, numel, BLOCK)
-    threads = torch.get_num_threads()
-    if threads == 1 or len(starts) < 4:
+    if len(starts) < 4:
         return [work(start, min(start + BLOCK, numel)) for start in starts]
-    share = -(-len(starts) // (4 * threads))
+    share = -(-len(starts) // (4 * torch.get_num_threads()))
 
     def run(first: int) -> list[T]:
-        with torch.no_grad():
-            return [work(start, min(start + BLOCK, numel)) for start in starts[first : first + share]]
+        return [work(start, min(start + BLOCK, numel)) for start in starts[first : first + share]]
 
-    parts = _pool(threads, os.getpid()).map(run, range(0, len(starts), share))
-    return [result for part in parts for result in part]
+    return [result for part in each(range(0, len(starts), share), run) for result in part]
+
+
+def each(items: Iterable[S], work: Callable[[S], T]) -> list[T]:
+    """``[work(item) for item in items]``, in order, by as many threads as torch would use; not nested."""
+    threads = torch.get_num_threads()
+    if threads == 1 or getattr(_here, "working", False):
+        return [work(item) for item in items]
+
+    def run(item: S) -> T:
+        _here.working = True  # what is called here walks its own blocks alone: the pool's threads are all taken
+        with torch.no_grad():
+            return work(item)
+
+    return list(_pool(threads, os.getpid()).map(run, items))
 
 
 @lru_cache(maxsize=1)
