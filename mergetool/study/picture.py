@@ -15,7 +15,7 @@ from mergetool.study.splits import Column
 # Okabe and Ito's colours, told apart with any kind of colour vision; each has a marker too. Yellow is left out: it is
 # not seen on white. Black is for what everything is compared with.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5C00", "#6A3D9A")
-MARKERS = ("o", "s", "^", "D", "v", "P", "h", "<")
+MARKERS = ("o", "s", "^", "D", "v", "P", "h", "<", ">")  # one more than colours: the pair stays unique for 72 families
 MODELS = {"sft": ("*", "SFT"), "base": ("p", "base"), "rlhf": ("X", "RLHF")}
 MODEL_COLOURS = ("black", "#666666")
 DPI, SIZE = 120, (11.0, 7.4)

@@ -151,12 +151,26 @@ _MAKER: Maker | None = None
 
 def _begin(recipe: StudyRecipe, out: Path, fresh: bool, device: str | None, dtype: str | None, workers: int) -> None:
     import os
+    import threading
 
     import torch
 
     global _MAKER
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     _MAKER = Maker(recipe, out, fresh, device, dtype)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would train on for nobody; what it was training resumes in the next run."""
+    import multiprocessing
+    import os
+    from multiprocessing.connection import wait
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _row(name: str) -> dict[str, Any]:

@@ -157,3 +157,52 @@ def test_the_study_trains_its_own_rlhf_model_and_merges_each_seed_of_it(folder, 
     assert (tmp_path / "out" / "candidates" / "ondare-Ktotal" / "config.json").exists()
     assert (tmp_path / "out" / "candidates" / "adamw-seed1.yaml").read_text().startswith("# mergetool align")
     assert run_study(study, tmp_path / "out").ran == 0
+
+
+@pytest.mark.slow
+def test_workers_give_the_same_lines(done, folder, tmp_path):
+    study, first = done
+    again = run_study(study, tmp_path / "out", workers=2)
+    assert [row["name"] for row in again.rows] == [row["name"] for row in first.rows]
+    for mine, theirs in zip(again.rows, first.rows, strict=True):
+        assert value(mine, "skills.nll") == pytest.approx(value(theirs, "skills.nll"), rel=1e-5)
+
+
+def test_a_worker_dies_with_its_parent(tmp_path):
+    import subprocess
+    import sys
+    import time
+
+    script = tmp_path / "parent.py"
+    script.write_text("""
+import multiprocessing, os, sys, threading, time
+from mergetool.study.run import _end_with_parent
+
+def work(file):
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    open(file, "w").write(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=work, args=(sys.argv[1],)).start()
+""")
+    note = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, str(script), str(note)])
+    deadline = time.monotonic() + 120
+    while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pid = int(note.read_text())
+    parent.kill()
+    parent.wait()
+    while _runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(pid)
+
+
+def _runs(pid):
+    """Whether a process is there and not only waiting to be reaped."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
