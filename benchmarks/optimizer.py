@@ -5,7 +5,8 @@
     python benchmarks/optimizer.py --released PATH      # beside the authors' code, a checkout at PATH
 
 Every contender is timed in turn with torch's fused AdamW, step by step in one process, and the ratio is of the two
-minima: what else the machine does hits both. Extra bytes are resident anonymous memory (RssAnon) after the steps,
+minima: what else the machine does hits both. The CPU ratio is of processor seconds of all threads, which a busy machine
+disturbs less. Extra bytes are resident anonymous memory (RssAnon) after the steps,
 beyond what AdamW's moments take; the mapped checkpoint files are not anonymous.
 """
 
@@ -24,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import mergetool
 from mergetool.optim import OnDARE, OnTIES, Reference
@@ -72,13 +73,13 @@ def anonymous() -> int:
     return int(status.split("RssAnon:")[1].split()[0]) * 1024
 
 
-def timed(optimizer: torch.optim.Optimizer, device: str) -> float:
-    """Seconds of one step."""
-    start = time.perf_counter()
+def timed(optimizer: torch.optim.Optimizer, device: str) -> tuple[float, float]:
+    """(seconds, CPU seconds of all threads) of one step."""
+    start, cpu = time.perf_counter(), time.process_time()
     optimizer.step()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu
 
 
 def against(make: Make, named: list, device: str, rounds: int) -> dict[str, float]:
@@ -101,10 +102,16 @@ def against(make: Make, named: list, device: str, rounds: int) -> dict[str, floa
     extra = anonymous() - before - min(moments, plain)
     times = []
     for _ in range(rounds):
-        times.append((timed(fused, device), timed(ours, device)))
+        times.append((*timed(fused, device), *timed(ours, device)))
         turn(named)
     best = [min(column) * 1e9 / total for column in zip(*times, strict=True)]
-    return {"adamw_ns": best[0], "ns": best[1], "ratio": best[1] / best[0], "bytes": extra / total}
+    return {
+        "adamw_ns": best[0],
+        "ns": best[2],
+        "ratio": best[2] / best[0],
+        "cpu_ratio": best[3] / best[1],
+        "bytes": extra / total,
+    }
 
 
 def contenders(densities: list[float], base: Path, sft: Path, released: str | None) -> list[tuple[str, Make]]:
@@ -139,34 +146,34 @@ def contenders(densities: list[float], base: Path, sft: Path, released: str | No
     return rows
 
 
+class Named:
+    """What the authors' code asks of a model."""
+
+    def __init__(self, path: Path) -> None:
+        self.tensors = load_file(path / "model.safetensors")
+
+    def named_parameters(self) -> list[tuple[str, torch.Tensor]]:
+        return list(self.tensors.items())
+
+
 def released_rows(path: str, density: float, base: Path, sft: Path) -> list[tuple[str, Make]]:
     """The authors' optimizers, imported from a checkout that the user names; nothing of them is kept here."""
-    import importlib
-
     sys.path.insert(0, path)
-    rows = []
-    for module, name in (("ondare", "OnDARE"), ("onties", "OnTIES")):
-        try:
-            cls = getattr(importlib.import_module(f"online_merging_optimizers.{module}"), name)
-        except (ImportError, AttributeError):
-            try:
-                cls = getattr(importlib.import_module(module), name)
-            except (ImportError, AttributeError) as error:
-                print(f"released {name}: not found in {path} ({error})", file=sys.stderr)
-                continue
+    from online_merging import optimizers as released
 
-        def make(ps: list, cls: type = cls) -> torch.optim.Optimizer:
-            taus = Reference.from_checkpoints(base, sft)
-            from mergetool.optim.sharding import shard_of
+    def maker(cls: type) -> Make:
+        def make(ps: list[tuple[str, torch.nn.Parameter]]) -> torch.optim.Optimizer:
+            names = {(0, i): name for i, (name, _) in enumerate(ps)}
+            ours = cls([p for _, p in ps], lr=LR, reserve_p=density, alpha=ALPHA, use_merge=True, param_name_map=names)
+            ours.init_ref_param_diff(Named(sft), Named(base))
+            return ours
 
-            tensors = []
-            for n, p in ps:
-                delta = taus.delta(n, shard_of(p), p.device)
-                tensors.append(delta.block(0, p.numel()).view(p.shape).to(p.dtype))
-            return cls([p for _, p in ps], tensors, lr=LR, reserve_p=density, alpha=ALPHA)
+        return make
 
-        rows.append((f"released {name} p={density:g}", make))
-    return rows
+    return [
+        (f"released OnDARE p={density:g}", maker(released.ODAdamW)),
+        (f"released OnTIES p={density:g}", maker(released.OTAdamW)),
+    ]
 
 
 def main() -> None:
@@ -192,14 +199,15 @@ def main() -> None:
     for dtype in args.dtypes:
         with tempfile.TemporaryDirectory() as directory:
             base, sft = checkpoints(Path(directory), total, getattr(torch, dtype))
-            print(f"| {dtype} | ns/param | fused AdamW | ratio | extra bytes/param |\n|---|---|---|---|---|")
+            print(f"| {dtype} | ns/param | fused AdamW | ratio | CPU ratio | extra bytes/param |\n|{'---|' * 6}")
             for label, make in contenders(args.densities, base, sft, args.released):
                 if args.only not in label:
                     continue
                 named = parameters(total, getattr(torch, dtype), args.device)
                 row = against(make, named, args.device, args.rounds)
                 results.append({"dtype": dtype, "label": label, **row})
-                print(f"| {label} | {row['ns']:.2f} | {row['adamw_ns']:.2f} | {row['ratio']:.2f} | {row['bytes']:.2f} |", flush=True)
+                cells = [row[key] for key in ("ns", "adamw_ns", "ratio", "cpu_ratio", "bytes")]
+                print(f"| {label} | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |", flush=True)
             print()
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))

@@ -140,7 +140,7 @@ class AdamDelta(Delta):
             which, lane = np.nonzero(above.reshape(-1, 8)[eights])
             return eights[which] * 8 + lane + start
 
-        index = np.concatenate([np.empty(0, np.int64), *each_block(self.numel, candidates)])
+        index = np.concatenate([np.empty(0, np.int64), *each_block(self.numel, candidates, block=1 << 17)])
         if index.size > self.numel // 16:  # at the first step every |Δθ| is η, to within a rounding
             return super().above(low)
         value = self.take(torch.from_numpy(index)).numpy()

@@ -23,24 +23,27 @@ S, T = TypeVar("S"), TypeVar("T")
 _here = threading.local()
 
 
-def each_block(numel: int, work: Callable[[int, int], T], device: torch.device | None = None) -> list[T]:
+def each_block(
+    numel: int, work: Callable[[int, int], T], device: torch.device | None = None, block: int = BLOCK
+) -> list[T]:
     """``[work(start, stop) for every block]``, in order; on a CPU by several threads.
 
     Args:
         numel: entries to walk.
         work: takes [start, stop); must not depend on other blocks having been done.
         device: where the work's tensors are; other devices than a CPU take larger blocks, on this thread.
+        block: elements of a block on a CPU; larger ones only where the work is numpy's alone.
     """
     if device is not None and device.type != "cpu":
         block = 1 << 24
         return [work(start, min(start + block, numel)) for start in range(0, numel, block)]
-    starts = range(0, numel, BLOCK)
+    starts = range(0, numel, block)
     if len(starts) < 4:
-        return [work(start, min(start + BLOCK, numel)) for start in starts]
+        return [work(start, min(start + block, numel)) for start in starts]
     share = -(-len(starts) // (4 * torch.get_num_threads()))
 
     def run(first: int) -> list[T]:
-        return [work(start, min(start + BLOCK, numel)) for start in starts[first : first + share]]
+        return [work(start, min(start + block, numel)) for start in starts[first : first + share]]
 
     return [result for part in each(range(0, len(starts), share), run) for result in part]
 
