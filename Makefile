@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check install clean
+.PHONY: demo test check docs install clean
 
 demo: $(VENV)/.installed
 	rm -rf demo-out
@@ -16,6 +16,10 @@ check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest tests/test_layering.py
+
+# the command-line reference is generated from the code; a test compares the two
+docs: $(VENV)/.installed
+	$(BIN)/typer mergetool.cli.main utils docs --name mergetool --title "Command line" --output docs/cli.md
 
 install: $(VENV)/.installed
 

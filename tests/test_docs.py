@@ -1,0 +1,43 @@
+"""What the documents say of the code is what the code says of itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mergetool.merge.methods import METHODS
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_command_line_reference_is_the_one_that_the_code_generates(tmp_path: Path) -> None:
+    words = ["mergetool.cli.main", "utils", "docs", "--name", "mergetool", "--title", "Command line"]
+    typer = Path(sys.executable).parent / "typer"
+    subprocess.run([typer, *words, "--output", str(tmp_path / "cli.md")], check=True, capture_output=True)
+    assert (ROOT / "docs/cli.md").read_text() == (tmp_path / "cli.md").read_text(), "run `make docs`"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_method_is_explained() -> None:
+    text = (ROOT / "docs/methods.md").read_text()
+    assert [name for name in METHODS if f"`{name}`" not in text] == []
+
+
+def test_the_walks_of_the_architecture_name_functions_that_exist() -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "mergetool").rglob("*.py"))
+    text = (ROOT / "docs/architecture.md").read_text().split("## A walk", 1)[1]
+    names = {word.split(".")[-1] for word in re.findall(r"`([A-Za-z_.]+)`", text)}
+    missing = [n for n in names if not re.search(rf"\b(def|class) {n}\b|^\s*{n}[:=(]|/{n}\b", code, re.MULTILINE)]
+    known_words = {"grad", "relative_to", "study", "py", "blend", "combine", "data", "merge", "align", "evaluate"}
+    assert sorted(set(missing) - known_words) == []
