@@ -14,12 +14,13 @@ app = typer.Typer(no_args_is_help=True, help="List, show or copy the recipes tha
 
 
 def _ls() -> None:
-    """List the recipes: kind/name and their first line."""
+    """List the recipes: kind/name and what they are for."""
     from mergetool.recipe_files import list_recipes, recipe_path
 
     for kind, name in list_recipes():
-        first = recipe_path(kind, name).read_text().splitlines()[0].lstrip("# ")
-        typer.echo(f"{kind}/{name:24s} {first}")
+        comments = (line.strip("# ") for line in recipe_path(kind, name).read_text().splitlines() if line.startswith("#"))
+        why = next((line for line in comments if line and not line.startswith("mergetool ")), "")
+        typer.echo(f"{kind + '/' + name:28s} {why}")
 
 
 def _show(name: Annotated[str, typer.Argument(help="kind/name, e.g. merge/linear.", show_default=False)]) -> None:
