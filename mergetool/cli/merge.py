@@ -94,6 +94,7 @@ def _report(manifest: dict[str, Any], out: Path, seconds: float, plan: Any) -> N
     for name, distance in manifest["distances"].items():
         note(f"  distance to {name}: {distance:.6g}")
     for name, fraction in manifest.get("kept", {}).items():
-        note(f"  kept of {name}: {fraction:.4f}")
+        if fraction < 1:
+            note(f"  kept of {name}: {fraction:.4f}")
     for warning in manifest["warnings"]:
         note(f"warning: {warning}")

@@ -19,7 +19,7 @@ from mergetool.ops.noise import SPARSE_BELOW, kept_indices, random_mask
 
 Rescale = Literal["unbiased", "l1", "none"]
 
-_SAMPLE, _LARGEST_SAMPLE, _PIECE = 1 << 16, 1 << 22, 1 << 10
+_SAMPLE, _LARGEST_SAMPLE, _PIECE = 1 << 16, 1 << 22, 1 << 12
 
 
 class Threshold(NamedTuple):
