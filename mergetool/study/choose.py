@@ -25,6 +25,7 @@ class Score:
         sd: sample standard deviation over seeds; None for one seed.
         low, high: 95 % bootstrap interval over rows, averaged over seeds.
         n: rows.
+        values: one per seed.
     """
 
     mean: float
@@ -32,6 +33,7 @@ class Score:
     low: float
     high: float
     n: int
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _score(values: list[dict[str, Any]]) -> Score:
     means = [one["value"] for one in values]
     return Score(statistics.fmean(means), statistics.stdev(means) if len(means) > 1 else None,
                  statistics.fmean(one["low"] for one in values), statistics.fmean(one["high"] for one in values),
-                 values[0]["n"])
+                 values[0]["n"], tuple(means))
 
 
 def pareto(points: list[tuple[str, float, float]]) -> list[str]:

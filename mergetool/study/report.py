@@ -71,8 +71,11 @@ def tax_sentence(summary: Summary, split: str = "test") -> str:
         before, after = sft.scores[split][column.name], rlhf.scores[split][column.name]
         change = f"{after.mean - before.mean:+.3f}"
         parts.append(f"{column.name} from {shown(before)} to {shown(after)} ({change})")
-    seeds = f" over {len(rlhf.members)} seeds" if len(rlhf.members) > 1 else ""
-    return f"{rlhf.name} against sft on the {split} rows{seeds}: {parts[0]}, {parts[1]}."
+    if len(rlhf.members) == 1:
+        return f"{rlhf.name} against sft on the {split} rows: {parts[0]}, {parts[1]}."
+    each = ", ".join(f"{value:.3f}" for value in sorted(rlhf.scores[split][summary.tax.name].values))
+    return (f"{rlhf.name} against sft on the {split} rows over {len(rlhf.members)} seeds: {parts[0]}, {parts[1]}; "
+            f"seed by seed {each}.")
 
 
 def _cell(group: Group, column: Column, split: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def test_the_demo_runs_from_end_to_end_in_small(tmp_path):
     for entry in (mapping["reward"], mapping["tax"]):
         entry["limit"] = 8
     study = make_study(mapping, path, path.parent)
-    result = run_study(study, tmp_path / "out", workers=2)
+    result = run_study(study, tmp_path / "out")
     assert not result.failures
     assert all(file.exists() for file in write_outputs(study, result))
 
