@@ -17,7 +17,14 @@ from pathlib import Path
 from mergetool.lab import data
 
 # One pass over the training pairs, at the rate where reward is clearly up and skills clearly, not wholly, down.
-SETTINGS = {"learning_rate": 2e-4, "max_steps": 100, "per_device_train_batch_size": 16, "beta": 0.1}
+SETTINGS = {
+    "learning_rate": 1.2e-3,
+    "max_steps": 50,
+    "per_device_train_batch_size": 32,
+    "beta": 0.1,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 10,
+}
 WEIGHTS = (0.25, 0.5, 0.75)
 
 
@@ -39,7 +46,6 @@ def trainer(root: Path, folder: str, data_seed: int, **settings):
         output_dir=folder,
         seed=0,
         data_seed=data_seed,
-        lr_scheduler_type="constant",
         max_length=128,
         bf16=False,
         precompute_ref_log_probs=True,
@@ -127,6 +133,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--learning-rate", type=float, default=SETTINGS["learning_rate"])
     parser.add_argument("--steps", type=int, default=SETTINGS["max_steps"])
+    parser.add_argument("--schedule", default=SETTINGS["lr_scheduler_type"])
     parser.add_argument("--batch", type=int, default=SETTINGS["per_device_train_batch_size"])
     asked = parser.parse_args()
     rows = report(
@@ -136,6 +143,7 @@ def main() -> None:
         learning_rate=asked.learning_rate,
         max_steps=asked.steps,
         per_device_train_batch_size=asked.batch,
+        lr_scheduler_type=asked.schedule,
     )
     print(table(rows))
 
