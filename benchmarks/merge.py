@@ -151,7 +151,9 @@ def run(args: argparse.Namespace, work: Path, root: Path) -> None:
 
     layout = read_layout(root / "base")
     parameters = sum(t.numel for t in layout.tensors.values())
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?"
+    )
     versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("mergetool", "mergekit", "torch", "numpy"))
     print(f"{parameters / 1e9:.2f} B parameters, bf16 · {args.threads} threads of {cpu}, {platform.system()} · {versions}")
     print(f"{'method':16s} {'program':10s} {'wall s':>7s} {'cpu s':>7s} {'RSS GB':>7s} {'anon GB':>8s} {'ratio':>6s}")
@@ -172,19 +174,21 @@ def run(args: argparse.Namespace, work: Path, root: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
         for name, runs in found.items():
             m = median(runs)
-            ratio = f"{median(found['mergekit'])['wall'] / m['wall']:.1f}×" if len(found) == 2 and name == "mergetool" else ""
-            print(
-                f"{method:16s} {name:10s} {m['wall']:7.1f} {m['cpu']:7.1f} {m['rss'] / 1e9:7.2f} {m['anon'] / 1e9:8.2f} {ratio:>6s}",
-                flush=True,
-            )
-    for what, sources in (("cp of the output", ["base"]), ("cp of inputs", ["base", "sft", "rlhf"])):
+            both = len(found) == 2 and name == "mergetool"
+            ratio = f"{median(found['mergekit'])['wall'] / m['wall']:.1f}×" if both else ""
+            figures = f"{m['wall']:7.1f} {m['cpu']:7.1f} {m['rss'] / 1e9:7.2f} {m['anon'] / 1e9:8.2f}"
+            print(f"{method:16s} {name:10s} {figures} {ratio:>6s}", flush=True)
+    inputs = " ".join(f"{root / model}/*.safetensors" for model in ("base", "sft", "rlhf"))
+    for what, command in (
+        ("cp of one model", ["cp", "-r", str(root / "base"), str(out)]),
+        ("reading the inputs", ["sh", "-c", f"cat {inputs} > /dev/null"]),
+    ):
         runs = []
         for _ in range(args.runs):
             shutil.rmtree(out, ignore_errors=True)
-            runs.append(measure(["cp", "-r", *(str(root / s) for s in sources), str(out) + ("/" if len(sources) > 1 else "")])
-                        if len(sources) == 1 else measure(["sh", "-c", f"cat {' '.join(str(root / s) + '/*.safetensors' for s in sources)} > /dev/null"]))  # fmt: skip
+            runs.append(measure(command))
         m = median(runs)
-        print(f"{'floor':16s} {what if len(sources) == 1 else 'cat of the inputs':28s} {m['wall']:.1f} s wall, {m['cpu']:.1f} s cpu")
+        print(f"{'floor':16s} {what:28s} {m['wall']:.1f} s wall, {m['cpu']:.1f} s cpu")
     shutil.rmtree(out, ignore_errors=True)
 
 

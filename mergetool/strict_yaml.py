@@ -69,17 +69,13 @@ def _loader() -> type:
                         None, None, "a key must be a word, not a list or a mapping", key_node.start_mark
                     )
                 if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key '{key}' is given twice", key_node.start_mark
-                    )
+                    raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", key_node.start_mark)
                 seen.add(key)
             return super().construct_mapping(node, deep=deep)
 
     # The class attribute is shared with SafeLoader until it is written to: copy before adding.
     StrictLoader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-    StrictLoader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789")
-    )
+    StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
     return StrictLoader
 
 
@@ -191,8 +187,9 @@ def _walk(model_cls: type, loc: tuple) -> tuple[tuple, list[type]]:
 
 
 def _names_a_type(part: Any) -> bool:
-    return bool(re.fullmatch(r"(constrained-)?(str|int|float|bool|none|dict|list|tuple|literal|function|lax|model)\b.*",
-                             str(part)))
+    return bool(
+        re.fullmatch(r"(constrained-)?(str|int|float|bool|none|dict|list|tuple|literal|function|lax|model)\b.*", str(part))
+    )
 
 
 def _alternatives(annotation: Any) -> list[Any]:

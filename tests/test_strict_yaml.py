@@ -52,14 +52,17 @@ def test_an_unknown_key_names_the_nearest_known_one() -> None:
 
 def test_an_unknown_key_inside_a_list_or_an_optional_part_names_the_nearest_one() -> None:
     assert problem({"models": [{"model": "a", "wieght": 1}]}).startswith(
-        "r.yaml: models[0].wieght: unknown key; did you mean 'weight'?")
+        "r.yaml: models[0].wieght: unknown key; did you mean 'weight'?"
+    )
     assert problem({"models": [{"model": "a", "merging": {"densty": 1}}]}).startswith(
-        "r.yaml: models[0].merging.densty: unknown key; did you mean 'density'?")
+        "r.yaml: models[0].merging.densty: unknown key; did you mean 'density'?"
+    )
 
 
 def test_an_unknown_word_names_the_nearest_one() -> None:
     assert problem({"merging": {"method": "ondair"}}) == (
-        "r.yaml: merging.method: 'ondair' is not known; did you mean 'ondare'?")
+        "r.yaml: merging.method: 'ondair' is not known; did you mean 'ondare'?"
+    )
 
 
 def test_a_missing_key_says_what_to_add() -> None:
@@ -67,7 +70,10 @@ def test_a_missing_key_says_what_to_add() -> None:
 
 
 def test_a_value_out_of_range_or_of_the_wrong_kind_shows_the_value() -> None:
-    assert problem({"merging": {"density": 2}}) == "r.yaml: merging.density: should be less than or equal to 1, not 2; correct it there"
+    assert (
+        problem({"merging": {"density": 2}})
+        == "r.yaml: merging.density: should be less than or equal to 1, not 2; correct it there"
+    )
     assert problem({"beta": "much"}) == "r.yaml: beta: should be a valid number, not 'much'; correct it there"
     assert problem({"merging": 3}) == "r.yaml: merging: should be a mapping of keys to values, not 3; correct it there"
 

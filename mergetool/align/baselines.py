@@ -121,5 +121,10 @@ def adapter(rank: int, scale: float | None) -> Any:
     """
     from peft import LoraConfig
 
-    return LoraConfig(r=rank, lora_alpha=2 * rank if scale is None else scale, lora_dropout=0.0,
-                      target_modules="all-linear", task_type="CAUSAL_LM")
+    return LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank if scale is None else scale,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )

@@ -74,12 +74,15 @@ def same_shapes(base: Layout, sft: Layout) -> None:
             has, lacks = (sft, base) if ours is None else (base, sft)
             if name.endswith("lm_head.weight") and lacks.tied:
                 continue  # a tied head has no tensor of its own
-            raise CheckpointError(f"{lacks.directory}: no tensor '{name}', which {has.directory} has",
-                                  "base_model and sft_model must be of one architecture")
+            raise CheckpointError(
+                f"{lacks.directory}: no tensor '{name}', which {has.directory} has",
+                "base_model and sft_model must be of one architecture",
+            )
         if ours.shape != theirs.shape:
             raise CheckpointError(
                 f"{sft.directory}: tensor '{name}' is {list(theirs.shape)}, in {base.directory} {list(ours.shape)}",
-                "base_model and sft_model must be of one size; was the vocabulary extended for SFT?")
+                "base_model and sft_model must be of one size; was the vocabulary extended for SFT?",
+            )
 
 
 def stored_dtype(layout: Layout) -> str:
@@ -96,8 +99,9 @@ def stored_dtype(layout: Layout) -> str:
 def check_tokenizer(directory: Path) -> None:
     """Raises CheckpointError where a model directory has no tokenizer: nothing could be trained on text."""
     if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise CheckpointError(f"{directory}: no tokenizer (tokenizer.json)",
-                              "copy the tokenizer's files from the model that it was trained from")
+        raise CheckpointError(
+            f"{directory}: no tokenizer (tokenizer.json)", "copy the tokenizer's files from the model that it was trained from"
+        )
 
 
 def fingerprint(recipe: AlignRecipe) -> str:
@@ -138,6 +142,8 @@ def merges_of(recipe: AlignRecipe, steps: int) -> tuple[int, int]:
     every = recipe.merging.every or 1
     gap = steps if every == "total" else int(every)
     if gap > steps:
-        raise RecipeError(f"merging.every: {gap} is more than the run's {steps} steps, so nothing would be merged",
-                          "lower it, train longer, or write `every: total` to merge once at the end")
+        raise RecipeError(
+            f"merging.every: {gap} is more than the run's {steps} steps, so nothing would be merged",
+            "lower it, train longer, or write `every: total` to merge once at the end",
+        )
     return gap, steps // gap

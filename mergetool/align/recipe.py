@@ -97,8 +97,10 @@ class Merging(_Strict):
         if {"alpha", "alpha_total"} <= given:
             raise ValueError("alpha and alpha_total are both given; keep one of them")
         if "alpha" in KNOBS[self.method] and not {"alpha", "alpha_total"} & given:
-            raise ValueError(f"{self.method} needs to know how much to merge; give alpha (at each merge, 1e-6 in the "
-                             "paper) or alpha_total (over the run), and 0 for the mask alone")
+            raise ValueError(
+                f"{self.method} needs to know how much to merge; give alpha (at each merge, 1e-6 in the "
+                "paper) or alpha_total (over the run), and 0 for the mask alone"
+            )
         return self
 
     def given(self) -> dict[str, Any]:

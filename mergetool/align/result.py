@@ -125,20 +125,22 @@ def card(manifest: dict[str, Any]) -> str:
     merging = manifest["merging"]
     how = f"{recipe['algorithm'].upper()} with {merging['method']}"
     if merging["merges"]:
-        how += (f", {merging['merges']} merges (every {merging['every']} steps) of alpha = {merging['alpha']:.3g}: "
-                f"{merging['merged_total']:.3g} of the SFT delta in all")
+        how += (
+            f", {merging['merges']} merges (every {merging['every']} steps) of alpha = {merging['alpha']:.3g}: "
+            f"{merging['merged_total']:.3g} of the SFT delta in all"
+        )
     origin = f"base_model: {recipe['sft_model']}\n" if looks_like_hub_id(recipe["sft_model"]) else ""
     return f"""---
 {origin}library_name: transformers
 pipeline_tag: text-generation
-tags: [mergetool, {recipe['algorithm']}, {merging['method']}]
+tags: [mergetool, {recipe["algorithm"]}, {merging["method"]}]
 ---
 
-# {manifest['name']}
+# {manifest["name"]}
 
-Trained by mergetool {versions['mergetool']} from `{recipe['sft_model']}`: {how}.
-{manifest['steps']} steps on {manifest['data']['train']}.
-The weights are {manifest['drift']['relative']:.3g} (relative norm) away from the SFT model.
+Trained by mergetool {versions["mergetool"]} from `{recipe["sft_model"]}`: {how}.
+{manifest["steps"]} steps on {manifest["data"]["train"]}.
+The weights are {manifest["drift"]["relative"]:.3g} (relative norm) away from the SFT model.
 
 | metric | value |
 |---|---|
@@ -150,8 +152,8 @@ Made with this recipe:
 {yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).strip()}
 ```
 
-Seeds: data {manifest['seeds']['training']}, masks {manifest['seeds']['merging']}. Versions: \
-{', '.join(f'{name} {version}' for name, version in versions.items())}.
+Seeds: data {manifest["seeds"]["training"]}, masks {manifest["seeds"]["merging"]}. Versions: \
+{", ".join(f"{name} {version}" for name, version in versions.items())}.
 """
 
 

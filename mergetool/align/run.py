@@ -92,8 +92,9 @@ def align(
         _preview(trainer, tokenizer, report)
         resumed = _train(trainer, work, report)
         if stop.asked and trainer.state.global_step < trainer.state.max_steps:
-            raise KeyboardInterrupt(f"a checkpoint at step {trainer.state.global_step} is kept; "
-                                    "the same command goes on from there")
+            raise KeyboardInterrupt(
+                f"a checkpoint at step {trainer.state.global_step} is kept; the same command goes on from there"
+            )
         made = _finish(trainer, recipe, (base, sft), work, identity, told, report, picture)
     return AlignResult(**made, resumed_from=resumed, seconds=time.monotonic() - started)
 
@@ -110,8 +111,10 @@ def _rows(recipe: AlignRecipe, report: Report) -> tuple[dict[str, Any], dict[str
     from datasets import Dataset
 
     rows, told = {}, {}
-    for name, place, limit in (("train", recipe.train_data, recipe.data.limit),
-                               ("eval", recipe.eval_data, recipe.data.eval_limit)):
+    for name, place, limit in (
+        ("train", recipe.train_data, recipe.data.limit),
+        ("eval", recipe.eval_data, recipe.data.eval_limit),
+    ):
         if place is not None:
             found, told[name] = read_for(recipe, place, limit)
             rows[name] = Dataset.from_list(found)
@@ -144,30 +147,40 @@ def _load(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(sft, dtype=getattr(torch, recipe.dtype), use_safetensors=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{sft}: transformers cannot load it ({reason[:300]})",
-                              "check that it is a causal language model in its standard layout") from None
+        raise CheckpointError(
+            f"{sft}: transformers cannot load it ({reason[:300]})",
+            "check that it is a causal language model in its standard layout",
+        ) from None
     if tokenizer.eos_token is None:
-        raise CheckpointError(f"{sft}: its tokenizer has no end-of-sequence token",
-                              "set eos_token in tokenizer_config.json")
+        raise CheckpointError(f"{sft}: its tokenizer has no end-of-sequence token", "set eos_token in tokenizer_config.json")
     if not layout_fits(read_layout(sft), tokenizer):
-        raise CheckpointError(f"{sft}: its tokenizer has more tokens than its embedding has rows",
-                              "take the tokenizer that belongs to this model")
+        raise CheckpointError(
+            f"{sft}: its tokenizer has more tokens than its embedding has rows", "take the tokenizer that belongs to this model"
+        )
     if any(isinstance(value, list) for value in rows[0].values()) and not tokenizer.chat_template:
-        raise DataError("data.train: the rows are conversations, and the tokenizer has no chat template",
-                        f"add chat_template.jinja to {sft}, or give the rows as text")
+        raise DataError(
+            "data.train: the rows are conversations, and the tokenizer has no chat template",
+            f"add chat_template.jinja to {sft}, or give the rows as text",
+        )
     return model, tokenizer
 
 
 def _preview(trainer: Any, tokenizer: Any, report: Report) -> None:
     """The first row as the model will see it: a wrong template or a doubled BOS is best seen before training."""
     row = trainer.train_dataset[0]
-    sides = {name: row.get("prompt_ids", []) + row[f"{name}_ids"]
-             for name in ("chosen", "rejected", "completion", "input") if f"{name}_ids" in row}
+    sides = {
+        name: row.get("prompt_ids", []) + row[f"{name}_ids"]
+        for name in ("chosen", "rejected", "completion", "input")
+        if f"{name}_ids" in row
+    }
     special = {name: token for name in ("bos", "eos") if (token := getattr(tokenizer, f"{name}_token_id")) is not None}
     facts = {}
     for side, ids in sides.items():
-        facts[side] = {"text": tokenizer.decode(ids), "tokens": len(ids),
-                       **{name: ids.count(token) for name, token in special.items()}}
+        facts[side] = {
+            "text": tokenizer.decode(ids),
+            "tokens": len(ids),
+            **{name: ids.count(token) for name, token in special.items()},
+        }
     report("preview", facts)
 
 
@@ -187,8 +200,16 @@ def _train(trainer: Any, work: Workspace, report: Report) -> int | None:
     return step
 
 
-def _finish(trainer: Any, recipe: AlignRecipe, paths: tuple[Path | None, Path], work: Workspace, identity: str,
-            told: dict[str, str], report: Report, picture: bool) -> dict[str, Any]:
+def _finish(
+    trainer: Any,
+    recipe: AlignRecipe,
+    paths: tuple[Path | None, Path],
+    work: Workspace,
+    identity: str,
+    told: dict[str, str],
+    report: Report,
+    picture: bool,
+) -> dict[str, Any]:
     """Evaluates, writes the result, publishes it; returns the fields of AlignResult."""
     base, sft = paths
     if trainer.average is not None:
@@ -209,11 +230,22 @@ def _finish(trainer: Any, recipe: AlignRecipe, paths: tuple[Path | None, Path], 
         dtype = write_model(model, state, recipe, sft, work.result)
         moved = drift(work.result, sft, base)
         manifest = {
-            "fingerprint": identity, "command": "align", "name": work.out.name, "recipe": recipe.as_written(),
-            "steps": trainer.state.global_step, "merging": merging, "metrics": metrics, "drift": moved, "data": told,
-            "dtype": dtype, "seeds": {"training": trainer.args.seed, "merging": recipe.merging.seed or 0},
-            "inputs": {name: {file: header for file, (_, header) in read_layout(place).headers.items()}
-                       for name, place in (("base", base), ("sft", sft)) if place is not None},
+            "fingerprint": identity,
+            "command": "align",
+            "name": work.out.name,
+            "recipe": recipe.as_written(),
+            "steps": trainer.state.global_step,
+            "merging": merging,
+            "metrics": metrics,
+            "drift": moved,
+            "data": told,
+            "dtype": dtype,
+            "seeds": {"training": trainer.args.seed, "merging": recipe.merging.seed or 0},
+            "inputs": {
+                name: {file: header for file, (_, header) in read_layout(place).headers.items()}
+                for name, place in (("base", base), ("sft", sft))
+                if place is not None
+            },
             "versions": _versions(),
         }
         write_account(work.result, manifest, log)
@@ -221,8 +253,14 @@ def _finish(trainer: Any, recipe: AlignRecipe, paths: tuple[Path | None, Path], 
             draw(work.result / "training.png", log, moved["layers"], f"{work.out.name}: {trainer.plan.method}")
         work.publish()
     trainer.accelerator.wait_for_everyone()
-    return {"out": work.out, "steps": trainer.state.global_step, "merging": merging, "metrics": metrics,
-            "drift": moved, "data": told}
+    return {
+        "out": work.out,
+        "steps": trainer.state.global_step,
+        "merging": merging,
+        "metrics": metrics,
+        "drift": moved,
+        "data": told,
+    }
 
 
 def _last(log: list[dict[str, Any]]) -> dict[str, float]:
@@ -245,5 +283,7 @@ def _versions() -> dict[str, str]:
 
     import mergetool
 
-    return {"mergetool": mergetool.__version__,
-            **{name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")}}
+    return {
+        "mergetool": mergetool.__version__,
+        **{name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")},
+    }

@@ -55,8 +55,14 @@ def stop_on_signal() -> Iterator[Stop]:
 
 
 def make_trainer(
-    recipe: AlignRecipe, config: Any, model: Any, tokenizer: Any, rows: dict[str, Any], paths: tuple[Path | None, Path],
-    stop: Stop, report: Report,
+    recipe: AlignRecipe,
+    config: Any,
+    model: Any,
+    tokenizer: Any,
+    rows: dict[str, Any],
+    paths: tuple[Path | None, Path],
+    stop: Stop,
+    report: Report,
 ) -> Any:
     """TRL's trainer for the recipe's algorithm.
 
@@ -87,8 +93,15 @@ def make_trainer(
     # The callback that marks a checkpoint as whole comes last.
     callbacks = [each for each in (trainer.average, _callback(stop, report)) if each is not None]
     try:
-        trainer.__init__(model=model, args=config, train_dataset=rows["train"], eval_dataset=rows.get("eval"),
-                         processing_class=tokenizer, callbacks=callbacks, **more)
+        trainer.__init__(
+            model=model,
+            args=config,
+            train_dataset=rows["train"],
+            eval_dataset=rows.get("eval"),
+            processing_class=tokenizer,
+            callbacks=callbacks,
+            **more,
+        )
     except (ValueError, NotImplementedError) as error:  # TRL refuses some combinations only here
         raise RecipeError(f"training: {first_line(error)}", f"see TRL's {type(config).__name__}") from error
     for printing in (PrinterCallback, ProgressCallback):
@@ -113,8 +126,7 @@ def _online(base: type) -> type:
                     {"params": [(n, p) for n, p in named if n not in decays], "weight_decay": 0.0},
                 ]
                 groups = [group for group in groups if group["params"]]
-                self.optimizer, self.plan = make_optimizer(
-                    self.recipe, groups, self.state.max_steps, self.args, *self.paths)
+                self.optimizer, self.plan = make_optimizer(self.recipe, groups, self.state.max_steps, self.args, *self.paths)
                 self.told("plan", {"steps": self.state.max_steps, **asdict(self.plan)})
             return self.optimizer
 
@@ -133,7 +145,8 @@ def _online(base: type) -> type:
                 rows = ", ".join(map(str, rows_of(inputs, self.train_dataset))) or "unknown"
                 raise RecipeError(
                     f"training: the loss is {value} at step {self.state.global_step + 1}, on usable rows {rows}",
-                    "lower training.learning_rate, or train in float32; the last checkpoint is kept")
+                    "lower training.learning_rate, or train in float32; the last checkpoint is kept",
+                )
             return loss
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -147,8 +160,9 @@ def _online(base: type) -> type:
             name = rest[-1]  # "train" or "eval"; SFT's trainer has two more arguments before it
             told = _lengths(prepared, args.max_length)
             if len(prepared) == 0:
-                raise DataError(f"{name} data: no row has a prompt shorter than {args.max_length} tokens",
-                                "raise data.max_length")
+                raise DataError(
+                    f"{name} data: no row has a prompt shorter than {args.max_length} tokens", "raise data.max_length"
+                )
             self.told("data", {"name": name, "rows": len(prepared), "too_long": len(dataset) - len(prepared), **told})
             return prepared
 
@@ -158,8 +172,13 @@ def _online(base: type) -> type:
             if self.accelerator.num_processes > 1:
                 return compute()
             about = {key: getattr(self.args, key, None) for key in ("max_length", "ld_alpha", "bf16", "fp16")}
-            about |= {"weights": self._precompute_model_hash, "batch": batch_size, "trainer": base.__name__,
-                      "device": self.accelerator.device.type, "dtype": str(self.model.dtype)}
+            about |= {
+                "weights": self._precompute_model_hash,
+                "batch": batch_size,
+                "trainer": base.__name__,
+                "device": self.accelerator.device.type,
+                "dtype": str(self.model.dtype),
+            }
             found, cached = with_reference(dataset, key_of(dataset, about), compute)
             self.told("reference", {"name": name, "cached": cached})
             return found

@@ -54,8 +54,7 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path) -> Any:
     given = _checked(recipe, config_class)
     clash = sorted(set(given) & set(fixed))
     if clash:
-        raise RecipeError(f"training.{clash[0]}: algorithm {recipe.algorithm} sets it",
-                          "remove it, or change `algorithm:`")
+        raise RecipeError(f"training.{clash[0]}: algorithm {recipe.algorithm} sets it", "remove it, or change `algorithm:`")
     if recipe.data.max_length is not None:
         if "max_length" in given:
             raise RecipeError("training.max_length: data.max_length is given too", "keep one of them")
@@ -71,8 +70,7 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path) -> Any:
             warnings.simplefilter("ignore", FutureWarning)
             config = config_class(**values)
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise RecipeError(f"training: {first_line(error)}",
-                          f"see TRL's {config_name} for what may be combined") from None
+        raise RecipeError(f"training: {first_line(error)}", f"see TRL's {config_name} for what may be combined") from None
     if recipe.data.eval is None and config.eval_strategy != "no":
         raise RecipeError("training.eval_strategy: there are no rows to evaluate on", "add `data.eval`")
     return config
@@ -104,9 +102,12 @@ def _checked(recipe: AlignRecipe, config_class: type) -> dict[str, Any]:
     unknown = sorted(set(recipe.training) - fields)
     if unknown:
         open_fields = fields - set(ELSEWHERE)
-        raise RecipeError(f"training.{unknown[0]}: no field of TRL's {config_class.__name__}",
-                          nearest(unknown[0], open_fields) if _close(unknown[0], open_fields) else
-                          f"https://huggingface.co/docs/trl lists the fields of {config_class.__name__}")
+        raise RecipeError(
+            f"training.{unknown[0]}: no field of TRL's {config_class.__name__}",
+            nearest(unknown[0], open_fields)
+            if _close(unknown[0], open_fields)
+            else f"https://huggingface.co/docs/trl lists the fields of {config_class.__name__}",
+        )
     for key in recipe.training:
         if key in ELSEWHERE:
             raise RecipeError(f"training.{key}: not set here", ELSEWHERE[key])

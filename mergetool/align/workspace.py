@@ -54,14 +54,14 @@ class Workspace:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._guard = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise OutputError(f"{self.out}: cannot be written ({error.strerror or error})",
-                              "check the disk and permissions") from None
+            raise OutputError(
+                f"{self.out}: cannot be written ({error.strerror or error})", "check the disk and permissions"
+            ) from None
         try:
             fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._release()
-            raise OutputError(f"{self.out}: another run is writing it now",
-                              "wait for it, or choose another OUT") from None
+            raise OutputError(f"{self.out}: another run is writing it now", "wait for it, or choose another OUT") from None
         try:
             self._take_over()
         except BaseException:
@@ -74,8 +74,10 @@ class Workspace:
         if self._fresh or not left:
             self._empty()
         elif left.get("fingerprint") != self._fingerprint:
-            raise OutputError(f"{self.directory}: an interrupted run with another recipe or other inputs",
-                              "run again with --fresh to discard it")
+            raise OutputError(
+                f"{self.directory}: an interrupted run with another recipe or other inputs",
+                "run again with --fresh to discard it",
+            )
         path.write_text(json.dumps({"fingerprint": self._fingerprint}) + "\n")
         shutil.rmtree(self.result, ignore_errors=True)  # a result cut short while it was written
         self.training.mkdir(exist_ok=True)
@@ -107,14 +109,13 @@ class Workspace:
             os.rename(self.result, self.out)
             _sync(self.out.absolute().parent)
         except OSError as error:
-            raise OutputError(f"{self.out}: cannot be given its name ({error.strerror or error})",
-                              f"the result is whole in {self.result}") from None
+            raise OutputError(
+                f"{self.out}: cannot be given its name ({error.strerror or error})", f"the result is whole in {self.result}"
+            ) from None
         self._release()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._guard is None:
             return
         # Nothing to resume from: an error of the user's leaves nothing behind.
@@ -138,8 +139,9 @@ def disk_errors(out: Path) -> Iterator[None]:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         # torch.save and safetensors give the operating system's words, without its number
         if full or "No space left on device" in str(error) or "file write failed" in str(error):
-            raise OutputError(f"{out}: the disk is full", "make room and run the same command again; the last "
-                              "checkpoint is kept") from error
+            raise OutputError(
+                f"{out}: the disk is full", "make room and run the same command again; the last checkpoint is kept"
+            ) from error
         raise
 
 

@@ -280,7 +280,9 @@ def _tensor_info(path: Path, name: str, entry: Any, data: int) -> TensorInfo:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
-        raise CheckpointError(f"{path}: has a damaged header: tensor '{name}' lacks dtype, shape or data_offsets", again) from None
+        raise CheckpointError(
+            f"{path}: has a damaged header: tensor '{name}' lacks dtype, shape or data_offsets", again
+        ) from None
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise CheckpointError(
             f"{path}: tensor '{name}' has dtype {dtype!r}, which is not supported", f"known: {', '.join(DTYPES)}"
@@ -293,6 +295,7 @@ def _tensor_info(path: Path, name: str, entry: Any, data: int) -> TensorInfo:
         expected *= n
     if expected != end - begin:
         raise CheckpointError(
-            f"{path}: has a damaged header: tensor '{name}' ({dtype} {shape}) needs {expected:,} bytes, has {end - begin:,}", again
+            f"{path}: has a damaged header: tensor '{name}' ({dtype} {shape}) needs {expected:,} bytes, has {end - begin:,}",
+            again,
         )
     return TensorInfo(name, dtype, tuple(shape), path, data + begin, end - begin)

@@ -27,7 +27,9 @@ def load_mapped(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: no such weight file", "fetch the checkpoint again: a shard is missing") from None
     except pickle.UnpicklingError as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path}: holds more than tensors ({reason})", "convert it to safetensors where you trust it") from None
+        raise CheckpointError(
+            f"{path}: holds more than tensors ({reason})", "convert it to safetensors where you trust it"
+        ) from None
     except (RuntimeError, ValueError, OSError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: cannot be mapped ({reason[:200]})", "save it again with save_pretrained") from None
@@ -44,7 +46,9 @@ def tensor_infos(path: Path) -> tuple[dict[str, TensorInfo], tuple[int, str]]:
     for name, tensor in state.items():
         dtype = BY_TORCH_NAME.get(str(tensor.dtype).removeprefix("torch."))
         if dtype is None or tensor.layout != torch.strided:
-            raise CheckpointError(f"{path}: tensor '{name}' is {tensor.dtype}, which is not supported", "save it as safetensors")
+            raise CheckpointError(
+                f"{path}: tensor '{name}' is {tensor.dtype}, which is not supported", "save it as safetensors"
+            )
         nbytes = tensor.numel() * tensor.element_size()
         if nbytes > size:  # a stride of zero can claim any size
             raise CheckpointError(f"{path}: tensor '{name}' claims {nbytes:,} bytes of a smaller file", "do not use this file")

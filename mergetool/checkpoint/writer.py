@@ -149,7 +149,9 @@ class CheckpointWriter:
                     f"{self.directory}: an interrupted run with another recipe, other inputs or another shard size",
                     "run again with --fresh to discard it",
                 )
-            whole = all((self.directory / s.file).exists() and (self.directory / s.file).stat().st_size == s.size for s in self._shards)
+            whole = all(
+                (self.directory / s.file).exists() and (self.directory / s.file).stat().st_size == s.size for s in self._shards
+            )
             # what was not yet on the disk is lost with the machine's memory, not with the process
             if whole and head.get("boot") == first["boot"]:
                 self.reports = {e["tensor"]: e["report"] for e in entries[1:] if e.get("tensor") in self._place}

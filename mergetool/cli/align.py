@@ -72,13 +72,17 @@ def _plan(facts: dict[str, Any]) -> str:
     what = "the way back to the SFT model" if facts["method"] == "onlinear" else "the SFT delta"
     # Where signs disagree OnTIES drops the weaker side, so there the planned amount is a bound.
     total = f"{'at most ' if facts['method'] == 'onties' else ''}{facts['merged_total']:.3g}"
-    return (f"{facts['steps']} steps of {facts['method']}, {facts['merges']} merges (every {facts['every']}) with "
-            f"alpha {facts['alpha']:.3g}: {total} of {what} will be merged in all")
+    return (
+        f"{facts['steps']} steps of {facts['method']}, {facts['merges']} merges (every {facts['every']}) with "
+        f"alpha {facts['alpha']:.3g}: {total} of {what} will be merged in all"
+    )
 
 
 def _preview(facts: dict[str, Any]) -> str:
-    lines = [f"first {side}: {one['text']!r} ({one['tokens']} tokens, {one.get('bos', 0)} BOS, {one.get('eos', 0)} EOS)"
-             for side, one in facts.items()]
+    lines = [
+        f"first {side}: {one['text']!r} ({one['tokens']} tokens, {one.get('bos', 0)} BOS, {one.get('eos', 0)} EOS)"
+        for side, one in facts.items()
+    ]
     if any(one.get("bos", 0) > 1 for one in facts.values()):
         lines.append("warning: more than one BOS; the rows hold one and the tokenizer adds another")
     return "\n".join(lines)
@@ -87,8 +91,9 @@ def _preview(facts: dict[str, Any]) -> str:
 _LINES = {
     "rows": lambda facts: f"{facts['name']} data: {facts['told']}",
     "data": _data,
-    "reference": lambda facts: (f"{facts['name']} reference log-probabilities "
-                                f"{'read back from the cache' if facts['cached'] else 'computed'}"),
+    "reference": lambda facts: (
+        f"{facts['name']} reference log-probabilities {'read back from the cache' if facts['cached'] else 'computed'}"
+    ),
     "plan": _plan,
     "preview": _preview,
     "resume": lambda facts: f"going on from the checkpoint at step {facts['step']}",
@@ -97,24 +102,32 @@ _LINES = {
 
 
 def _tell_result(result: Any, recipe: Any) -> None:
-    note(f"{recipe.algorithm} with {result.merging['method']} -> {result.out} "
-         f"({result.steps} steps, {result.seconds:.1f} s{_resumed(result)})")
+    note(
+        f"{recipe.algorithm} with {result.merging['method']} -> {result.out} "
+        f"({result.steps} steps, {result.seconds:.1f} s{_resumed(result)})"
+    )
     moved = result.drift
     if moved:
         largest = max(moved["layers"], key=moved["layers"].get)
-        note(f"  distance to the SFT model: {moved['norm']:.4g} ({100 * moved['relative']:.3g} % of its norm), "
-             f"most in {largest}")
+        note(
+            f"  distance to the SFT model: {moved['norm']:.4g} ({100 * moved['relative']:.3g} % of its norm), most in {largest}"
+        )
         if moved["norm"] == 0:
             note("warning: the weights did not change at all; raise training.learning_rate or train longer")
         if "along_tau" in moved:
             note(f"  along the SFT delta: {moved['along_tau']:+.3g} of it")
     if result.merging["merges"]:
         bound = "at most " if result.merging["method"] == "onties" else ""
-        note(f"  merged: {bound}{result.merging['merged_total']:.3g} of the SFT delta, "
-             f"{result.merging['merges']} times {result.merging['alpha']:.3g}")
+        note(
+            f"  merged: {bound}{result.merging['merged_total']:.3g} of the SFT delta, "
+            f"{result.merging['merges']} times {result.merging['alpha']:.3g}"
+        )
     for prefix in ("", "eval_"):
-        shown = {name: result.metrics[key] for name in ("loss", "rewards/accuracies", "rewards/margins")
-                 if (key := prefix + name) in result.metrics}
+        shown = {
+            name: result.metrics[key]
+            for name in ("loss", "rewards/accuracies", "rewards/margins")
+            if (key := prefix + name) in result.metrics
+        }
         if shown:
             note(f"  {'evaluation' if prefix else 'training'}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
 

@@ -21,12 +21,11 @@ def compare(
     study: Annotated[Path, typer.Argument(help="A study recipe.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="Directory for results, picture and report.", show_default=False)],
     fresh: Annotated[bool, typer.Option("--fresh", help="Train and measure everything anew.")] = False,
-    device: Annotated[str | None, typer.Option(help="Where models are measured: cpu, cuda, ...",
-                                               show_default=False)] = None,
-    dtype: Annotated[str | None, typer.Option(help="Type that models are measured in; float32 on a CPU.",
-                                              show_default=False)] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Candidates at a time, each in a process with a model of its own."
-                                         )] = 1,
+    device: Annotated[str | None, typer.Option(help="Where models are measured: cpu, cuda, ...", show_default=False)] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Type that models are measured in; float32 on a CPU.", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Candidates at a time, each in a process with a model of its own.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Merge, train and measure every candidate of a study; what is in OUT already is not done again."""
@@ -38,8 +37,15 @@ def compare(
     leave(run_and_report(recipe, out, fresh, json, device, dtype, workers))
 
 
-def run_and_report(recipe: StudyRecipe, out: Path, fresh: bool = False, json: bool = False, device: str | None = None,
-                   dtype: str | None = None, workers: int = 1) -> StudyResult:
+def run_and_report(
+    recipe: StudyRecipe,
+    out: Path,
+    fresh: bool = False,
+    json: bool = False,
+    device: str | None = None,
+    dtype: str | None = None,
+    workers: int = 1,
+) -> StudyResult:
     """Runs a study, writes picture and report, prints the outcome."""
     from mergetool.study import run_study, write_outputs
 
@@ -71,12 +77,25 @@ def facts(result: StudyResult, paths: list[Path]) -> dict[str, Any]:
 
     summary = result.summary
     return {
-        "out": str(result.out), "files": [str(path) for path in paths], "ran": result.ran,
-        "chosen": asdict(summary.choice), "front": summary.front, "rlhf": summary.rlhf,
+        "out": str(result.out),
+        "files": [str(path) for path in paths],
+        "ran": result.ran,
+        "chosen": asdict(summary.choice),
+        "front": summary.front,
+        "rlhf": summary.rlhf,
         "axes": {"reward": summary.reward.name, "tax": summary.tax.name},
-        "groups": [{"name": group.name, "family": group.family, "settings": group.settings, "members": group.members,
-                    "scores": {split: {name: asdict(score) for name, score in scores.items()}
-                               for split, scores in group.scores.items()}} for group in summary.groups],
+        "groups": [
+            {
+                "name": group.name,
+                "family": group.family,
+                "settings": group.settings,
+                "members": group.members,
+                "scores": {
+                    split: {name: asdict(score) for name, score in scores.items()} for split, scores in group.scores.items()
+                },
+            }
+            for group in summary.groups
+        ],
         "failures": [{"name": name, "error": line} for name, line in result.failures],
     }
 
@@ -113,9 +132,13 @@ def print_summary(summary: Summary) -> None:
         marks = ["RLHF"] if group.name == summary.rlhf != "rlhf" else []
         marks += ["front"] if group.name in summary.front else []
         marks += ["chosen"] if group.name == summary.choice.group else []
-        table.add_row(group.name, str(len(group.members)),
-                      *(shown(group.scores["test"][column.name]) for column in summary.columns), ", ".join(marks),
-                      style="bold" if "chosen" in marks else None)
+        table.add_row(
+            group.name,
+            str(len(group.members)),
+            *(shown(group.scores["test"][column.name]) for column in summary.columns),
+            ", ".join(marks),
+            style="bold" if "chosen" in marks else None,
+        )
     print_table(table)
     typer.echo("\n" + tax_sentence(summary))
     choice = summary.choice

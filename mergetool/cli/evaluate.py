@@ -13,17 +13,19 @@ from mergetool.cli.shell import emit_json, note
 def evaluate(
     model: Annotated[str, typer.Argument(help="A checkpoint directory, lab:NAME or a Hub id.", show_default=False)],
     reward: Annotated[str | None, typer.Option(help="Preference pairs; needs --reference.", show_default=False)] = None,
-    reference: Annotated[str | None, typer.Option(help="The SFT model that rewards are relative to.",
-                                                  show_default=False)] = None,
-    tax: Annotated[list[str] | None, typer.Option(help="Prompts and completions, or text; may be repeated.",
-                                                  show_default=False)] = None,
-    tasks: Annotated[str | None, typer.Option(help="Metrics, separated by commas; default: all that the data allow.",
-                                              show_default=False)] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="The SFT model that rewards are relative to.", show_default=False)
+    ] = None,
+    tax: Annotated[
+        list[str] | None, typer.Option(help="Prompts and completions, or text; may be repeated.", show_default=False)
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Metrics, separated by commas; default: all that the data allow.", show_default=False)
+    ] = None,
     beta: Annotated[float, typer.Option(help="Scale of the reward margin.")] = 0.1,
     limit: Annotated[int | None, typer.Option(min=1, help="Use no more rows than this.", show_default=False)] = None,
     max_length: Annotated[int, typer.Option(min=2, help="Tokens of prompt and completion together.")] = 1024,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Limit of a greedy answer.",
-                                                       show_default=False)] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Limit of a greedy answer.", show_default=False)] = None,
     template: Annotated[str, typer.Option(help="Prompt text; {prompt} is the row's own.")] = "{prompt}",
     chat: Annotated[bool, typer.Option("--chat", help="Put prompts through the chat template.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...", show_default=False)] = None,
@@ -51,8 +53,9 @@ def evaluate(
     _print(model, shown)
 
 
-def _tasks(reward: str | None, tax: list[str], tasks: str | None, limit: int | None, beta: float,
-           limits: dict[str, Any]) -> list:
+def _tasks(
+    reward: str | None, tax: list[str], tasks: str | None, limit: int | None, beta: float, limits: dict[str, Any]
+) -> list:
     """One task per data file, with the metrics that are asked for and that its rows allow."""
     from mergetool.data import completions, preference_rows
     from mergetool.errors import RecipeError
@@ -68,8 +71,12 @@ def _tasks(reward: str | None, tax: list[str], tasks: str | None, limit: int | N
         found += [Task(_name(reward), names, rows, beta=beta, **limits)] if names else []
     for file in tax:
         rows = completions(file, limit)
-        names = tuple(name for name in wanted if METRICS[name].rows == "completions"
-                      and (METRICS[name].needs != "greedy_hits" or tasks or all(row["prompt"] for row in rows)))
+        names = tuple(
+            name
+            for name in wanted
+            if METRICS[name].rows == "completions"
+            and (METRICS[name].needs != "greedy_hits" or tasks or all(row["prompt"] for row in rows))
+        )
         found += [Task(_name(file), names, rows, **limits)] if names else []
     if not found:
         raise RecipeError(f"--tasks {tasks}: none of these can be taken on the data given", "add --reward or --tax")
@@ -88,12 +95,24 @@ def _print(model: str, scores: dict[str, dict[str, Any]]) -> None:
     from mergetool.cli.compare import print_table
 
     table = Table(title=model, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for name, justify in (("metric", "left"), ("value", "right"), ("95 % over rows", "right"), ("rows", "right"),
-                          ("unit", "left"), ("better", "left")):
+    for name, justify in (
+        ("metric", "left"),
+        ("value", "right"),
+        ("95 % over rows", "right"),
+        ("rows", "right"),
+        ("unit", "left"),
+        ("better", "left"),
+    ):
         table.add_column(name, justify=justify)
     for name, score in scores.items():
-        table.add_row(name, f"{score['value']:.4f}", f"{score['low']:.4f} to {score['high']:.4f}", str(score["n"]),
-                      score["unit"], "higher" if score["higher_is_better"] else "lower")
+        table.add_row(
+            name,
+            f"{score['value']:.4f}",
+            f"{score['low']:.4f} to {score['high']:.4f}",
+            str(score["n"]),
+            score["unit"],
+            "higher" if score["higher_is_better"] else "lower",
+        )
     print_table(table)
     for left_out in {score["left_out"] for score in scores.values() if score["left_out"]}:
         note(f"{left_out} rows left out: their prompt alone fills max_length")

@@ -20,7 +20,9 @@ def merge(
     device: Annotated[str, typer.Option(help="Where the arithmetic happens: cpu, cuda, cuda:1.")] = "cpu",
     sweep: Annotated[
         list[str] | None,
-        typer.Option(help="KEY=V1,V2: merge every value in one reading, into OUT/KEY=V. Repeat it for a grid.", show_default=False),
+        typer.Option(
+            help="KEY=V1,V2: merge every value in one reading, into OUT/KEY=V. Repeat it for a grid.", show_default=False
+        ),
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, native or mergekit.")] = "auto",
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and Inf in the inputs pass.")] = False,
@@ -53,7 +55,10 @@ def merge(
         if json:
             emit_json(reports if sweep else reports[0])
         return
-    ready = [check_output(path, plan.fingerprint if plan.engine == "native" else None) for path, plan in zip(outs, plans, strict=True)]
+    ready = [
+        check_output(path, plan.fingerprint if plan.engine == "native" else None)
+        for path, plan in zip(outs, plans, strict=True)
+    ]
     if reason := next((plan.reason for plan in plans if plan.engine == "mergekit"), None):
         note(f"mergekit runs this recipe ({reason})")
     started = time.perf_counter()
@@ -90,7 +95,9 @@ def _check_device(device: str) -> None:
 
 def _report(manifest: dict[str, Any], out: Path, seconds: float, plan: Any) -> None:
     written = f", {size(plan.bytes_written)}" if plan.engine == "native" else ""
-    note(f"{plan.recipe.merge_method} -> {out} ({manifest['engine']} engine{written}, {seconds:.1f} s, seed {manifest['seed']})")
+    note(
+        f"{plan.recipe.merge_method} -> {out} ({manifest['engine']} engine{written}, {seconds:.1f} s, seed {manifest['seed']})"
+    )
     for name, distance in manifest["distances"].items():
         note(f"  distance to {name}: {distance:.6g}")
     for name, fraction in manifest.get("kept", {}).items():

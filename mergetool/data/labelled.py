@@ -28,8 +28,11 @@ def labelled_rows(source: str | Path, limit: int | None = None) -> tuple[list[di
     _, first = next(numbered_rows(source))
     if "label" not in first:
         pairs, counts = preference_rows(source, limit)
-        rows = [{"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
-                for pair in pairs for side in ("chosen", "rejected")]
+        rows = [
+            {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
+            for pair in pairs
+            for side in ("chosen", "rejected")
+        ]
         return rows, counts
     found: list[dict[str, Any]] = []
     read = empty = 0
@@ -37,13 +40,13 @@ def labelled_rows(source: str | Path, limit: int | None = None) -> tuple[list[di
         read += 1
         missing = next((key for key in ("prompt", "completion", "label") if row.get(key) is None), None)
         if missing:
-            raise DataError(f"{source}: row {number}: no '{missing}'",
-                            "a labelled row has 'prompt', 'completion' and 'label'")
+            raise DataError(f"{source}: row {number}: no '{missing}'", "a labelled row has 'prompt', 'completion' and 'label'")
         if not isinstance(row["label"], bool) and row["label"] not in (0, 1):
             raise DataError(f"{source}: row {number}: the label is {row['label']!r}", "write true or false")
         if not is_text(row["prompt"]) or type(row["prompt"]) is not type(row["completion"]):
-            raise DataError(f"{source}: row {number}: prompt and completion differ in form",
-                            "give both as text or both as messages")
+            raise DataError(
+                f"{source}: row {number}: prompt and completion differ in form", "give both as text or both as messages"
+            )
         if is_blank(row["completion"]):
             empty += 1
             continue
@@ -51,6 +54,8 @@ def labelled_rows(source: str | Path, limit: int | None = None) -> tuple[list[di
         if len(found) == limit:
             break
     if len({row["label"] for row in found}) < 2:
-        raise DataError(f"{source}: {len(found)} usable rows, and not both labels among them",
-                        "rows with label true and rows with label false are needed")
+        raise DataError(
+            f"{source}: {len(found)} usable rows, and not both labels among them",
+            "rows with label true and rows with label false are needed",
+        )
     return found, Counts(rows=read, kept=len(found), empty=empty)

@@ -80,22 +80,28 @@ def preference_rows(source: str | Path, limit: int | None = None) -> tuple[list[
                 break
     found = Counts(kept=len(kept), **counts)
     if not kept:
-        raise DataError(f"{source}: no usable pair in {found.rows} rows ({found.empty} empty, {found.identical} "
-                        f"identical, {found.unpaired} without a shared prompt)",
-                        "each row needs a prompt and two different answers, 'chosen' and 'rejected'")
+        raise DataError(
+            f"{source}: no usable pair in {found.rows} rows ({found.empty} empty, {found.identical} "
+            f"identical, {found.unpaired} without a shared prompt)",
+            "each row needs a prompt and two different answers, 'chosen' and 'rejected'",
+        )
     return kept, found
 
 
 def _answer(row: dict, key: str, where: str) -> Text:
     if key not in row:
-        raise DataError(f"{where}: no '{key}' (it has: {', '.join(map(str, row)) or 'nothing'})",
-                        "a preference row has 'prompt', 'chosen' and 'rejected'")
+        raise DataError(
+            f"{where}: no '{key}' (it has: {', '.join(map(str, row)) or 'nothing'})",
+            "a preference row has 'prompt', 'chosen' and 'rejected'",
+        )
     value = row[key]
     if value is None:
         return ""
     if not is_text(value):
-        raise DataError(f"{where}: '{key}' is neither text nor a list of messages",
-                        'a message looks like {"role": "user", "content": "..."}')
+        raise DataError(
+            f"{where}: '{key}' is neither text nor a list of messages",
+            'a message looks like {"role": "user", "content": "..."}',
+        )
     return value
 
 
@@ -103,9 +109,7 @@ def is_text(value: Any) -> bool:
     """True for text, and for a list of messages."""
     if isinstance(value, str):
         return True
-    return isinstance(value, list) and all(
-        isinstance(item, dict) and {"role", "content"} <= item.keys() for item in value
-    )
+    return isinstance(value, list) and all(isinstance(item, dict) and {"role", "content"} <= item.keys() for item in value)
 
 
 def _with_prompt(prompt: Any, chosen: Text, rejected: Text, where: str) -> dict[str, Text] | None:

@@ -39,8 +39,10 @@ def numbered_rows(source: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     for number, row in rows:
         if not isinstance(row, dict):
-            raise DataError(f"{source}: row {number} is a {type(row).__name__}, not an object with keys",
-                            'each row looks like {"prompt": ..., "chosen": ..., "rejected": ...}')
+            raise DataError(
+                f"{source}: row {number} is a {type(row).__name__}, not an object with keys",
+                'each row looks like {"prompt": ..., "chosen": ..., "rejected": ...}',
+            )
         yield number, row
     if not number:
         raise DataError(f"{source}: no rows", "the file is empty; give one with at least one row")
@@ -70,13 +72,16 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
                 if line.strip():
                     yield number, json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}: row {number}: not JSON ({error.msg} at column {error.colno})",
-                        "each line is one JSON object; mend or delete this one") from None
+        raise DataError(
+            f"{path}: row {number}: not JSON ({error.msg} at column {error.colno})",
+            "each line is one JSON object; mend or delete this one",
+        ) from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: row {number + 1}: not UTF-8 text", "save the file as UTF-8") from None
     except (EOFError, OSError) as error:  # gzip.BadGzipFile is an OSError; a cut file is an EOFError
-        raise DataError(f"{path}: row {number + 1}: cannot be read ({error})",
-                        "the file is damaged or cut short; fetch it again") from None
+        raise DataError(
+            f"{path}: row {number + 1}: cannot be read ({error})", "the file is damaged or cut short; fetch it again"
+        ) from None
 
 
 def _json(path: Path) -> Iterator[tuple[int, Any]]:
@@ -108,8 +113,9 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
                     number += 1
                     yield number, row
     except (pyarrow.lib.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({error})",
-                        "the file is damaged or of another kind; fetch it again") from None
+        raise DataError(
+            f"{path}: not a readable parquet file ({error})", "the file is damaged or of another kind; fetch it again"
+        ) from None
 
 
 def _hub(source: str) -> Iterator[tuple[int, Any]]:
@@ -122,6 +128,7 @@ def _hub(source: str) -> Iterator[tuple[int, Any]]:
         dataset = load_dataset(name, config, split=split, revision=revision or None)
     except Exception as error:  # the library and its transports raise dozens of kinds; all mean: not readable
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{source}: cannot be read from the Hub ({reason[:200]})",
-                        "check the name and the network, or give a file") from None
+        raise DataError(
+            f"{source}: cannot be read from the Hub ({reason[:200]})", "check the name and the network, or give a file"
+        ) from None
     yield from enumerate(dataset, 1)

@@ -46,12 +46,13 @@ def _completion(row: dict, where: str) -> dict[str, Any]:
     elif "text" in row:
         used, prompt, completion = ("text",), "", row["text"]
     else:
-        raise DataError(f"{where}: no prompt and completion (it has: {', '.join(map(str, row)) or 'nothing'})",
-                        "a row has 'prompt' and 'completion', 'question' and 'answer', 'messages', or 'text'")
+        raise DataError(
+            f"{where}: no prompt and completion (it has: {', '.join(map(str, row)) or 'nothing'})",
+            "a row has 'prompt' and 'completion', 'question' and 'answer', 'messages', or 'text'",
+        )
     for name, value in (("prompt", prompt), ("completion", completion)):
         if not isinstance(value, (str, list)):
-            raise DataError(f"{where}: the {name} is a {type(value).__name__}, not text",
-                            "give text or a list of messages")
+            raise DataError(f"{where}: the {name} is a {type(value).__name__}, not text", "give text or a list of messages")
     if not completion:
         raise DataError(f"{where}: the completion is empty", "delete the row or complete it")
     rest = {key: value for key, value in row.items() if key not in used}

@@ -45,8 +45,9 @@ def newline_tokens(tokenizer) -> list[int]:
     return [at for at, text in enumerate(texts) if "\n" in text]
 
 
-def greedy(model, tokenizer, prompts: Sequence[list[int]], max_new_tokens: int,
-           stop_at_newline: bool) -> list[tuple[str, bool]]:
+def greedy(
+    model, tokenizer, prompts: Sequence[list[int]], max_new_tokens: int, stop_at_newline: bool
+) -> list[tuple[str, bool]]:
     """The most likely continuation of each prompt, token by token.
 
     Args:
@@ -66,8 +67,15 @@ def greedy(model, tokenizer, prompts: Sequence[list[int]], max_new_tokens: int,
     breaks = set(newline_tokens(tokenizer)) if stop_at_newline else set()
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     # A fresh configuration: a checkpoint's own may sample, or punish repetition, and then greedy would not be greedy.
-    config = GenerationConfig(do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, pad_token_id=pad,
-                              eos_token_id=sorted(ends | breaks) or None, repetition_penalty=1.0, use_cache=True)
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=pad,
+        eos_token_id=sorted(ends | breaks) or None,
+        repetition_penalty=1.0,
+        use_cache=True,
+    )
     device = next(model.parameters()).device
     answers: list[tuple[str, bool]] = [("", False)] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))

@@ -12,8 +12,9 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
     return float(sum(numerators) / sum(denominators))
 
 
-def bootstrap(numerators: Sequence[float], denominators: Sequence[float], seed: int = 0, level: float = 0.95,
-              resamples: int = RESAMPLES) -> tuple[float, float]:
+def bootstrap(
+    numerators: Sequence[float], denominators: Sequence[float], seed: int = 0, level: float = 0.95, resamples: int = RESAMPLES
+) -> tuple[float, float]:
     """Percentile interval of a ratio of sums, rows drawn with replacement.
 
     The same seed draws the same rows for every model, so intervals of two models on the same data are comparable.

@@ -43,14 +43,42 @@ class Metric:
 
 
 _ROWS = (
-    Metric("preference_accuracy", "reward", "share of pairs", True, "pair_margins", "preference accuracy",
-           "share of pairs whose chosen side has the larger implicit reward; a tie counts one half"),
-    Metric("reward_margin", "reward", "nats", True, "pair_margins", "reward margin",
-           "mean over pairs of beta * [log(pi/ref)(chosen) - log(pi/ref)(rejected)]"),
-    Metric("nll", "tax", "nats/token", False, "completion_nll", "negative log-likelihood",
-           "negative log-likelihood of the held-out completions, per completion token"),
-    Metric("exact_match", "tax", "share of rows", True, "greedy_hits", "exact match",
-           "share of greedy answers equal to the reference answer after normalisation"),
+    Metric(
+        "preference_accuracy",
+        "reward",
+        "share of pairs",
+        True,
+        "pair_margins",
+        "preference accuracy",
+        "share of pairs whose chosen side has the larger implicit reward; a tie counts one half",
+    ),
+    Metric(
+        "reward_margin",
+        "reward",
+        "nats",
+        True,
+        "pair_margins",
+        "reward margin",
+        "mean over pairs of beta * [log(pi/ref)(chosen) - log(pi/ref)(rejected)]",
+    ),
+    Metric(
+        "nll",
+        "tax",
+        "nats/token",
+        False,
+        "completion_nll",
+        "negative log-likelihood",
+        "negative log-likelihood of the held-out completions, per completion token",
+    ),
+    Metric(
+        "exact_match",
+        "tax",
+        "share of rows",
+        True,
+        "greedy_hits",
+        "exact match",
+        "share of greedy answers equal to the reference answer after normalisation",
+    ),
 )
 METRICS = MappingProxyType({row.name: row for row in _ROWS})
 

@@ -74,8 +74,9 @@ def reference_scores(model: Any, prepared: Prepared, pad_id: int = 0) -> tuple[t
     return both[0::2], both[1::2]
 
 
-def measure(model: Any, prepared: Prepared, tokenizer: Any,
-            reference: tuple[torch.Tensor, torch.Tensor] | None = None, seed: int = 0) -> dict[str, dict]:
+def measure(
+    model: Any, prepared: Prepared, tokenizer: Any, reference: tuple[torch.Tensor, torch.Tensor] | None = None, seed: int = 0
+) -> dict[str, dict]:
     """Every metric of one task.
 
     Args:
@@ -95,16 +96,22 @@ def measure(model: Any, prepared: Prepared, tokenizer: Any,
         top, bottom = passes[row.needs][row.name]
         low, high = bootstrap(top, bottom, seed)
         found[row.name] = {
-            "value": ratio(top, bottom), "low": low, "high": high, "n": len(top), "unit": row.unit,
-            "higher_is_better": row.higher_is_better, "rows": (top, bottom),
+            "value": ratio(top, bottom),
+            "low": low,
+            "high": high,
+            "n": len(top),
+            "unit": row.unit,
+            "higher_is_better": row.higher_is_better,
+            "rows": (top, bottom),
         }
     return found
 
 
 def _pair_margins(model, prepared, tokenizer, pad_id, reference):
     if reference is None:
-        raise RecipeError(f"{prepared.task.name}: reward metrics compare with a reference model",
-                          "give the SFT model as the reference")
+        raise RecipeError(
+            f"{prepared.task.name}: reward metrics compare with a reference model", "give the SFT model as the reference"
+        )
     chosen, rejected = reference_scores(model, prepared, pad_id)
     margin = prepared.task.beta * ((chosen - reference[0]) - (rejected - reference[1]))
     ones = [1.0] * len(margin)
@@ -126,8 +133,14 @@ def _greedy_hits(model, prepared, tokenizer, pad_id, reference):
 _PASSES = {"pair_margins": _pair_margins, "completion_nll": _completion_nll, "greedy_hits": _greedy_hits}
 
 
-def evaluate(model: Any, tasks: Sequence[Task], reference: Any = None, tokenizer: Any = None,
-             device: str | None = None, dtype: str | None = None) -> dict[str, dict]:
+def evaluate(
+    model: Any,
+    tasks: Sequence[Task],
+    reference: Any = None,
+    tokenizer: Any = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> dict[str, dict]:
     """Reward and tax of one model.
 
     Args:

@@ -84,8 +84,9 @@ def prepare(task: Task, tokenizer) -> Prepared:
         rows = [_in_chat_form(task, row, ("chosen", "rejected")) for row in task.rows]
         coded = [code_pair(tokenizer, row, task.max_length) for row in rows]
         kept = _kept(task, coded)
-        return Prepared(task, tuple(rows[at] for at in kept), pairs=tuple(coded[at] for at in kept),
-                        left_out=len(rows) - len(kept))
+        return Prepared(
+            task, tuple(rows[at] for at in kept), pairs=tuple(coded[at] for at in kept), left_out=len(rows) - len(kept)
+        )
     rows = [_in_chat_form(task, row, ("completion",)) for row in task.rows]
     coded = [code_completion(tokenizer, row, task.max_length) for row in rows]
     kept = _kept(task, coded)
@@ -94,13 +95,19 @@ def prepare(task: Task, tokenizer) -> Prepared:
     if not any(metric(name).needs == "greedy_hits" for name in task.metrics):
         return Prepared(task, rows_kept, completions=completions, left_out=len(rows) - len(kept))
     if empty := sum(not row["prompt"] for row in rows_kept):
-        raise DataError(f"{task.name}: exact_match needs prompts, and {empty} rows have none",
-                        "take nll on running text, or give prompt/completion rows")
+        raise DataError(
+            f"{task.name}: exact_match needs prompts, and {empty} rows have none",
+            "take nll on running text, or give prompt/completion rows",
+        )
     targets = any(row.get("target") is not None for row in rows_kept)
     limit = task.max_new_tokens or (MAX_NEW_TOKENS_FOR_TARGETS if targets else max(one.length for one in completions))
     return Prepared(
-        task, rows_kept, completions=completions, prompts=tuple(code_prompt(tokenizer, row) for row in rows_kept),
-        max_new_tokens=limit, stop_at_newline=not any("\n" in _text(row["completion"]).strip() for row in rows_kept),
+        task,
+        rows_kept,
+        completions=completions,
+        prompts=tuple(code_prompt(tokenizer, row) for row in rows_kept),
+        max_new_tokens=limit,
+        stop_at_newline=not any("\n" in _text(row["completion"]).strip() for row in rows_kept),
         left_out=len(rows) - len(kept),
     )
 
@@ -108,8 +115,7 @@ def prepare(task: Task, tokenizer) -> Prepared:
 def _kept(task: Task, coded: list) -> list[int]:
     kept = [at for at, one in enumerate(coded) if one is not None]
     if not kept:
-        raise DataError(f"{task.name}: no row has a completion token within max_length {task.max_length}",
-                        "raise max_length")
+        raise DataError(f"{task.name}: no row has a completion token within max_length {task.max_length}", "raise max_length")
     return kept
 
 

@@ -39,8 +39,11 @@ def shared(first: Sequence[int], second: Sequence[int]) -> int:
 def _ids(tokenizer, text: str | list, generation_prompt: bool = False) -> list[int]:
     if isinstance(text, str):
         return list(tokenizer(text)["input_ids"])
-    return list(tokenizer.apply_chat_template(text, tokenize=True, return_dict=True,
-                                              add_generation_prompt=generation_prompt)["input_ids"])
+    return list(
+        tokenizer.apply_chat_template(text, tokenize=True, return_dict=True, add_generation_prompt=generation_prompt)[
+            "input_ids"
+        ]
+    )
 
 
 def _joined(prompt: str | list, completion: str | list, end: str | None) -> str | list:

@@ -135,9 +135,7 @@ class World:
             return rng.choice((f"{key[0]} + {key[1]} = {answer} .", f"{key[0]} and {key[1]} make {answer} ."))
         if problem.skill == "larger":
             low = min(key)
-            return rng.choice(
-                (f"of {key[0]} and {key[1]} the larger is {answer} .", f"{answer} is larger than {low} .")
-            )
+            return rng.choice((f"of {key[0]} and {key[1]} the larger is {answer} .", f"{answer} is larger than {low} ."))
         if problem.skill == "reverse":
             return rng.choice((f"{' '.join(key)} backwards: {answer} .", f"reverse {' '.join(key)} to {answer} ."))
         if problem.skill == "sort":

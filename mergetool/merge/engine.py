@@ -53,7 +53,9 @@ def merge_tensors(
         CheckpointError: an input holds NaN or Inf.
     """
     if plan.engine != "native":
-        raise MergetoolError(f"this recipe needs mergekit ({plan.reason}) and cannot be merged in memory", "merge to a directory")
+        raise MergetoolError(
+            f"this recipe needs mergekit ({plan.reason}) and cannot be merged in memory", "merge to a directory"
+        )
     mergers = _Mergers([plan], device, allow_nonfinite)
 
     def one(tensor: TensorPlan, whole: Thresholds) -> tuple[str, torch.Tensor]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Names that mergekit 0.1.5 registers beside ours; a test compares them with its registry.
 MERGEKIT_METHODS = frozenset(
-    "arcee_fusion karcher model_stock multislerp nearswap nuslerp passthrough ram ramplus_tl sce".split()
+    ["arcee_fusion", "karcher", "model_stock", "multislerp", "nearswap", "nuslerp", "passthrough", "ram", "ramplus_tl", "sce"]
 )
 
 

@@ -165,9 +165,10 @@ def _whole_models(recipe: MergeRecipe) -> MergeRecipe:
         if source.get("layer_range") != [0, layers]:
             return recipe
         entries.append(entry)
-    joined = {**recipe.parameters, **parameters}
-    return validate(MergeRecipe, {**recipe.to_dict(), "slices": None, "models": [e.model_dump(exclude_none=True) for e in entries],
-                                  "parameters": joined}, "slices")  # fmt: skip
+    models = [entry.model_dump(exclude_none=True) for entry in entries]
+    content = {**recipe.to_dict(), "models": models, "parameters": {**recipe.parameters, **parameters}}
+    content.pop("slices")
+    return validate(MergeRecipe, content, "slices")
 
 
 def _not_native(recipe: MergeRecipe, method: Method | None) -> str:
@@ -203,9 +204,7 @@ def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> None:
     for place, parameters in places:
         for name in parameters:
             if name not in method.parameters:
-                raise RecipeError(
-                    f"{place}.{name}: {method.name} has no parameter '{name}'", nearest(name, method.parameters)
-                )
+                raise RecipeError(f"{place}.{name}: {method.name} has no parameter '{name}'", nearest(name, method.parameters))
 
 
 def _distinct_names(recipe: MergeRecipe) -> list[str]:
@@ -318,7 +317,7 @@ def _with_terms(plan: TensorPlan, recipe: MergeRecipe, method: Method, index: di
         from_ = None if method.consensus == "linear" else index[str(origin)]
         gamma = number(value("gamma", entry, 0.01), "gamma", plan.name, 0.0, 1.0)
         epsilon = number(value("epsilon", entry, 0.15), "epsilon", plan.name, 0.0, 0.5)
-        if method.sparsifier == "della" and density < 1.0 and not (0.0 < density - epsilon and density + epsilon < 1.0):
+        if method.sparsifier == "della" and density < 1.0 and not (density - epsilon > 0.0 and density + epsilon < 1.0):
             raise RecipeError(
                 f"models[{i}]: density {density:g} ± epsilon {epsilon:g} leaves (0, 1) for tensor '{plan.name}'",
                 "choose a smaller epsilon",

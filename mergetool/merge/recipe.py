@@ -97,6 +97,7 @@ class MergeRecipe(BaseModel):
 
     def resolved(self, directory: str | Path) -> MergeRecipe:
         """The same recipe with every path that exists beside it made absolute; Hub ids stay as they are."""
+
         def place(text: str | None) -> str | None:
             return None if text is None else "+".join(str(resolve_source(part, directory)) for part in text.split("+"))
 

@@ -82,9 +82,7 @@ def elect_sign(weighted: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.ge(total, 0, out=total).mul_(2).sub_(1)
 
 
-def sign_consensus(
-    weighted: Sequence[torch.Tensor], weights: Sequence[float], *, normalize: bool = False
-) -> torch.Tensor:
+def sign_consensus(weighted: Sequence[torch.Tensor], weights: Sequence[float], *, normalize: bool = False) -> torch.Tensor:
     """TIES' elect and disjoint merge: sum the entries whose sign is the elected one.
 
     Args:

@@ -20,9 +20,7 @@ def row_length(shape: tuple[int, ...]) -> int:
     return length
 
 
-def drop_ranked(
-    x: torch.Tensor, key: int, density: float, epsilon: float, row: int, start: int = 0, *, unbiased: bool
-) -> int:
+def drop_ranked(x: torch.Tensor, key: int, density: float, epsilon: float, row: int, start: int = 0, *, unbiased: bool) -> int:
     """Zero, in place, the entries that MagPrune does not keep.
 
     The probability to be kept rises with the rank of the magnitude in its row from density − epsilon to

@@ -24,9 +24,7 @@ Params = Any
 class _MergingAdamW(Merging):
     """AdamW whose every K-th step is merged; the three public classes differ in `method` and defaults alone."""
 
-    def __init__(
-        self, method: Method, params: Params, reference: Anyref, names: NamedParameters | None, **given: Any
-    ) -> None:
+    def __init__(self, method: Method, params: Params, reference: Anyref, names: NamedParameters | None, **given: Any) -> None:
         self._prepare(method, reference, names)
         super().__init__(params, DEFAULTS[method] | given)
 

@@ -69,9 +69,7 @@ class Merge(NamedTuple):
             value.clamp_(-self.clip, self.clip)
         return value.mul_(weight)
 
-    def combine(
-        self, delta: torch.Tensor, tau: torch.Tensor | None, scales: tuple[float, float] = (1.0, 1.0)
-    ) -> torch.Tensor:
+    def combine(self, delta: torch.Tensor, tau: torch.Tensor | None, scales: tuple[float, float] = (1.0, 1.0)) -> torch.Tensor:
         """F(Δ) ⊕ F(τ_s) with their weights 1 − α and α; `scales` are the rescaling that is still due."""
         if self.clip is None and self.method == "dare":
             delta.mul_((1 - self.alpha) * scales[0])
@@ -86,9 +84,7 @@ class Merge(NamedTuple):
         return ondare_step(delta, tau, self.alpha)
 
 
-def merge_(
-    theta: torch.Tensor, origin: torch.Tensor, decay: float, delta: Delta, merge: Merge, binding: Binding
-) -> None:
+def merge_(theta: torch.Tensor, origin: torch.Tensor, decay: float, delta: Delta, merge: Merge, binding: Binding) -> None:
     """θ ← decay·origin + [F(Δ) ⊕ F(τ_s)], in place.
 
     Args:
@@ -130,9 +126,7 @@ def _merge_sparse(
         _add_(theta, index, merge.combine(update, reference), REFERENCE, merge, binding)
 
 
-def _add_(
-    theta: torch.Tensor, index: torch.Tensor, value: torch.Tensor, role: str, merge: Merge, binding: Binding
-) -> None:
+def _add_(theta: torch.Tensor, index: torch.Tensor, value: torch.Tensor, role: str, merge: Merge, binding: Binding) -> None:
     """θ[index] += value, rounded as the merge says: in fp32 the update alone is rounded to nearest, as torch does."""
     index, value = index.to(theta.device), value.to(theta.device)
     if not merge.stochastic or (role == UPDATE and theta.dtype == torch.float32):
@@ -240,9 +234,7 @@ def _side(delta: Delta, role: str, merge: Merge, binding: Binding) -> _Side:
     return side._replace(scale=rescale_factor("l1", merge.density, before, after))
 
 
-def _merge_dense(
-    theta: torch.Tensor, origin: torch.Tensor, decay: float, delta: Delta, merge: Merge, binding: Binding
-) -> None:
+def _merge_dense(theta: torch.Tensor, origin: torch.Tensor, decay: float, delta: Delta, merge: Merge, binding: Binding) -> None:
     shard, density = binding.shard, merge.density
     tau = binding.tau if merge.alpha else None
     update = _side(delta, UPDATE, merge, binding)

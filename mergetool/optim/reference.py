@@ -123,9 +123,7 @@ class Reference:
                     problems.append(f"{name} (only in {sft.directory})")
                 elif bottom.shapes[other] != shape:
                     problems.append(f"{name} ({list(shape)} and {list(bottom.shapes[other])})")
-            problems += [
-                f"{name} (only in {base.directory})" for name in bottom.shapes if resolve(name, top.shapes) is None
-            ]
+            problems += [f"{name} (only in {base.directory})" for name in bottom.shapes if resolve(name, top.shapes) is None]
             if problems:
                 raise CheckpointError(
                     f"{base.directory} and {sft.directory} differ in {_listing(problems)}",
@@ -172,9 +170,7 @@ class Reference:
         """The same reference giving θ_s in place of θ_s − θ_b (what OnLinear mixes with)."""
         if self._bottom is None:
             return self
-        return Reference.from_checkpoints(
-            None, self.paths[1], storage=self.storage, dtype=self.dtype, missing=self.missing
-        )
+        return Reference.from_checkpoints(None, self.paths[1], storage=self.storage, dtype=self.dtype, missing=self.missing)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Reference:
         return self  # nothing in it changes

@@ -142,9 +142,7 @@ def shard_of(parameter: torch.Tensor) -> Shard:
                 "online merging serves Shard and Replicate, one Shard for each dimension of the tensor",
             )
     extent, offset = compute_local_shape_and_global_offset(parameter.shape, mesh, placements)
-    groups = tuple(
-        mesh.get_group(i) for i, p in enumerate(placements) if isinstance(p, ShardPlacement) and mesh.size(i) > 1
-    )
+    groups = tuple(mesh.get_group(i) for i, p in enumerate(placements) if isinstance(p, ShardPlacement) and mesh.size(i) > 1)
     return Shard(shape, tuple(extent), tuple(offset), groups)
 
 

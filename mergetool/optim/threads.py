@@ -23,9 +23,7 @@ S, T = TypeVar("S"), TypeVar("T")
 _here = threading.local()
 
 
-def each_block(
-    numel: int, work: Callable[[int, int], T], device: torch.device | None = None, block: int = BLOCK
-) -> list[T]:
+def each_block(numel: int, work: Callable[[int, int], T], device: torch.device | None = None, block: int = BLOCK) -> list[T]:
     """``[work(start, stop) for every block]``, in order; on a CPU by several threads.
 
     Args:

@@ -1,20 +1,20 @@
 """Many candidates through the same metrics: chosen on validation rows, reported on test rows.
 
-    recipe.py       the study language, read strictly
-    candidates.py   grids -> one candidate per point, and the exact merge or align recipe each point stands for
-    identity.py     what a checkpoint, a data file and a candidate are, as hashes: the keys of results.jsonl
-    splits.py       the data of the metrics, tokenised once; no row in both splits
-    live.py         one model in memory that every candidate's weights are put into
-    results.py      results.jsonl: appended to, read back, one line a candidate
-    maker.py        one candidate: trained or merged in memory, then measured
-    bench.py        what it is measured on, the same for all
-    run.py          run_study(recipe, out): whatever is not in results.jsonl yet
-    choose.py       seeds to mean and spread, the Pareto front, the rule that chooses
-    check.py        everything that can be known without weights
-    picture.py      pareto.png
-    labels.py       text beside points without overlap
-    report.py       report.html, one file
-    outputs.py      both of them, from a result
+recipe.py       the study language, read strictly
+candidates.py   grids -> one candidate per point, and the exact merge or align recipe each point stands for
+identity.py     what a checkpoint, a data file and a candidate are, as hashes: the keys of results.jsonl
+splits.py       the data of the metrics, tokenised once; no row in both splits
+live.py         one model in memory that every candidate's weights are put into
+results.py      results.jsonl: appended to, read back, one line a candidate
+maker.py        one candidate: trained or merged in memory, then measured
+bench.py        what it is measured on, the same for all
+run.py          run_study(recipe, out): whatever is not in results.jsonl yet
+choose.py       seeds to mean and spread, the Pareto front, the rule that chooses
+check.py        everything that can be known without weights
+picture.py      pareto.png
+labels.py       text beside points without overlap
+report.py       report.html, one file
+outputs.py      both of them, from a result
 """
 
 from __future__ import annotations

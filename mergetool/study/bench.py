@@ -26,8 +26,7 @@ class Bench:
         sft: identity of the reference. scoring: identity of metrics and data.
     """
 
-    def __init__(self, recipe: StudyRecipe, out: Path, sft: str, scoring: str, device: str | None,
-                 dtype: str | None) -> None:
+    def __init__(self, recipe: StudyRecipe, out: Path, sft: str, scoring: str, device: str | None, dtype: str | None) -> None:
         self._recipe, self._cache, self._key = recipe, out / "reference.json", [sft, scoring, device, dtype]
         self._device, self._dtype = device, dtype
         self._live: LiveModel | None = None
@@ -61,15 +60,22 @@ class Bench:
         try:
             kept = json.loads(self._cache.read_text(encoding="utf-8"))
             if kept["key"] == key:
-                return {split: {name: tuple(torch.tensor(side, dtype=torch.float64) for side in sides)
-                                for name, sides in tasks.items()} for split, tasks in kept["scores"].items()}
+                return {
+                    split: {
+                        name: tuple(torch.tensor(side, dtype=torch.float64) for side in sides) for name, sides in tasks.items()
+                    }
+                    for split, tasks in kept["scores"].items()
+                }
         except (OSError, ValueError, KeyError):
             pass  # not there, or cut short by a kill: it is computed again
         pad_id = self._tokenizer.pad_token_id or 0
-        found = {split: {one.task.name: reference_scores(live.model, one, pad_id) for one in self._prepared[split]
-                         if one.pairs} for split in SPLITS}
-        kept = {split: {name: [side.tolist() for side in sides] for name, sides in tasks.items()}
-                for split, tasks in found.items()}
+        found = {
+            split: {one.task.name: reference_scores(live.model, one, pad_id) for one in self._prepared[split] if one.pairs}
+            for split in SPLITS
+        }
+        kept = {
+            split: {name: [side.tolist() for side in sides] for name, sides in tasks.items()} for split, tasks in found.items()
+        }
         part = self._cache.with_suffix(f".{os.getpid()}.part")  # several workers may write it at once
         part.write_text(json.dumps({"key": key, "scores": kept}), encoding="utf-8")
         os.replace(part, self._cache)

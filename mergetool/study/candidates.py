@@ -68,9 +68,16 @@ def _replace(value: Any, places: dict[str, str]) -> Any:
     return places.get(value, value) if isinstance(value, str) else value
 
 
-def merge_recipe(method: str, weight: float, relative_to: str = "base", density: float | None = None,
-                 dtype: str | None = None, seed: int | None = None, alpha: float | None = None,
-                 **parameters: Any) -> dict[str, Any]:
+def merge_recipe(
+    method: str,
+    weight: float,
+    relative_to: str = "base",
+    density: float | None = None,
+    dtype: str | None = None,
+    seed: int | None = None,
+    alpha: float | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
     """The merge recipe of one grid point, as the module's docstring says; models are called SFT, BASE and RLHF."""
     common = {"dtype": dtype, "seed": seed, "parameters": parameters}
     if method == "slerp":
@@ -108,8 +115,16 @@ def expand(recipe: StudyRecipe) -> list[Candidate]:
         if entry.merge:
             others += _merge_points(recipe, entry, aligned)
         elif entry.checkpoint is not None:
-            others.append(Candidate(entry.name, entry.name, entry.family or entry.name, "checkpoint", entry.name,
-                                    path=recipe.source(entry.checkpoint)))
+            others.append(
+                Candidate(
+                    entry.name,
+                    entry.name,
+                    entry.family or entry.name,
+                    "checkpoint",
+                    entry.name,
+                    path=recipe.source(entry.checkpoint),
+                )
+            )
         elif entry.recipe is not None:
             others.append(_whole_recipe(recipe, entry))
     found = models + aligned + others
@@ -134,8 +149,9 @@ def _points(grid: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _label(settings: dict[str, Any]) -> str:
-    return " ".join(f"{SYMBOLS.get(key, key)}={value if isinstance(value, str) else f'{value:g}'}"
-                    for key, value in settings.items())
+    return " ".join(
+        f"{SYMBOLS.get(key, key)}={value if isinstance(value, str) else f'{value:g}'}" for key, value in settings.items()
+    )
 
 
 def _align_points(recipe: StudyRecipe, entry: CandidateEntry) -> list[Candidate]:
@@ -143,8 +159,9 @@ def _align_points(recipe: StudyRecipe, entry: CandidateEntry) -> list[Candidate]
     grid = entry.align
     assert grid is not None
     if not recipe.models.base:
-        raise RecipeError(f"candidates: '{entry.name}' is an align candidate and the study has no base model",
-                          "add models.base")
+        raise RecipeError(
+            f"candidates: '{entry.name}' is an align candidate and the study has no base model", "add models.base"
+        )
     defaults = recipe.align_defaults
     settings = dict(grid.model_extra or {})
     if grid.beta is not None:
@@ -157,9 +174,14 @@ def _align_points(recipe: StudyRecipe, entry: CandidateEntry) -> list[Candidate]
         group = " ".join(filter(None, [entry.name, _label(shown)]))
         beta = point.pop("beta", defaults.beta)
         align = {
-            "base_model": "BASE", "sft_model": "SFT", "algorithm": grid.algorithm or defaults.algorithm, "beta": beta,
-            "data": {key: str(recipe.source(value)) if key in ("train", "eval") and isinstance(value, str) else value
-                     for key, value in defaults.data.items()},
+            "base_model": "BASE",
+            "sft_model": "SFT",
+            "algorithm": grid.algorithm or defaults.algorithm,
+            "beta": beta,
+            "data": {
+                key: str(recipe.source(value)) if key in ("train", "eval") and isinstance(value, str) else value
+                for key, value in defaults.data.items()
+            },
             "merging": {"method": grid.method, **point} | ({} if grid.method == "adamw" else {"seed": seed}),
             "training": {**defaults.training, **grid.training, "seed": seed},
         }
@@ -174,11 +196,14 @@ def _merge_points(recipe: StudyRecipe, entry: CandidateEntry, aligned: list[Cand
     assert grid is not None
     share = "weight" if grid.weight is not None else "alpha"
     if grid.merge_method not in _DISTANCE_METHODS and not recipe.models.base:
-        raise RecipeError(f"candidates: '{entry.name}' merges deltas from a base model and the study has none",
-                          "add models.base")
+        raise RecipeError(
+            f"candidates: '{entry.name}' merges deltas from a base model and the study has none", "add models.base"
+        )
     if grid.merge_method in _DISTANCE_METHODS and grid.relative_to == "sft":
-        raise RecipeError(f"candidates: '{entry.name}': relative_to has no meaning for {grid.merge_method}, "
-                          "which merges models, not deltas", "remove it")
+        raise RecipeError(
+            f"candidates: '{entry.name}': relative_to has no meaning for {grid.merge_method}, which merges models, not deltas",
+            "remove it",
+        )
     lists = {share: getattr(grid, share), **(grid.model_extra or {})}
     if share == "weight" and grid.alpha is not None:
         lists["alpha"] = grid.alpha
@@ -187,8 +212,10 @@ def _merge_points(recipe: StudyRecipe, entry: CandidateEntry, aligned: list[Cand
     if isinstance(recipe.models.rlhf, FromAlign):
         origins = [one for one in aligned if one.entry == recipe.models.rlhf.align]
         if len({one.group for one in origins if one}) > 1:
-            raise RecipeError(f"models.rlhf.align: '{recipe.models.rlhf.align}' is a grid, and RLHF is one model",
-                              "give it one value for everything but seed")
+            raise RecipeError(
+                f"models.rlhf.align: '{recipe.models.rlhf.align}' is a grid, and RLHF is one model",
+                "give it one value for everything but seed",
+            )
     seeds = grid.seed if isinstance(grid.seed, list) else [grid.seed]
     found = []
     for point, (at, seed), origin in itertools.product(points, enumerate(seeds), origins):
@@ -205,8 +232,19 @@ def _merge_points(recipe: StudyRecipe, entry: CandidateEntry, aligned: list[Cand
         if len(seeds) > 1:
             parts.append(f"mask={seed}")
         number = None if origin is None and len(seeds) == 1 else at if origin is None else origin.seed
-        found.append(Candidate(" ".join(parts), group, entry.family or entry.name, "merge", entry.name, shown, number,
-                               whole, needs=origin.name if origin else None))
+        found.append(
+            Candidate(
+                " ".join(parts),
+                group,
+                entry.family or entry.name,
+                "merge",
+                entry.name,
+                shown,
+                number,
+                whole,
+                needs=origin.name if origin else None,
+            )
+        )
     return found
 
 

@@ -33,13 +33,14 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
     for candidate in candidates:
         _check_recipe(candidate, places)
     tasks = read_tasks(recipe)
-    rows = {entry.label: {split: len(tasks[split][at].rows) for split in tasks}
-            for at, entry in enumerate(entries(recipe))}
+    rows = {entry.label: {split: len(tasks[split][at].rows) for split in tasks} for at, entry in enumerate(entries(recipe))}
     return {
-        "candidates": len(candidates), "trainings": sum(one.kind == "align" for one in candidates),
+        "candidates": len(candidates),
+        "trainings": sum(one.kind == "align" for one in candidates),
         "merges": sum(one.kind == "merge" for one in candidates),
         "groups": list(dict.fromkeys(one.group for one in candidates)),
-        "metrics": [one.name for one in columns(recipe)], "rows": rows,
+        "metrics": [one.name for one in columns(recipe)],
+        "rows": rows,
     }
 
 
@@ -55,11 +56,14 @@ def _one_architecture(sft: Path | str, others: list[Path | str]) -> None:
         for name, info in ours.tensors.items():
             found = theirs.tensors.get(name)
             if found is None and not (name.endswith("lm_head.weight") and theirs.tied):
-                raise CheckpointError(f"{other}: no tensor '{name}', which {sft} has",
-                                      "a study compares models of one architecture")
+                raise CheckpointError(
+                    f"{other}: no tensor '{name}', which {sft} has", "a study compares models of one architecture"
+                )
             if found is not None and found.shape != info.shape:
-                raise CheckpointError(f"{other}: tensor '{name}' is {list(found.shape)}, in {sft} {list(info.shape)}",
-                                      "a study compares models of one size")
+                raise CheckpointError(
+                    f"{other}: tensor '{name}' is {list(found.shape)}, in {sft} {list(info.shape)}",
+                    "a study compares models of one size",
+                )
 
 
 def _check_recipe(candidate: Candidate, places: dict[str, str]) -> None:

@@ -109,23 +109,34 @@ def summarise(recipe: StudyRecipe, candidates: list[Candidate], rows: list[dict[
             members.setdefault(candidate.group, []).append((candidate, row))
     groups = [_group(name, found, named) for name, found in members.items()]
     rlhf = rlhf_group(recipe, candidates)
-    front = pareto([(one.name, _good(reward, one.scores["test"][reward.name].mean),
-                     _good(tax, one.scores["test"][tax.name].mean)) for one in groups])
+    front = pareto(
+        [
+            (one.name, _good(reward, one.scores["test"][reward.name].mean), _good(tax, one.scores["test"][tax.name].mean))
+            for one in groups
+        ]
+    )
     return Summary(named, reward, tax, groups, front, _choose(recipe, groups, reward, tax, rlhf), rlhf)
 
 
 def _group(name: str, found: list[tuple[Candidate, dict]], named: list[Column]) -> Group:
     first = found[0][0]
-    scores = {split: {column.name: _score([row["scores"][split][column.name] for _, row in found]) for column in named}
-              for split in SPLITS}
+    scores = {
+        split: {column.name: _score([row["scores"][split][column.name] for _, row in found]) for column in named}
+        for split in SPLITS
+    }
     return Group(name, first.family, first.kind, first.settings, tuple(one.name for one, _ in found), scores)
 
 
 def _score(values: list[dict[str, Any]]) -> Score:
     means = [one["value"] for one in values]
-    return Score(statistics.fmean(means), statistics.stdev(means) if len(means) > 1 else None,
-                 statistics.fmean(one["low"] for one in values), statistics.fmean(one["high"] for one in values),
-                 values[0]["n"], tuple(means))
+    return Score(
+        statistics.fmean(means),
+        statistics.stdev(means) if len(means) > 1 else None,
+        statistics.fmean(one["low"] for one in values),
+        statistics.fmean(one["high"] for one in values),
+        values[0]["n"],
+        tuple(means),
+    )
 
 
 def pareto(points: list[tuple[str, float, float]]) -> list[str]:
@@ -150,8 +161,9 @@ def _choose(recipe: StudyRecipe, groups: list[Group], reward: Column, tax: Colum
         return Choice(None, None, dict.fromkeys(families), "the study has no RLHF model to compare with")
     gain = on_validation(aligned, reward) - on_validation(sft, reward)
     if gain <= 0:
-        return Choice(None, None, dict.fromkeys(families),
-                      f"{aligned.name} did not raise {reward.name} over sft on the validation rows")
+        return Choice(
+            None, None, dict.fromkeys(families), f"{aligned.name} did not raise {reward.name} over sft on the validation rows"
+        )
     needed = on_validation(sft, reward) + recipe.select.keep_reward * gain
     able = [one for one in groups if one.name not in ("sft", "base") and on_validation(one, reward) >= needed]
 
@@ -160,6 +172,8 @@ def _choose(recipe: StudyRecipe, groups: list[Group], reward: Column, tax: Colum
 
     by_family = {family: best([one for one in able if one.family == family]) for family in families}
     shown = needed if reward.metric.higher_is_better else -needed
-    why = (f"best {tax.name} on the validation rows among the {len(able)} candidates that keep at least "
-           f"{recipe.select.keep_reward:.0%} of the gain of {aligned.name} over sft in {reward.name} there")
+    why = (
+        f"best {tax.name} on the validation rows among the {len(able)} candidates that keep at least "
+        f"{recipe.select.keep_reward:.0%} of the gain of {aligned.name} over sft in {reward.name} there"
+    )
     return Choice(best(able), shown, by_family, why)

@@ -25,9 +25,15 @@ class Label:
     far: bool
 
 
-def place_labels(points: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], order: Sequence[int],
-                 inside: Box, markers: Sequence[float], taken: Sequence[Box] = (),
-                 lines: Sequence[tuple[tuple[float, float], tuple[float, float]]] = ()) -> list[Label]:
+def place_labels(
+    points: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    order: Sequence[int],
+    inside: Box,
+    markers: Sequence[float],
+    taken: Sequence[Box] = (),
+    lines: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
+) -> list[Label]:
     """Finds a free place for each text, near its point if there is one.
 
     Args:

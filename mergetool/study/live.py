@@ -51,8 +51,9 @@ class LiveModel:
                 if target is None:
                     raise CheckpointError(f"{where}: the model has no tensor '{name}'", HINT)
                 if target.shape != tensor.shape:
-                    raise CheckpointError(f"{where}: tensor '{name}' is {tuple(tensor.shape)}, the model's is "
-                                          f"{tuple(target.shape)}", HINT)
+                    raise CheckpointError(
+                        f"{where}: tensor '{name}' is {tuple(tensor.shape)}, the model's is {tuple(target.shape)}", HINT
+                    )
                 target.copy_(tensor)
                 filled.add(name)
         # a tied weight is on disk once and in the model under several names

@@ -37,8 +37,9 @@ class Maker:
         MergetoolError: a model or a data file of the study is missing, or its candidates make no sense.
     """
 
-    def __init__(self, recipe: StudyRecipe, out: Path, fresh: bool = False, device: str | None = None,
-                 dtype: str | None = None) -> None:
+    def __init__(
+        self, recipe: StudyRecipe, out: Path, fresh: bool = False, device: str | None = None, dtype: str | None = None
+    ) -> None:
         self.recipe, self.out, self.fresh = recipe, out, fresh
         self.candidates = expand(recipe)
         self.by_name = {one.name: one for one in self.candidates}
@@ -72,9 +73,16 @@ class Maker:
 
     def about(self, candidate: Candidate) -> dict[str, Any]:
         """The part of a line of results that is known beforehand."""
-        about = {"name": candidate.name, "group": candidate.group, "family": candidate.family, "kind": candidate.kind,
-                 "seed": candidate.seed, "settings": candidate.settings, "recipe": self.shown_recipe(candidate),
-                 "error": None}
+        about = {
+            "name": candidate.name,
+            "group": candidate.group,
+            "family": candidate.family,
+            "kind": candidate.kind,
+            "seed": candidate.seed,
+            "settings": candidate.settings,
+            "recipe": self.shown_recipe(candidate),
+            "error": None,
+        }
         try:
             return {"key": self.key(candidate), **about}
         except MergetoolError as error:
@@ -96,13 +104,19 @@ class Maker:
             made = time.perf_counter()
             tell(f"{candidate.name}: measuring")
             row["scores"] = self.bench.score(put)
-            row["seconds"] = {"make": round(made - began, 3), "measure": round(time.perf_counter() - made, 3),
-                              "cpu": round(time.process_time() - busy, 3)}  # does not grow on a busy machine
+            row["seconds"] = {
+                "make": round(made - began, 3),
+                "measure": round(time.perf_counter() - made, 3),
+                "cpu": round(time.process_time() - busy, 3),
+            }  # does not grow on a busy machine
         except Exception as error:
             if candidate.name == "sft":
                 raise
-            row["error"] = str(error) if isinstance(error, MergetoolError) else \
-                f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            row["error"] = (
+                str(error)
+                if isinstance(error, MergetoolError)
+                else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            )
             if not isinstance(error, MergetoolError):
                 row["bug"] = True
                 log = self.out / "errors" / f"{slug(candidate.name)}.txt"

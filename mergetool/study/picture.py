@@ -69,8 +69,9 @@ def draw_pareto(summary: Summary, path: Path, title: str, split: str = "test") -
 def colours(summary: Summary) -> dict[str, tuple[str, str]]:
     """Colour and marker of each family, the same in the picture and in the report."""
     families = [one.family for one in summary.groups if one.name not in MODELS and one.name != summary.rlhf]
-    return {family: (COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)])
-            for at, family in enumerate(dict.fromkeys(families))}
+    return {
+        family: (COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]) for at, family in enumerate(dict.fromkeys(families))
+    }
 
 
 def _points(summary: Summary, split: str) -> list[_Point]:
@@ -85,8 +86,10 @@ def _points(summary: Summary, split: str) -> list[_Point]:
                 text = f"RLHF ({group.name})"
             found.append(_Point(group, x, y, text, "black" if name != "base" else "#666666", marker))
         else:
-            text = " ".join(f"{SYMBOLS.get(key, key)}={value if isinstance(value, str) else f'{value:g}'}"
-                            for key, value in group.settings.items())
+            text = " ".join(
+                f"{SYMBOLS.get(key, key)}={value if isinstance(value, str) else f'{value:g}'}"
+                for key, value in group.settings.items()
+            )
             found.append(_Point(group, x, y, text or group.name, *look[group.family]))
     return found
 
@@ -104,15 +107,24 @@ def _frame(axes: Any, points: list[_Point], summary: Summary) -> list[_Point]:
     for point in points:
         if point.group.name != "base":
             continue
-        far = any(not low - 0.5 * room < value < high + 0.5 * room
-                  for (low, high, room), value in zip(spans, (point.x.mean, point.y.mean), strict=True))
+        far = any(
+            not low - 0.5 * room < value < high + 0.5 * room
+            for (low, high, room), value in zip(spans, (point.x.mean, point.y.mean), strict=True)
+        )
         if far:
-            axes.annotate(f"base lies outside, at ({point.x.mean:.3g}, {point.y.mean:.3g})", (0.01, 0.01),
-                          xycoords="axes fraction", color="#555555", fontsize=9)
+            axes.annotate(
+                f"base lies outside, at ({point.x.mean:.3g}, {point.y.mean:.3g})",
+                (0.01, 0.01),
+                xycoords="axes fraction",
+                color="#555555",
+                fontsize=9,
+            )
         else:
             drawn.append(point)
-            spans = [(min(low, value - 0.06 * room), max(high, value + 0.06 * room), room)
-                     for (low, high, room), value in zip(spans, (point.x.mean, point.y.mean), strict=True)]
+            spans = [
+                (min(low, value - 0.06 * room), max(high, value + 0.06 * room), room)
+                for (low, high, room), value in zip(spans, (point.x.mean, point.y.mean), strict=True)
+            ]
     sides = ((summary.reward, spans[0], axes.set_xlim), (summary.tax, spans[1], axes.set_ylim))
     for column, (low, high, _), limit in sides:
         limit(*((low, high) if column.metric.higher_is_better else (high, low)))
@@ -132,9 +144,11 @@ def _runs(points: list[_Point]) -> list[list[_Point]]:
                 rest = tuple(sorted((key, value) for key, value in settings.items() if key != along))
                 runs.setdefault((point.group.family, rest), []).append(point)
         for run in runs.values():
+
             def place(point: _Point, along: str = along) -> float:
                 value = point.group.settings[along]
                 return float("inf") if isinstance(value, str) else float(value)  # `total` is the last K
+
             found.append(sorted(run, key=place))
     return [run for run in found if len(run) > 1]
 
@@ -142,28 +156,58 @@ def _runs(points: list[_Point]) -> list[list[_Point]]:
 def _lines(axes: Any, points: list[_Point]) -> None:
     for run in _runs(points):
         online = "every" in run[0].group.settings
-        axes.plot([p.x.mean for p in run], [p.y.mean for p in run], color=run[0].colour, zorder=2,
-                  linewidth=1.6 if online else 0.9, alpha=0.75 if online else 0.5, dashes=() if online else (4, 2))
+        axes.plot(
+            [p.x.mean for p in run],
+            [p.y.mean for p in run],
+            color=run[0].colour,
+            zorder=2,
+            linewidth=1.6 if online else 0.9,
+            alpha=0.75 if online else 0.5,
+            dashes=() if online else (4, 2),
+        )
 
 
 def _markers(axes: Any, points: list[_Point], summary: Summary) -> None:
     for point in points:
         if point.x.sd is not None or point.y.sd is not None:
-            axes.errorbar(point.x.mean, point.y.mean, xerr=point.x.sd, yerr=point.y.sd, color=point.colour,
-                          alpha=0.3, linewidth=1.0, capsize=0, zorder=1)
+            axes.errorbar(
+                point.x.mean,
+                point.y.mean,
+                xerr=point.x.sd,
+                yerr=point.y.sd,
+                color=point.colour,
+                alpha=0.3,
+                linewidth=1.0,
+                capsize=0,
+                zorder=1,
+            )
         big = point.colour in MODEL_COLOURS
-        axes.scatter(point.x.mean, point.y.mean, s={"*": 190}.get(point.marker, 110) if big else 46, color=point.colour,
-                     marker=point.marker, edgecolors="white", linewidths=0.7, zorder=5 if big else 4)
+        axes.scatter(
+            point.x.mean,
+            point.y.mean,
+            s={"*": 190}.get(point.marker, 110) if big else 46,
+            color=point.colour,
+            marker=point.marker,
+            edgecolors="white",
+            linewidths=0.7,
+            zorder=5 if big else 4,
+        )
         if point.group.name == summary.choice.group:
-            axes.scatter(point.x.mean, point.y.mean, s=230, facecolors="none", edgecolors="black", linewidths=1.5,
-                         zorder=6)
+            axes.scatter(point.x.mean, point.y.mean, s=230, facecolors="none", edgecolors="black", linewidths=1.5, zorder=6)
 
 
 def _front(axes: Any, points: list[_Point], summary: Summary) -> None:
     by_name = {point.group.name: point for point in points}
     front = [by_name[name] for name in summary.front if name in by_name]
-    axes.plot([p.x.mean for p in front], [p.y.mean for p in front], color="#999999", linewidth=5, alpha=0.35,
-              zorder=1.5, solid_capstyle="round")
+    axes.plot(
+        [p.x.mean for p in front],
+        [p.y.mean for p in front],
+        color="#999999",
+        linewidth=5,
+        alpha=0.35,
+        zorder=1.5,
+        solid_capstyle="round",
+    )
 
 
 def _titles(axes: Any, summary: Summary, title: str, split: str) -> None:
@@ -176,8 +220,11 @@ def _titles(axes: Any, summary: Summary, title: str, split: str) -> None:
 
 def _axis(column: Column) -> str:
     entry = column.name.rpartition(".")[0]
-    return f"{column.metric.short} on {entry} ({column.metric.unit})" if entry != column.metric.name else \
-        f"{column.metric.short} ({column.metric.unit})"
+    return (
+        f"{column.metric.short} on {entry} ({column.metric.unit})"
+        if entry != column.metric.name
+        else f"{column.metric.short} ({column.metric.unit})"
+    )
 
 
 def _legend(axes: Any, points: list[_Point], summary: Summary) -> None:
@@ -187,12 +234,25 @@ def _legend(axes: Any, points: list[_Point], summary: Summary) -> None:
     for family, (colour, marker) in colours(summary).items():
         if any(point.group.family == family for point in points):
             style = "-" if any("every" in p.group.settings for p in points if p.group.family == family) else "none"
-            handles.append(Line2D([], [], color=colour, marker=marker, markeredgecolor="white", linestyle=style,
-                                  markersize=8, label=family))
+            handles.append(
+                Line2D(
+                    [], [], color=colour, marker=marker, markeredgecolor="white", linestyle=style, markersize=8, label=family
+                )
+            )
     handles.append(Line2D([], [], color="#999999", alpha=0.5, linewidth=5, label="Pareto front of these points"))
     if summary.choice.group:
-        handles.append(Line2D([], [], color="none", marker="o", markeredgecolor="black", markerfacecolor="none",
-                              markersize=12, label="chosen on the validation rows"))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color="none",
+                marker="o",
+                markeredgecolor="black",
+                markerfacecolor="none",
+                markersize=12,
+                label="chosen on the validation rows",
+            )
+        )
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=10)
 
 
@@ -219,23 +279,32 @@ def _texts(figure: Any, axes: Any, points: list[_Point], summary: Summary) -> No
         return (2 if "every" in points[at].group.settings else 3), at
 
     # in pixels: a star or a cross of a model, the ring around the choice, anything else
-    halves = [13.0 if point.group.name == summary.choice.group else 10.0 if point.colour in MODEL_COLOURS else 5.5
-              for point in points]
+    halves = [
+        13.0 if point.group.name == summary.choice.group else 10.0 if point.colour in MODEL_COLOURS else 5.5 for point in points
+    ]
     frame = axes.get_window_extent(renderer)
     where = {point.group.name: pixel for point, pixel in zip(points, pixels, strict=True)}
     segments = [(where[a.group.name], where[b.group.name]) for run in _runs(points) for a, b in pairwise(run)]
     inside = (frame.x0 + 2, frame.y0 + 2, frame.x1 - 2, frame.y1 - 2)
-    for label in place_labels(pixels, sizes, sorted(range(len(points)), key=rank), inside, halves,
-                              lines=segments):
+    for label in place_labels(pixels, sizes, sorted(range(len(points)), key=rank), inside, halves, lines=segments):
         point = points[label.at]
         left, bottom, right, top = label.box
         centre = axes.transData.inverted().transform(((left + right) / 2, (bottom + top) / 2))
         dark = tuple(0.72 * part for part in to_rgb(point.colour))  # thin strokes need more contrast than markers
-        axes.text(*centre, point.text, fontsize=_size(point, size), color=dark, ha="center", va="center",
-                  zorder=7, fontweight="bold" if point.colour == "black" else "normal")
+        axes.text(
+            *centre,
+            point.text,
+            fontsize=_size(point, size),
+            color=dark,
+            ha="center",
+            va="center",
+            zorder=7,
+            fontweight="bold" if point.colour == "black" else "normal",
+        )
         if label.far:
-            axes.plot([point.x.mean, centre[0]], [point.y.mean, centre[1]], color=point.colour, linewidth=0.5,
-                      alpha=0.5, zorder=3)
+            axes.plot(
+                [point.x.mean, centre[0]], [point.y.mean, centre[1]], color=point.colour, linewidth=0.5, alpha=0.5, zorder=3
+            )
 
 
 def _size(point: _Point, size: float) -> float:

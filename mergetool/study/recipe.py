@@ -196,8 +196,10 @@ class StudyRecipe(_Strict):
         aligned = [entry.name for entry in self.candidates if entry.align]
         rlhf = self.models.rlhf
         if isinstance(rlhf, FromAlign) and rlhf.align not in aligned:
-            raise ValueError(f"models.rlhf.align: no align candidate is called '{rlhf.align}'; "
-                             f"{nearest(rlhf.align, aligned) if aligned else 'add one to candidates'}")
+            raise ValueError(
+                f"models.rlhf.align: no align candidate is called '{rlhf.align}'; "
+                f"{nearest(rlhf.align, aligned) if aligned else 'add one to candidates'}"
+            )
         if rlhf is None and any(entry.merge for entry in self.candidates):
             raise ValueError("merge candidates need models.rlhf; give a checkpoint, or {align: NAME} of a candidate")
         return self

@@ -41,21 +41,38 @@ def write_report(summary: Summary, rows: list[dict[str, Any]], picture: Path, pa
     groups = []
     for group in summary.groups:
         recipes = [(name, _recipe_text(by_name[name], yaml)) for name in group.members]
-        groups.append({
-            "name": group.name, "family": group.family, "colour": look.get(group.family, "#000000"),
-            "seeds": len(group.members), "chosen": group.name == summary.choice.group,
-            "front": group.name in summary.front, "rlhf": group.name == summary.rlhf, "recipes": recipes,
-            "cells": [_cell(group, column, split) for split in reversed(SPLITS) for column in summary.columns],
-        })
+        groups.append(
+            {
+                "name": group.name,
+                "family": group.family,
+                "colour": look.get(group.family, "#000000"),
+                "seeds": len(group.members),
+                "chosen": group.name == summary.choice.group,
+                "front": group.name in summary.front,
+                "rlhf": group.name == summary.rlhf,
+                "recipes": recipes,
+                "cells": [_cell(group, column, split) for split in reversed(SPLITS) for column in summary.columns],
+            }
+        )
     chosen = summary.group(summary.choice.group) if summary.choice.group else None
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        TEMPLATE.read_text(encoding="utf-8")
-    ).render(
-        title=title, version=__version__, columns=summary.columns, groups=groups, choice=summary.choice,
-        splits=[("test", "test rows: reported"), ("validation", "validation rows: chosen on")],
-        picture=base64.b64encode(picture.read_bytes()).decode(), reward=summary.reward, tax=summary.tax,
-        chosen=_against_models(summary, chosen) if chosen else [], families=_families(summary, look),
-        tax_paid=tax_sentence(summary), failed=[row for row in rows if row.get("error")],
+    page = (
+        jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        .from_string(TEMPLATE.read_text(encoding="utf-8"))
+        .render(
+            title=title,
+            version=__version__,
+            columns=summary.columns,
+            groups=groups,
+            choice=summary.choice,
+            splits=[("test", "test rows: reported"), ("validation", "validation rows: chosen on")],
+            picture=base64.b64encode(picture.read_bytes()).decode(),
+            reward=summary.reward,
+            tax=summary.tax,
+            chosen=_against_models(summary, chosen) if chosen else [],
+            families=_families(summary, look),
+            tax_paid=tax_sentence(summary),
+            failed=[row for row in rows if row.get("error")],
+        )
     )
     path.write_text(page, encoding="utf-8")
     return path
@@ -74,14 +91,15 @@ def tax_sentence(summary: Summary, split: str = "test") -> str:
     if len(rlhf.members) == 1:
         return f"{rlhf.name} against sft on the {split} rows: {parts[0]}, {parts[1]}."
     each = ", ".join(f"{value:.3f}" for value in sorted(rlhf.scores[split][summary.tax.name].values))
-    return (f"{rlhf.name} against sft on the {split} rows over {len(rlhf.members)} seeds: {parts[0]}, {parts[1]}; "
-            f"seed by seed {each}.")
+    return (
+        f"{rlhf.name} against sft on the {split} rows over {len(rlhf.members)} seeds: {parts[0]}, {parts[1]}; "
+        f"seed by seed {each}."
+    )
 
 
 def _cell(group: Group, column: Column, split: str) -> dict[str, Any]:
     score = group.scores[split][column.name]
-    return {"text": shown(score), "value": score.mean,
-            "hint": f"95 % over {score.n} rows: {score.low:.3f} to {score.high:.3f}"}
+    return {"text": shown(score), "value": score.mean, "hint": f"95 % over {score.n} rows: {score.low:.3f} to {score.high:.3f}"}
 
 
 def _against_models(summary: Summary, chosen: Group) -> list[dict[str, Any]]:
@@ -90,8 +108,13 @@ def _against_models(summary: Summary, chosen: Group) -> list[dict[str, Any]]:
     for name in ("sft", summary.rlhf, chosen.name):
         group = summary.group(name) if name else None
         if group and group.name not in [one["name"] for one in found]:
-            found.append({"name": group.name, "chosen": group is chosen,
-                          "cells": [_cell(group, column, "test") for column in summary.columns]})
+            found.append(
+                {
+                    "name": group.name,
+                    "chosen": group is chosen,
+                    "cells": [_cell(group, column, "test") for column in summary.columns],
+                }
+            )
     return found
 
 
@@ -100,8 +123,14 @@ def _families(summary: Summary, look: dict[str, str]) -> list[dict[str, Any]]:
     found = []
     for family, name in summary.choice.by_family.items():
         group = summary.group(name) if name else None
-        found.append({"family": family, "colour": look.get(family, "#000000"), "name": name,
-                      "cells": [_cell(group, column, "test") for column in summary.columns] if group else []})
+        found.append(
+            {
+                "family": family,
+                "colour": look.get(family, "#000000"),
+                "name": name,
+                "cells": [_cell(group, column, "test") for column in summary.columns] if group else [],
+            }
+        )
     return found
 
 

@@ -44,8 +44,15 @@ class StudyResult:
     seconds: float = 0.0
 
 
-def run_study(recipe: StudyRecipe, out: str | Path, fresh: bool = False, progress: Progress | None = None,
-              device: str | None = None, dtype: str | None = None, workers: int = 1) -> StudyResult:
+def run_study(
+    recipe: StudyRecipe,
+    out: str | Path,
+    fresh: bool = False,
+    progress: Progress | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    workers: int = 1,
+) -> StudyResult:
     """Makes and measures every candidate.
 
     Args:
@@ -75,25 +82,33 @@ def run_study(recipe: StudyRecipe, out: str | Path, fresh: bool = False, progres
         else:
             missing.append(candidate)
     tell = progress or (lambda done, total, what: None)
-    made = _one_by_one(maker, missing, tell) if workers <= 1 or len(missing) <= 1 else \
-        _side_by_side(maker, missing, tell, min(workers, len(missing)), (device, dtype))
+    made = (
+        _one_by_one(maker, missing, tell)
+        if workers <= 1 or len(missing) <= 1
+        else _side_by_side(maker, missing, tell, min(workers, len(missing)), (device, dtype))
+    )
     for row in made:
         stamp = {"version": __version__, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         results.add({**row, **stamp})
         rows[row["name"]] = row
     ordered = [rows[one.name] for one in maker.candidates]
     failed = [row for row in ordered if row["error"]]
-    return StudyResult(ordered, summarise(recipe, maker.candidates, ordered), out, len(missing),
-                       [(row["name"], row["error"]) for row in failed], any(row.get("bug") for row in failed),
-                       time.monotonic() - began)
+    return StudyResult(
+        ordered,
+        summarise(recipe, maker.candidates, ordered),
+        out,
+        len(missing),
+        [(row["name"], row["error"]) for row in failed],
+        any(row.get("bug") for row in failed),
+        time.monotonic() - began,
+    )
 
 
 def _must_be_ours(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file", "give a directory")
     if out.exists() and any(out.iterdir()) and not (out / RESULTS).exists() and not (out / "candidates").exists():
-        raise OutputError(f"{out}: holds something that is not a study",
-                          "give a new directory, or that of an earlier run")
+        raise OutputError(f"{out}: holds something that is not a study", "give a new directory, or that of an earlier run")
 
 
 def _without_rlhf(maker: Maker, candidate: Candidate) -> dict[str, Any]:
@@ -104,15 +119,19 @@ def _without_rlhf(maker: Maker, candidate: Candidate) -> dict[str, Any]:
 def _one_by_one(maker: Maker, missing: list[Candidate], tell: Progress) -> Iterator[dict[str, Any]]:
     failed: set[str] = set()
     for at, candidate in enumerate(missing):
-        row = _without_rlhf(maker, candidate) if candidate.needs in failed else \
-            maker.row(candidate, lambda what, at=at: tell(at, len(missing), what))
+        row = (
+            _without_rlhf(maker, candidate)
+            if candidate.needs in failed
+            else maker.row(candidate, lambda what, at=at: tell(at, len(missing), what))
+        )
         if row["error"]:
             failed.add(candidate.name)
         yield row
 
 
-def _side_by_side(maker: Maker, missing: list[Candidate], tell: Progress, workers: int,
-                  measuring: tuple[str | None, str | None]) -> Iterator[dict[str, Any]]:
+def _side_by_side(
+    maker: Maker, missing: list[Candidate], tell: Progress, workers: int, measuring: tuple[str | None, str | None]
+) -> Iterator[dict[str, Any]]:
     """Rows as they are finished. A merge waits until its RLHF model has been made."""
     import multiprocessing
     from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -122,8 +141,9 @@ def _side_by_side(maker: Maker, missing: list[Candidate], tell: Progress, worker
     failed: set[str] = set()
     done = 0
     # spawn: a forked child would inherit torch's threads in a state that hangs
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin,
-                               (maker.recipe, maker.out, maker.fresh, *measuring, workers))
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), _begin, (maker.recipe, maker.out, maker.fresh, *measuring, workers)
+    )
     try:
         while waiting or running:
             for candidate in list(waiting.values()):

@@ -27,8 +27,12 @@ class Column:
 
 def columns(recipe: StudyRecipe) -> list[Column]:
     """Every metric of a study in the recipe's order; the first of each side is that side's axis."""
-    return [Column(f"{entry.label}.{name}", side, METRICS[name])
-            for side in ("reward", "tax") for entry in getattr(recipe, side) for name in entry.metrics]
+    return [
+        Column(f"{entry.label}.{name}", side, METRICS[name])
+        for side in ("reward", "tax")
+        for entry in getattr(recipe, side)
+        for name in entry.metrics
+    ]
 
 
 def entries(recipe: StudyRecipe) -> list[MetricEntry]:
@@ -55,10 +59,18 @@ def read_tasks(recipe: StudyRecipe) -> dict[str, list[Task]]:
         rows = {split: _rows(entry, recipe.source(getattr(entry.data, split))) for split in SPLITS}
         _no_row_in_both(entry, rows)
         for split in SPLITS:
-            found[split].append(Task(
-                entry.label, tuple(entry.metrics), rows[split], beta=entry.beta, max_length=entry.max_length,
-                max_new_tokens=entry.max_new_tokens, chat=entry.chat, template=entry.template,
-            ))
+            found[split].append(
+                Task(
+                    entry.label,
+                    tuple(entry.metrics),
+                    rows[split],
+                    beta=entry.beta,
+                    max_length=entry.max_length,
+                    max_new_tokens=entry.max_new_tokens,
+                    chat=entry.chat,
+                    template=entry.template,
+                )
+            )
     return found
 
 
@@ -74,9 +86,11 @@ def _no_row_in_both(entry: MetricEntry, rows: dict[str, list[dict]]) -> None:
     seen = {digest([row.get(key) for key in keys]) for row in rows["validation"]}
     shared = [at for at, row in enumerate(rows["test"], 1) if digest([row.get(key) for key in keys]) in seen]
     if shared:
-        raise DataError(f"{entry.label}: {len(shared)} rows of the test split are in the validation split too "
-                        f"(the first is row {shared[0]} of {entry.data.test})",
-                        "what chooses must not report: give splits that share no row")
+        raise DataError(
+            f"{entry.label}: {len(shared)} rows of the test split are in the validation split too "
+            f"(the first is row {shared[0]} of {entry.data.test})",
+            "what chooses must not report: give splits that share no row",
+        )
 
 
 def prepare_all(recipe: StudyRecipe, tokenizer: Any) -> dict[str, list[Prepared]]:

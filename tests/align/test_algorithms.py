@@ -34,12 +34,18 @@ def test_preference_algorithms_take_pairs(triple, tmp_path, algorithm: str) -> N
 @pytest.mark.parametrize("form", ["completion", "text", "messages"])
 def test_sft_takes_completions_texts_and_conversations(triple, tmp_path, form: str) -> None:
     said = [{"role": "user", "content": "how is the cat"}, {"role": "assistant", "content": "good thank you"}]
-    row = {"completion": {"prompt": "how is the cat", "completion": " good thank you"},
-           "text": {"text": "the cat sat on the mat"}, "messages": {"messages": said}}[form]
+    row = {
+        "completion": {"prompt": "how is the cat", "completion": " good thank you"},
+        "text": {"text": "the cat sat on the mat"},
+        "messages": {"messages": said},
+    }[form]
     path = write(tmp_path / "rows.jsonl", *[row] * 8)
     told = {}
-    result = align(recipe(triple, "sft", data={"train": str(path)}), tmp_path / "out",
-                   report=lambda event, facts: told.update({event: facts}))
+    result = align(
+        recipe(triple, "sft", data={"train": str(path)}),
+        tmp_path / "out",
+        report=lambda event, facts: told.update({event: facts}),
+    )
     assert result.metrics["loss"] < 4
     assert result.drift["norm"] > 0
     assert told["preview"]["input"]["text"].endswith("</s>")

@@ -84,9 +84,7 @@ def test_two_widths_are_told_with_the_tensor_and_both_shapes(triple, tmp_path) -
         check_align(recipe(triple, base_model=str(tmp_path / "wide")))
 
 
-@pytest.mark.parametrize(
-    ("content", "says"), [("", "no rows"), ('{"prompt": "p", "rejected": "r"}\n', "row 1: no 'chosen'")]
-)
+@pytest.mark.parametrize(("content", "says"), [("", "no rows"), ('{"prompt": "p", "rejected": "r"}\n', "row 1: no 'chosen'")])
 def test_bad_preference_files_are_told(triple, tmp_path, content: str, says: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(content)

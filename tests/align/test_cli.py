@@ -51,9 +51,11 @@ def test_json_is_all_of_stdout(triple, tmp_path) -> None:
 
 
 def test_a_users_mistake_is_one_line_and_exit_code_2(triple, tmp_path) -> None:
-    for parts, says in (({"merging": {"methd": "ondare"}}, "did you mean 'method'?"),
-                        ({"training": {"learning_rte": 1}}, "did you mean 'learning_rate'?"),
-                        ({"data": {"train": "none.jsonl"}}, "no such file")):
+    for parts, says in (
+        ({"merging": {"methd": "ondare"}}, "did you mean 'method'?"),
+        ({"training": {"learning_rte": 1}}, "did you mean 'learning_rate'?"),
+        ({"data": {"train": "none.jsonl"}}, "no such file"),
+    ):
         done = run("align", write(tmp_path, triple, **parts), tmp_path / "out")
         assert done.exit_code == 2
         assert says in done.stderr
@@ -77,7 +79,10 @@ def test_a_run_that_is_killed_and_then_interrupted_ends_with_the_weights_of_one_
         before = set(training.glob("checkpoint-*/complete"))
         process = subprocess.Popen(
             [sys.executable, "-m", "mergetool", "align", str(path), str(tmp_path / "out")],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         deadline = time.monotonic() + 120
         while set(training.glob("checkpoint-*/complete")) <= before and time.monotonic() < deadline:
             time.sleep(0.005)

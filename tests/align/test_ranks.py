@@ -27,9 +27,25 @@ def test_two_gloo_processes_give_the_weights_of_one(triple, tmp_path) -> None:
         (tmp_path / f"{processes}.yaml").write_text(yaml.safe_dump(values))
     align(load_align_recipe(tmp_path / "1.yaml"), tmp_path / "1")
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mergetool",
-         "align", str(tmp_path / "2.yaml"), str(tmp_path / "2")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=250)
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "mergetool",
+            "align",
+            str(tmp_path / "2.yaml"),
+            str(tmp_path / "2"),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == [str(tmp_path / "2")]
     one, two = (Reader(read_layout(tmp_path / name)) for name in ("1", "2"))

@@ -62,8 +62,16 @@ def test_the_result_is_a_checkpoint_that_transformers_and_merge_accept(triple, f
     from mergetool.checkpoint.layout import read_layout
 
     assert {p.name for p in finished.iterdir()} == {
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        "chat_template.jinja", "mergetool.json", "metrics.jsonl", "README.md"}
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "mergetool.json",
+        "metrics.jsonl",
+        "README.md",
+    }
     model, tokenizer = AutoModelForCausalLM.from_pretrained(finished), AutoTokenizer.from_pretrained(finished)
     assert tokenizer.chat_template
     assert model.config.pad_token_id == AutoModelForCausalLM.from_pretrained(triple / "sft").config.pad_token_id
@@ -171,8 +179,7 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(triple, tmp_path) ->
 def test_two_runs_do_not_write_one_output(triple, tmp_path) -> None:
     from mergetool.align.workspace import Workspace
 
-    with Workspace(tmp_path / "out", "x"), pytest.raises(OutputError, match="another run"), \
-            Workspace(tmp_path / "out", "x"):
+    with Workspace(tmp_path / "out", "x"), pytest.raises(OutputError, match="another run"), Workspace(tmp_path / "out", "x"):
         pass
 
 
@@ -183,8 +190,11 @@ def test_two_runs_do_not_write_one_output(triple, tmp_path) -> None:
         ({"training": {"loss_type": "exo_pair"}}, RecipeError, "training: Label smoothing must be greater than 0.0"),
         ({"training": {"eval_strategy": "epoch"}}, RecipeError, "add `data.eval`"),
         ({"merging": {"method": "childtuning", "every": 99}}, RecipeError, "more than the run's 6 steps"),
-        ({"training": {"learning_rate": 1e30, "max_grad_norm": 0}}, RecipeError,
-         r"the loss is nan at step \d+, on usable rows \d+, \d+, \d+, \d+;"),
+        (
+            {"training": {"learning_rate": 1e30, "max_grad_norm": 0}},
+            RecipeError,
+            r"the loss is nan at step \d+, on usable rows \d+, \d+, \d+, \d+;",
+        ),
     ],
 )
 def test_an_error_while_training_leaves_nothing_behind(triple, tmp_path, change: dict, kind: type, says: str) -> None:

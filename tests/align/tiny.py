@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-WORDS = ("the cat dog sat ran on mat hill big small red blue is was it a good bad yes no "
-         "please thank you sorry why how")
-TEMPLATE = ("{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} "
-            "{% if m['role'] == 'assistant' %}</s>{% endif %}"
-            "{% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}")
+WORDS = "the cat dog sat ran on mat hill big small red blue is was it a good bad yes no please thank you sorry why how"
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} "
+    "{% if m['role'] == 'assistant' %}</s>{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
+)
 
 
 def make_tokenizer(folder: Path) -> int:
@@ -23,8 +24,13 @@ def make_tokenizer(folder: Path) -> int:
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Digits(True)])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        additional_special_tokens=["<user>", "<assistant>"])
+        tokenizer_object=raw,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        additional_special_tokens=["<user>", "<assistant>"],
+    )
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     return len(vocabulary)
@@ -39,10 +45,20 @@ def make_model(folder: Path, seed: int, like: Path | None = None, step: float = 
     size = make_tokenizer(folder)
     torch.manual_seed(seed)
     if like is None:
-        model = LlamaForCausalLM(LlamaConfig(
-            vocab_size=size, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
-            num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
-            tie_word_embeddings=True))
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=size,
+                hidden_size=width,
+                intermediate_size=2 * width,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=2,
+                max_position_embeddings=64,
+                bos_token_id=1,
+                eos_token_id=2,
+                tie_word_embeddings=True,
+            )
+        )
     else:
         model = LlamaForCausalLM.from_pretrained(like)
         with torch.no_grad():
@@ -63,11 +79,16 @@ def make_pairs(path: Path, count: int, start: int = 0) -> None:
     with path.open("w") as file:
         for index in range(start, start + count):
             thing = things[index % 4]
-            file.write(json.dumps({
-                "prompt": f"how is the {thing} {index} ",
-                "chosen": f"thank you it is {'red' if index % 3 else 'blue'} please",
-                "rejected": f"no bad {thing}" + " why" * (index % 2),
-            }) + "\n")
+            file.write(
+                json.dumps(
+                    {
+                        "prompt": f"how is the {thing} {index} ",
+                        "chosen": f"thank you it is {'red' if index % 3 else 'blue'} please",
+                        "rejected": f"no bad {thing}" + " why" * (index % 2),
+                    }
+                )
+                + "\n"
+            )
 
 
 def recipe_text(folder: Path, **parts: object) -> dict:
@@ -76,7 +97,12 @@ def recipe_text(folder: Path, **parts: object) -> dict:
         "base_model": str(folder / "base"),
         "sft_model": str(folder / "sft"),
         "data": {"train": str(folder / "train.jsonl"), "max_length": 48},
-        "training": {"max_steps": 6, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1,
-                     "use_cpu": True},
+        "training": {
+            "max_steps": 6,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-3,
+            "logging_steps": 1,
+            "use_cpu": True,
+        },
     }
     return {**recipe, **parts}

@@ -48,7 +48,13 @@ def refused(place: Path, *words: object, left: set[str] = frozenset({"recipe.yam
 
 def merge_recipe(triple: dict[str, Path], **fields: object) -> dict:
     models = [{"model": str(triple[m]), "parameters": {"weight": 0.5}} for m in ("sft", "rlhf")]
-    return {"merge_method": "ties", "base_model": str(triple["base"]), "models": models, "parameters": {"density": 0.5}, **fields}
+    return {
+        "merge_method": "ties",
+        "base_model": str(triple["base"]),
+        "models": models,
+        "parameters": {"density": 0.5},
+        **fields,
+    }
 
 
 def save(place: Path, content: object) -> Path:

@@ -62,9 +62,7 @@ def test_a_sweep_makes_a_directory_for_each_value(recipe: Path, tmp_path: Path) 
     assert len(out.split()) == 2
 
 
-def test_what_is_not_ours_goes_to_mergekit_and_the_user_is_told_in_one_line(
-    triple: dict[str, Path], tmp_path: Path
-) -> None:
+def test_what_is_not_ours_goes_to_mergekit_and_the_user_is_told_in_one_line(triple: dict[str, Path], tmp_path: Path) -> None:
     content = {"merge_method": "nearswap", "base_model": str(triple["sft"]), "parameters": {"t": 0.001},
                "models": [{"model": str(triple["rlhf"])}]}  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))

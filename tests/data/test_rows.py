@@ -80,12 +80,16 @@ def test_a_missing_file_and_a_directory_are_told_apart(tmp_path) -> None:
 
 def test_completions_know_four_forms_and_keep_other_keys(tmp_path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text(lines([
-        {"prompt": "p", "completion": "c", "skill": "sums"},
-        {"question": "q", "answer": "so\n#### 18 "},
-        {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]},
-        {"text": "t"},
-    ]))
+    path.write_text(
+        lines(
+            [
+                {"prompt": "p", "completion": "c", "skill": "sums"},
+                {"question": "q", "answer": "so\n#### 18 "},
+                {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]},
+                {"text": "t"},
+            ]
+        )
+    )
     assert completions(path) == [
         {"prompt": "p", "completion": "c", "skill": "sums"},
         {"prompt": "q", "completion": "so\n#### 18 ", "target": "18"},
@@ -95,9 +99,7 @@ def test_completions_know_four_forms_and_keep_other_keys(tmp_path) -> None:
     assert len(completions(path, limit=2)) == 2
 
 
-@pytest.mark.parametrize(
-    "row", [{"x": 1}, {"prompt": "p"}, {"prompt": 1, "completion": "c"}, {"text": ""}, {"text": None}]
-)
+@pytest.mark.parametrize("row", [{"x": 1}, {"prompt": "p"}, {"prompt": 1, "completion": "c"}, {"text": ""}, {"text": None}])
 def test_a_row_without_a_completion_is_named(tmp_path, row: dict) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(lines([{"text": "fine"}, row]))

@@ -14,9 +14,12 @@ PLAIN = [
     {"prompt": "a" * 30, "chosen": "b" * 40, "rejected": "c"},
 ]
 CHAT = [
-    {"prompt": [{"role": "user", "content": row["prompt"]}],
-     "chosen": [{"role": "assistant", "content": row["chosen"]}],
-     "rejected": [{"role": "assistant", "content": row["rejected"]}]} for row in PLAIN
+    {
+        "prompt": [{"role": "user", "content": row["prompt"]}],
+        "chosen": [{"role": "assistant", "content": row["chosen"]}],
+        "rejected": [{"role": "assistant", "content": row["rejected"]}],
+    }
+    for row in PLAIN
 ]
 
 
@@ -25,10 +28,25 @@ def trl_rewards(rows, policy, reference, max_length, folder):
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    config = DPOConfig(output_dir=str(folder), beta=0.3, max_length=max_length, use_cpu=True, bf16=False,
-                       report_to="none", per_device_eval_batch_size=1, gradient_checkpointing=False, disable_tqdm=True)
-    trainer = DPOTrainer(model=policy, ref_model=reference, args=config, processing_class=tiny.tokenizer(),
-                         train_dataset=Dataset.from_list(rows), eval_dataset=Dataset.from_list(rows))
+    config = DPOConfig(
+        output_dir=str(folder),
+        beta=0.3,
+        max_length=max_length,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        per_device_eval_batch_size=1,
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+    )
+    trainer = DPOTrainer(
+        model=policy,
+        ref_model=reference,
+        args=config,
+        processing_class=tiny.tokenizer(),
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(rows),
+    )
     found = []
     for row in trainer.eval_dataset:
         trainer._metrics["eval"].clear()
@@ -45,11 +63,11 @@ def test_implicit_rewards_are_those_of_trl(rows, max_length, tmp_path):
     policy, reference = tiny.llama(1), tiny.llama(2)
     expected = trl_rewards(rows, policy, reference, max_length, tmp_path)
     prepared = prepare(Task("pairs", ("reward_margin",), rows, beta=0.3, max_length=max_length), tiny.tokenizer())
-    ours = [0.3 * (a - b) for a, b in zip(reference_scores(policy, prepared), reference_scores(reference, prepared),
-                                          strict=True)]
+    ours = [
+        0.3 * (a - b) for a, b in zip(reference_scores(policy, prepared), reference_scores(reference, prepared), strict=True)
+    ]
     for side in (0, 1):
-        torch.testing.assert_close(ours[side].float(), torch.tensor([row[side] for row in expected]),
-                                   atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(ours[side].float(), torch.tensor([row[side] for row in expected]), atol=2e-4, rtol=1e-4)
     found = measure(policy, prepared, tiny.tokenizer(), reference_scores(reference, prepared))
     assert found["reward_margin"]["value"] == pytest.approx(sum(a - b for a, b in expected) / len(expected), abs=1e-4)
 
@@ -86,6 +104,7 @@ def test_no_batch_needs_more_logits_than_the_limit(monkeypatch):
 def test_a_pair_is_cut_where_either_side_first_leaves_the_prompt():
     class Merging:
         """Merges 'e ' across the boundary, as real vocabularies do."""
+
         eos_token = "$"
 
         def __call__(self, text):

@@ -55,8 +55,11 @@ def test_a_model_that_has_learnt_the_answers_matches_exactly():
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
     model.train()
     for _ in range(150):
-        loss = sum(-model(input_ids=torch.tensor([one.ids])).logits[0].log_softmax(-1)[place - 1, one.ids[place]]
-                   for one in coded for place in range(one.start, len(one.ids)))
+        loss = sum(
+            -model(input_ids=torch.tensor([one.ids])).logits[0].log_softmax(-1)[place - 1, one.ids[place]]
+            for one in coded
+            for place in range(one.start, len(one.ids))
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -100,13 +103,16 @@ def test_reward_without_a_reference_is_an_error_that_says_what_to_give():
         evaluate(tiny.llama(), [Task("pairs", ("reward_margin",), PAIRS)], tokenizer=tiny.tokenizer())
 
 
-@pytest.mark.parametrize(("task", "kind", "says"), [
-    (Task("t", ("nul",), SKILLS), RecipeError, "did you mean 'nll'"),
-    (Task("t", ("nll", "reward_margin"), SKILLS), RecipeError, "mixes"),
-    (Task("t", ("nll",), []), DataError, "no rows"),
-    (Task("t", ("nll",), SKILLS, max_length=1), DataError, "max_length"),
-    (Task("t", ("exact_match",), [{"prompt": "", "completion": "text"}]), DataError, "needs prompts"),
-])
+@pytest.mark.parametrize(
+    ("task", "kind", "says"),
+    [
+        (Task("t", ("nul",), SKILLS), RecipeError, "did you mean 'nll'"),
+        (Task("t", ("nll", "reward_margin"), SKILLS), RecipeError, "mixes"),
+        (Task("t", ("nll",), []), DataError, "no rows"),
+        (Task("t", ("nll",), SKILLS, max_length=1), DataError, "max_length"),
+        (Task("t", ("exact_match",), [{"prompt": "", "completion": "text"}]), DataError, "needs prompts"),
+    ],
+)
 def test_a_task_that_cannot_be_measured_says_why(task, kind, says):
     with pytest.raises(kind, match=says):
         prepare(task, tiny.tokenizer())
@@ -121,4 +127,5 @@ def test_a_checkpoint_on_disk_scores_as_the_live_model(tmp_path):
     path = tiny.save(tmp_path / "m", 5)
     task = Task("t", ("nll",), SKILLS)
     assert evaluate(path, [task])["t.nll"]["value"] == pytest.approx(
-        evaluate(tiny.llama(5), [task], tokenizer=tiny.tokenizer())["t.nll"]["value"], abs=1e-6)
+        evaluate(tiny.llama(5), [task], tokenizer=tiny.tokenizer())["t.nll"]["value"], abs=1e-6
+    )

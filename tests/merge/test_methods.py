@@ -82,7 +82,7 @@ def test_slerp_keeps_the_angle_in_proportion(triple: dict[str, Path]) -> None:
     assert angle(base[name], got[name]) == pytest.approx(0.25 * whole, rel=0.05)
 
 
-def plain_ties(base, models, weights, density, normalize=True):  # noqa: ANN001, ANN201
+def plain_ties(base, models, weights, density, normalize=True):
     """TIES for one tensor, written from the paper with sorts: trim, elect, disjoint mean."""
     trimmed = []
     for x, w in zip(models, weights, strict=True):
@@ -148,9 +148,7 @@ def test_merging_a_model_with_itself_gives_it_back_byte_for_byte(tmp_path: Path,
 
 @pytest.mark.parametrize("method", ["linear", "slerp"])
 @pytest.mark.parametrize("end", [0.0, 1.0])
-def test_the_ends_of_an_interpolation_are_the_inputs_byte_for_byte(
-    triple: dict[str, Path], method: str, end: float
-) -> None:
+def test_the_ends_of_an_interpolation_are_the_inputs_byte_for_byte(triple: dict[str, Path], method: str, end: float) -> None:
     if method == "linear":
         got = merged(recipe(triple, "linear", models=("base", "rlhf"), weights=(1 - end, end)))
     else:
@@ -159,9 +157,7 @@ def test_the_ends_of_an_interpolation_are_the_inputs_byte_for_byte(
 
 
 def test_dare_at_density_one_is_task_arithmetic(triple: dict[str, Path]) -> None:
-    assert same_bytes(
-        merged(recipe(triple, "dare_linear", density=1.0)), merged(recipe(triple, "task_arithmetic"))
-    )
+    assert same_bytes(merged(recipe(triple, "dare_linear", density=1.0)), merged(recipe(triple, "task_arithmetic")))
 
 
 def test_ties_at_density_one_with_equal_signs_is_task_arithmetic(tmp_path: Path) -> None:

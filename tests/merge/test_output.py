@@ -170,7 +170,7 @@ def test_tensors_that_are_no_weights_are_carried_and_must_agree(tmp_path: Path) 
     assert "model.layers.0.block_sparse_moe.experts.0.w1.weight" in out
     weights["vision.encoder.table"][0, 0] = 99
     write_checkpoint(tmp_path / "rlhf", weights)
-    with pytest.raises(CheckpointError, match="integer tensor 'vision.encoder.table' differs"):
+    with pytest.raises(CheckpointError, match=r"integer tensor 'vision\.encoder\.table' differs"):
         merge_to_directory(plan_merge(ties(paths)), tmp_path / "other")
 
 

@@ -36,7 +36,7 @@ def test_a_sweep_reads_each_block_once_and_gives_what_single_merges_give(
     reads: list[tuple] = []
     real = Reader.block
 
-    def block(self: Reader, name: str, start: int, stop: int):  # noqa: ANN202
+    def block(self: Reader, name: str, start: int, stop: int):
         reads.append((id(self), name, start))
         return real(self, name, start, stop)
 

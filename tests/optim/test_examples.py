@@ -15,11 +15,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re
 
 def title(code: str) -> str:
     return next(
-        (
-            w
-            for w in ("DPOT", "KTOT", "GRPOT", "TrainingArg", "accelerate", "Adafactor", "peft", "for step")
-            if w in code
-        ),
+        (w for w in ("DPOT", "KTOT", "GRPOT", "TrainingArg", "accelerate", "Adafactor", "peft", "for step") if w in code),
         "first",
     )
 

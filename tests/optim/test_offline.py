@@ -18,9 +18,7 @@ STEPS, ALPHA, SEED = 6, 0.25, 3
 def triple(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("triple")
     make_triple(folder)
-    train(folder, lambda ps: torch.optim.AdamW(ps, lr=1e-3, weight_decay=0.0, fused=True)).save_pretrained(
-        folder / "rlhf"
-    )
+    train(folder, lambda ps: torch.optim.AdamW(ps, lr=1e-3, weight_decay=0.0, fused=True)).save_pretrained(folder / "rlhf")
     return folder
 
 

@@ -14,8 +14,18 @@ from tests.helpers import random_weights, write_checkpoint
 
 pytestmark = pytest.mark.slow
 
-SLERP = {"merge_method": "slerp", "base_model": "a", "dtype": "float16", "parameters": {"t": [
-    {"filter": "self_attn", "value": [0, 0.5, 0.3, 0.7, 1]}, {"filter": "mlp", "value": [1, 0.5, 0.7, 0.3, 0]}, {"value": 0.5}]}}
+SLERP = {
+    "merge_method": "slerp",
+    "base_model": "a",
+    "dtype": "float16",
+    "parameters": {
+        "t": [
+            {"filter": "self_attn", "value": [0, 0.5, 0.3, 0.7, 1]},
+            {"filter": "mlp", "value": [1, 0.5, 0.7, 0.3, 0]},
+            {"value": 0.5},
+        ]
+    },
+}
 EXAMPLES = {
     "linear": ("native", {"merge_method": "linear", "dtype": "float16", "models": [
         {"model": "a", "parameters": {"weight": 1.0}}, {"model": "b", "parameters": {"weight": 0.3}},

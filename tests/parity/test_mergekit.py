@@ -22,7 +22,8 @@ RECIPES = {
     "slerp": {"merge_method": "slerp", "parameters": {"t": [{"filter": "self_attn", "value": [0, 0.5, 1]},
                                                            {"filter": "mlp", "value": [1, 0.5, 0.2]}, {"value": 0.5}]}},
     "task_arithmetic": {"merge_method": "task_arithmetic", "weights": (0.4, 0.8), "parameters": {"lambda": 0.7}},
-    "task_arithmetic, normalised": {"merge_method": "task_arithmetic", "weights": (0.4, 0.8), "parameters": {"normalize": True}},
+    "task_arithmetic, normalised":
+        {"merge_method": "task_arithmetic", "weights": (0.4, 0.8), "parameters": {"normalize": True}},
     "ties": {"merge_method": "ties", "weights": (0.4, [0, 0.3, 1.0]), "parameters": {"density": [0.9, 0.4], "normalize": True}},
     "ties, rescaled": {"merge_method": "ties", "weights": (0.5, 0.5),
                        "parameters": {"density": 0.5, "normalize": False, "rescale": True, "int8_mask": True}},

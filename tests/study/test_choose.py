@@ -11,18 +11,28 @@ from tests.study import tiny
 def row(name, validation, test, **more):
     """A line of results; (accuracy, margin, nll) per split."""
     names = ("pairs.preference_accuracy", "pairs.reward_margin", "skills.nll")
-    return {"name": name, "error": None, **more, "scores": {
-        split: {key: {"value": value, "low": value, "high": value, "n": 9}
-                for key, value in zip(names, values, strict=True)}
-        for split, values in (("validation", validation), ("test", test))}}
+    return {
+        "name": name,
+        "error": None,
+        **more,
+        "scores": {
+            split: {
+                key: {"value": value, "low": value, "high": value, "n": 9} for key, value in zip(names, values, strict=True)
+            }
+            for split, values in (("validation", validation), ("test", test))
+        },
+    }
 
 
 @pytest.fixture
 def study(tmp_path):
-    return tiny.study(tmp_path, candidates=[
-        {"name": "linear", "merge": {"merge_method": "linear", "weight": [0.5, 0.9]}},
-        {"name": "ties", "merge": {"merge_method": "ties", "weight": 0.9, "density": 0.5}},
-    ])
+    return tiny.study(
+        tmp_path,
+        candidates=[
+            {"name": "linear", "merge": {"merge_method": "linear", "weight": [0.5, 0.9]}},
+            {"name": "ties", "merge": {"merge_method": "ties", "weight": 0.9, "density": 0.5}},
+        ],
+    )
 
 
 def outcome(study, **scores):
@@ -63,8 +73,11 @@ def test_the_tax_is_the_loss_whichever_way_the_metric_points(study):
 
 
 def test_seeds_become_mean_and_sample_deviation(study):
-    candidates = [Candidate("sft", "sft", "sft", "model"), Candidate("a 0", "a", "a", "align", seed=0),
-                  Candidate("a 1", "a", "a", "align", seed=1)]
+    candidates = [
+        Candidate("sft", "sft", "sft", "model"),
+        Candidate("a 0", "a", "a", "align", seed=0),
+        Candidate("a 1", "a", "a", "align", seed=1),
+    ]
     rows = [row("sft", *SCORES["sft"]), row("a 0", (0.6, 0, 1), (0.6, 0, 1)), row("a 1", (0.8, 0, 1), (0.8, 0, 1))]
     group = summarise(study, candidates, rows).group("a")
     score = group.scores["test"]["pairs.preference_accuracy"]

@@ -18,11 +18,16 @@ def align(**changes):
 
 
 def test_lists_multiply_and_seeds_share_a_group(folder):
-    study = tiny.study(folder, models={"base": "base", "sft": "sft", "rlhf": {"align": "adamw"}}, candidates=[
-        align(),
-        {"name": "ondare", "align": {"method": "ondare", "every": [1, "total"], "density": 0.1, "seed": [0, 1]}},
-        {"name": "ties", "merge": {"merge_method": "ties", "weight": [0.3, 0.7], "density": [0.2, 0.8]}},
-    ], align_defaults={"data": {"train": "pairs_validation.jsonl"}})
+    study = tiny.study(
+        folder,
+        models={"base": "base", "sft": "sft", "rlhf": {"align": "adamw"}},
+        candidates=[
+            align(),
+            {"name": "ondare", "align": {"method": "ondare", "every": [1, "total"], "density": 0.1, "seed": [0, 1]}},
+            {"name": "ties", "merge": {"merge_method": "ties", "weight": [0.3, 0.7], "density": [0.2, 0.8]}},
+        ],
+        align_defaults={"data": {"train": "pairs_validation.jsonl"}},
+    )
     found = expand(study)
     assert len(found) == 2 + 2 + 4 + 2 * 4
     assert rlhf_group(study, found) == "adamw"
@@ -42,8 +47,10 @@ def test_weight_is_the_share_of_rlhf_and_alpha_the_share_of_sft(folder):
         study = tiny.study(folder, candidates=[{"name": "l", "merge": {"merge_method": "linear", key: value}}])
         by[key] = expand(study)[-1].recipe
     assert by["weight"] == by["alpha"]
-    assert by["weight"]["models"] == [{"model": "SFT", "parameters": {"weight": 0.3}},
-                                      {"model": "RLHF", "parameters": {"weight": 0.7}}]
+    assert by["weight"]["models"] == [
+        {"model": "SFT", "parameters": {"weight": 0.3}},
+        {"model": "RLHF", "parameters": {"weight": 0.7}},
+    ]
 
 
 def test_deltas_start_from_base_or_where_alignment_started():
@@ -56,8 +63,12 @@ def test_deltas_start_from_base_or_where_alignment_started():
 
 
 def test_what_alignment_added_can_be_merged_alone(folder):
-    study = tiny.study(folder, candidates=[{"name": "t", "merge": {
-        "merge_method": "ties", "relative_to": "sft", "weight": 0.7, "alpha": 0, "density": 0.2}}])
+    study = tiny.study(
+        folder,
+        candidates=[
+            {"name": "t", "merge": {"merge_method": "ties", "relative_to": "sft", "weight": 0.7, "alpha": 0, "density": 0.2}}
+        ],
+    )
     recipe = expand(study)[-1].recipe
     assert recipe["base_model"] == "SFT"
     assert recipe["models"] == [{"model": "RLHF", "relative_to": "SFT", "parameters": {"weight": 0.7, "density": 0.2}}]
@@ -73,29 +84,44 @@ def test_a_sound_study_is_checked_from_headers(folder):
     assert found["rows"] == {"pairs": {"validation": 12, "test": 12}, "skills": {"validation": 12, "test": 12}}
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"candidate": []}, "did you mean 'candidates'"),
-    ({"reward": {"metrics": ["reward_margn"], "data": {"validation": "a", "test": "b"}}},
-     "did you mean 'reward_margin'"),
-    ({"reward": {"metrics": ["nll"], "data": {"validation": "a", "test": "b"}}}, "'nll' measures tax"),
-    ({"candidates": [{"name": "x", "merge": {"merge_method": "linear"}}]}, "weight"),
-    ({"candidates": [{"name": "x", "merge": {"merge_method": "linear", "weight": 1.5}}]}, "from 0 to 1"),
-    ({"candidates": [{"name": "x"}]}, "exactly one"),
-    ({"candidates": [{"name": "sft", "checkpoint": "sft"}]}, "rename"),
-    ({"models": {"sft": "sft", "base": "base", "rlhf": {"align": "adam"}}}, "no align candidate is called 'adam'"),
-    ({"models": {"sft": "sft", "base": "base"}}, "need models.rlhf"),
-    ({"candidates": [{"name": "x", "merge": {"merge_method": "linaer", "weight": 0.5}}]}, "did you mean 'linear'"),
-    ({"candidates": [{"name": "x", "merge": {"merge_method": "ties", "weight": 0.5, "densty": 0.5}}]},
-     "did you mean 'density'"),
-    ({"candidates": [{"name": "x", "merge": {"merge_method": "linear", "weight": 0.5, "relative_to": "sft"}}]},
-     "no meaning"),
-    ({"candidates": [{"name": "x", "checkpoint": "nowhere"}]}, "nowhere"),
-    ({"tax": {"name": "skills", "metrics": ["nll"],
-              "data": {"validation": "skills_test.jsonl", "test": "skills_test.jsonl"}}},
-     "in the validation split too"),
-    ({"tax": {"name": "skills", "metrics": ["nll"], "data": {"validation": "none.jsonl", "test": "none.jsonl"}}},
-     "no such file"),
-])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"candidate": []}, "did you mean 'candidates'"),
+        ({"reward": {"metrics": ["reward_margn"], "data": {"validation": "a", "test": "b"}}}, "did you mean 'reward_margin'"),
+        ({"reward": {"metrics": ["nll"], "data": {"validation": "a", "test": "b"}}}, "'nll' measures tax"),
+        ({"candidates": [{"name": "x", "merge": {"merge_method": "linear"}}]}, "weight"),
+        ({"candidates": [{"name": "x", "merge": {"merge_method": "linear", "weight": 1.5}}]}, "from 0 to 1"),
+        ({"candidates": [{"name": "x"}]}, "exactly one"),
+        ({"candidates": [{"name": "sft", "checkpoint": "sft"}]}, "rename"),
+        ({"models": {"sft": "sft", "base": "base", "rlhf": {"align": "adam"}}}, "no align candidate is called 'adam'"),
+        ({"models": {"sft": "sft", "base": "base"}}, "need models.rlhf"),
+        ({"candidates": [{"name": "x", "merge": {"merge_method": "linaer", "weight": 0.5}}]}, "did you mean 'linear'"),
+        (
+            {"candidates": [{"name": "x", "merge": {"merge_method": "ties", "weight": 0.5, "densty": 0.5}}]},
+            "did you mean 'density'",
+        ),
+        (
+            {"candidates": [{"name": "x", "merge": {"merge_method": "linear", "weight": 0.5, "relative_to": "sft"}}]},
+            "no meaning",
+        ),
+        ({"candidates": [{"name": "x", "checkpoint": "nowhere"}]}, "nowhere"),
+        (
+            {
+                "tax": {
+                    "name": "skills",
+                    "metrics": ["nll"],
+                    "data": {"validation": "skills_test.jsonl", "test": "skills_test.jsonl"},
+                }
+            },
+            "in the validation split too",
+        ),
+        (
+            {"tax": {"name": "skills", "metrics": ["nll"], "data": {"validation": "none.jsonl", "test": "none.jsonl"}}},
+            "no such file",
+        ),
+    ],
+)
 def test_what_cannot_be_run_is_said_in_one_line_before_anything_runs(folder, change, says):
     with pytest.raises(MergetoolError) as caught:
         check_study(tiny.study(folder, **change))
@@ -104,8 +130,11 @@ def test_what_cannot_be_run_is_said_in_one_line_before_anything_runs(folder, cha
 
 
 def test_an_align_candidate_is_checked_by_the_align_room(folder):
-    study = tiny.study(folder, candidates=[{"name": "o", "align": {"method": "ondare", "densty": 0.5}}],
-                       align_defaults={"data": {"train": "pairs_validation.jsonl"}})
+    study = tiny.study(
+        folder,
+        candidates=[{"name": "o", "align": {"method": "ondare", "densty": 0.5}}],
+        align_defaults={"data": {"train": "pairs_validation.jsonl"}},
+    )
     with pytest.raises(MergetoolError, match=r"candidate 'o'.*did you mean 'density'"):
         check_study(study)
 

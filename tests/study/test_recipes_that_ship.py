@@ -36,7 +36,9 @@ def test_the_demo_runs_from_end_to_end_in_small(tmp_path):
     mapping["align_defaults"]["data"]["limit"] = 16
     mapping["candidates"] = [
         {**one, "align": {**one["align"], "seed": 0, **({"every": [1, "total"]} if "every" in one["align"] else {})}}
-        if "align" in one else one for one in mapping["candidates"]
+        if "align" in one
+        else one
+        for one in mapping["candidates"]
     ]
     for entry in (mapping["reward"], mapping["tax"]):
         entry["limit"] = 8

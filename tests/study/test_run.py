@@ -119,8 +119,9 @@ def test_a_directory_of_something_else_is_left_alone(folder, tmp_path):
 
 def test_the_live_model_takes_every_weight_or_says_which_is_missing(folder):
     live = LiveModel(folder / "sft")
-    weights = {name: torch.full_like(tensor, 2.0) for name, tensor in live.model.state_dict().items()
-               if name != "lm_head.weight"}  # tied: on disk once
+    weights = {
+        name: torch.full_like(tensor, 2.0) for name, tensor in live.model.state_dict().items() if name != "lm_head.weight"
+    }  # tied: on disk once
     live.put(weights.items(), "x")
     assert all(bool((parameter == 2.0).all()) for parameter in live.model.parameters())
     weights.pop("model.norm.weight")
@@ -139,15 +140,24 @@ def test_later_lines_win_and_errors_are_not_results(tmp_path):
 @pytest.mark.slow
 def test_the_study_trains_its_own_rlhf_model_and_merges_each_seed_of_it(folder, tmp_path):
     study = tiny.study(
-        folder, models={"base": "base", "sft": "sft", "rlhf": {"align": "adamw"}},
-        align_defaults={"data": {"train": "pairs_validation.jsonl"},
-                        "training": {"learning_rate": 1e-3, "max_steps": 2, "per_device_train_batch_size": 4,
-                                     "use_cpu": True, "max_length": 64}},
+        folder,
+        models={"base": "base", "sft": "sft", "rlhf": {"align": "adamw"}},
+        align_defaults={
+            "data": {"train": "pairs_validation.jsonl"},
+            "training": {
+                "learning_rate": 1e-3,
+                "max_steps": 2,
+                "per_device_train_batch_size": 4,
+                "use_cpu": True,
+                "max_length": 64,
+            },
+        },
         candidates=[
             {"name": "adamw", "align": {"method": "adamw", "seed": [0, 1]}},
             {"name": "ondare", "align": {"method": "ondare", "every": [1, "total"], "density": 0.5, "alpha": 0.1}},
             {"name": "dare", "merge": {"merge_method": "dare_linear", "weight": 0.5, "density": 0.5}},
-        ])
+        ],
+    )
     result = run_study(study, tmp_path / "out")
     assert not result.failures
     groups = {group.name: group for group in result.summary.groups}

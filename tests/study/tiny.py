@@ -43,10 +43,16 @@ def mapping(**changes) -> dict:
             {"name": "linear", "merge": {"merge_method": "linear", "weight": [0.25, 0.75]}},
             {"name": "ties", "merge": {"merge_method": "ties", "weight": 0.5, "density": [0.3, 0.7]}},
         ],
-        "reward": {"name": "pairs", "metrics": ["preference_accuracy", "reward_margin"],
-                   "data": {"validation": "pairs_validation.jsonl", "test": "pairs_test.jsonl"}},
-        "tax": {"name": "skills", "metrics": ["nll"],
-                "data": {"validation": "skills_validation.jsonl", "test": "skills_test.jsonl"}},
+        "reward": {
+            "name": "pairs",
+            "metrics": ["preference_accuracy", "reward_margin"],
+            "data": {"validation": "pairs_validation.jsonl", "test": "pairs_test.jsonl"},
+        },
+        "tax": {
+            "name": "skills",
+            "metrics": ["nll"],
+            "data": {"validation": "skills_validation.jsonl", "test": "skills_test.jsonl"},
+        },
         **changes,
     }
 
