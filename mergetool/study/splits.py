@@ -43,7 +43,7 @@ def metrics_identity(recipe: StudyRecipe) -> str:
     """A hash of everything that decides what a score means: metrics, limits, data, and the reference."""
     parts: list[Any] = [SCORING]
     for entry in entries(recipe):
-        settings = entry.model_dump(exclude={"data"})
+        settings = {**entry.model_dump(exclude={"data"}), "metrics": sorted(entry.metrics)}  # their order is a matter of taste
         parts.append([settings, [data_identity(recipe.source(getattr(entry.data, split))) for split in SPLITS]])
     return digest(parts)
 
