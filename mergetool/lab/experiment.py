@@ -107,7 +107,8 @@ def report(root: Path, seeds: int, split: str = "test", **settings) -> list[tupl
         for weight in WEIGHTS:
             rows.setdefault(f"linear {weight}", []).append(measured(blend(sft, aligned, weight)))
         rows.setdefault("rlhf", []).append(measured(aligned) | {"seconds": seconds})
-        print(f"seed {seed}: {seconds:.1f} s", file=sys.stderr)
+last = rows["rlhf"][-1]
+        print(f"seed {seed}: " + " ".join(f"{name} {value:.3f}" for name, value in last.items()), file=sys.stderr)
     return list(rows.items())
 
 
