@@ -107,7 +107,7 @@ def report(root: Path, seeds: int, split: str = "test", **settings) -> list[tupl
         for weight in WEIGHTS:
             rows.setdefault(f"linear {weight}", []).append(measured(blend(sft, aligned, weight)))
         rows.setdefault("rlhf", []).append(measured(aligned) | {"seconds": seconds})
-last = rows["rlhf"][-1]
+        last = rows["rlhf"][-1]
         print(f"seed {seed}: " + " ".join(f"{name} {value:.3f}" for name, value in last.items()), file=sys.stderr)
     return list(rows.items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -28,6 +29,11 @@ def test_importing_the_lab_imports_nothing_heavy():
     code = "import sys, mergetool.lab; print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "__init__"))
+def test_every_script_of_the_lab_imports(name):
+    importlib.import_module(f"mergetool.lab.{name}")
 
 
 def test_all_weights_together_stay_within_three_megabytes():
