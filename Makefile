@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/mergetool demo demo-out
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

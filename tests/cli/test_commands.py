@@ -119,7 +119,8 @@ def test_ctrl_c_ends_with_130_and_what_is_on_disk_resumes(triple: dict[str, Path
     import signal
 
     slow = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may start its children with SIGINT ignored
         "from mergetool.merge.combine import TensorMerger\n"
         "real = TensorMerger.run\n"
         "TensorMerger.run = lambda *a: (print('.', flush=True), time.sleep(0.1), real(*a))[2]\n"
