@@ -7,7 +7,9 @@
 
 Prints wall time, CPU time and peak memory of each, the ratio of the medians, and `cp` of the same bytes as the floor.
 Peak RSS counts mapped file pages, which the kernel can take back at any time; "anon" is Pss_Anon of
-/proc/PID/smaps_rollup, sampled every 20 ms, which is the memory a process really holds. Nothing else should run.
+/proc/PID/smaps_rollup, sampled every 50 ms, which is the memory a process really holds. Sampling walks the page tables
+of all that is mapped and slows a process down, so it is taken in one run more, which is not timed (--no-memory leaves
+it out). Nothing else should run.
 """
 
 from __future__ import annotations
@@ -102,15 +104,16 @@ class Sampler(threading.Thread):
                         self.peak = max(self.peak, int(line.split()[1]) * 1024)
             except OSError:
                 return
-            time.sleep(0.02)
+            time.sleep(0.05)
 
 
-def measure(command: list[str]) -> dict[str, float]:
-    """One whole process: seconds of wall and CPU time, bytes of peak RSS and of peak anonymous memory."""
+def measure(command: list[str], sample: bool = False) -> dict[str, float]:
+    """One whole process: seconds of wall and CPU time, bytes of peak RSS and, where sampled, of peak anonymous memory."""
     started = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     sampler = Sampler(child.pid)
-    sampler.start()
+    if sample:
+        sampler.start()
     stderr = child.stderr.read() if child.stderr else b""
     _, status, usage = os.wait4(child.pid, 0)
     wall = time.perf_counter() - started
@@ -134,6 +137,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", choices=["ours", "theirs"])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not sample anonymous memory")
     parser.add_argument("--work", type=Path, help="where the triple is made, and kept; default: a temporary directory")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mergetool-benchmark-") as temporary:
@@ -171,9 +175,13 @@ def run(args: argparse.Namespace, work: Path, root: Path) -> None:
             for name, command in programs.items():
                 shutil.rmtree(out, ignore_errors=True)
                 found[name].append(measure(command))
+        anon = {}
+        for name, command in programs.items() if args.memory else ():
+            shutil.rmtree(out, ignore_errors=True)
+            anon[name] = measure(command, sample=True)["anon"]
         shutil.rmtree(out, ignore_errors=True)
         for name, runs in found.items():
-            m = median(runs)
+            m = {**median(runs), "anon": anon.get(name, float("nan"))}
             both = len(found) == 2 and name == "mergetool"
             ratio = f"{median(found['mergekit'])['wall'] / m['wall']:.1f}×" if both else ""
             figures = f"{m['wall']:7.1f} {m['cpu']:7.1f} {m['rss'] / 1e9:7.2f} {m['anon'] / 1e9:8.2f}"

@@ -47,7 +47,7 @@ class TensorMerger:
     ) -> None:
         self.plans, self.readers, self.allow_nonfinite = plans, readers, allow_nonfinite
         self.device = torch.device(device)
-        self.block = BLOCK if self.device.type == "cpu" else BLOCK << 6  # a GPU wants larger bites than a cache
+        self.block = BLOCK if self.device.type == "cpu" else BLOCK << 4  # a GPU wants larger bites than a cache
         self._buffers: dict[Any, torch.Tensor] = {}
 
     def run(
