@@ -1,9 +1,9 @@
-"""Walking a large tensor in cache-sized blocks.
+"""Walking a large tensor in blocks.
 
-An fp32 temporary of a whole tensor costs more in page faults than in arithmetic; a block in a reused buffer
-costs neither. It is large enough for the arithmetic to outweigh the calls: at a quarter of it, two threads spent
-more time waiting for Python than computing. The block size is a constant of the program, not of the machine: sums are taken block by block
-in index order, so every result is the same for any number of threads.
+An fp32 temporary of a whole tensor costs more in page faults than in arithmetic; a block in a reused buffer costs
+neither. It is large enough for the arithmetic to outweigh the calls: at a quarter of it, two threads spent more time
+waiting for Python than computing. The block size is a constant of the program, not of the machine: sums are taken
+block by block in index order, so every result is the same for any number of threads.
 """
 
 from __future__ import annotations
