@@ -73,6 +73,7 @@ def make_triple(root: Path, size: str) -> None:
         for writer in writers:
             writer.write(tensor.name, 0, weight.bfloat16())
             weight.add_(torch.empty(tensor.numel).normal_(0, 1e-3, generator=rng))
+            writer.finished(tensor.name, {})
     for writer in writers:
         writer.complete()
         (writer.directory / "config.json").write_text(json.dumps(config))
@@ -109,6 +110,7 @@ class Sampler(threading.Thread):
 
 def measure(command: list[str], sample: bool = False) -> dict[str, float]:
     """One whole process: seconds of wall and CPU time, bytes of peak RSS and, where sampled, of peak anonymous memory."""
+    os.sync()  # what the run before left to be written is not this one's to pay for
     started = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     sampler = Sampler(child.pid)

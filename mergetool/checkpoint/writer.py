@@ -2,7 +2,8 @@
 
 Work goes to a sibling directory of the output, so that nothing half-written ever stands under the output's name.
 Each shard is laid out beforehand (its header is known from the plan), so threads write tensors in any order with
-positioned writes, and the bytes do not depend on the order.
+positioned writes, and the bytes do not depend on the order. A thread of its own hashes behind them and brings to the
+disk what is hashed, so that little is left to do after the last tensor.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import mmap
 import os
 import shutil
 import struct
@@ -27,6 +27,7 @@ from mergetool.errors import OutputError
 
 MANIFEST = "mergetool.json"
 _JOURNAL = "journal.jsonl"
+_HASHED_AT_ONCE, _SYNCED_AT_ONCE = 1 << 20, 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,11 @@ class CheckpointWriter:
                 self._place[tensor.name] = (i, offset)
                 offset += tensor.nbytes
         self._files: list[int] = []
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._hasher = threading.Thread(target=self._hash_all, name="hash", daemon=True)
+        self._hashes: dict[str, str] = {}
+        self._hash_error: OSError | None = None
         self._fresh = fresh
         self.reports: dict[str, dict[str, Any]] = {}
         """What was reported for each tensor that is done; filled from the journal when a run resumes."""
@@ -119,6 +124,7 @@ class CheckpointWriter:
             self._resume()
             for shard in self._shards:
                 self._files.append(self._open(shard))
+            self._hasher.start()
         except OSError as error:
             failure = self._failure(error)
             self._close()
@@ -196,22 +202,53 @@ class CheckpointWriter:
     def finished(self, name: str, report: dict[str, Any]) -> None:
         """Record that all of a tensor is written, with what is to be told of it. Thread-safe."""
         line = json.dumps({"tensor": name, "report": report}) + "\n"
-        with self._lock:
+        with self._changed:
             os.write(self._journal, line.encode())
             self.reports[name] = report
+            self._changed.notify_all()
+
+    def _hash_all(self) -> None:
+        """The hashing thread: each shard from its start to its end, tensor by tensor as they are finished."""
+        buffer = memoryview(bytearray(_HASHED_AT_ONCE))
+        try:
+            for shard, descriptor in zip(self._shards, self._files, strict=True):
+                digest, offset, synced = sha256(shard.header), len(shard.header), 0
+                for tensor in shard.tensors:
+                    with self._changed:
+                        self._changed.wait_for(lambda name=tensor.name: self._stopping or name in self.reports)
+                    end = offset + tensor.nbytes
+                    while offset < end:
+                        if self._stopping:
+                            return
+                        count = os.preadv(descriptor, [buffer[: min(end - offset, len(buffer))]], offset)
+                        digest.update(buffer[:count])
+                        offset += count
+                        if offset - synced >= _SYNCED_AT_ONCE:
+                            # its pages are the next ones to be written to: a large merge takes no memory from others
+                            os.fdatasync(descriptor)
+                            os.posix_fadvise(descriptor, synced, offset - synced, os.POSIX_FADV_DONTNEED)
+                            synced = offset
+                os.fsync(descriptor)
+                self._hashes[shard.file] = digest.hexdigest()
+        except OSError as error:
+            self._hash_error = error
 
     def complete(self) -> dict[str, str]:
-        """Bring the shards to the disk and hash them.
+        """Wait until every shard is hashed and on the disk; every tensor must be finished.
 
         Returns:
             File name -> sha256 of each shard, in order. The index, where there are several, is written too.
+
+        Raises:
+            OutputError: the disk is full or fails.
         """
-        hashes = {}
+        missing = [t.name for s in self._shards for t in s.tensors if t.name not in self.reports]
+        if missing:
+            raise ValueError(f"not finished: {missing[:3]}")
         try:
-            for shard, descriptor in zip(self._shards, self._files, strict=True):
-                with mmap.mmap(descriptor, shard.size, access=mmap.ACCESS_READ) as content:
-                    hashes[shard.file] = sha256(content).hexdigest()
-                os.fsync(descriptor)
+            self._hasher.join()
+            if self._hash_error is not None:
+                raise self._hash_error
             if len(self._shards) > 1:
                 total = sum(t.nbytes for s in self._shards for t in s.tensors)
                 weight_map = {t.name: s.file for s in self._shards for t in s.tensors}
@@ -219,7 +256,7 @@ class CheckpointWriter:
                 (self.directory / INDEX).write_text(json.dumps(index, indent=2) + "\n")
         except OSError as error:
             raise self._failure(error) from None
-        return hashes
+        return self._hashes
 
     def publish(self) -> None:
         """Give the finished directory its name."""
@@ -245,6 +282,11 @@ class CheckpointWriter:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _close(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._hasher.is_alive():
+            self._hasher.join()
         for descriptor in self._files:
             os.close(descriptor)
         self._files = []

@@ -89,11 +89,13 @@ class TensorMerger:
                 result = combine(blocks, start, stop)
                 piece = self._buffer(("rounded", dtype), n, dtype).copy_(result)
                 result = self._buffer("mixed", n).copy_(piece)  # what will be read back: the distances are of that
-                if not self.allow_nonfinite and not math.isfinite(float(result.sum())):
-                    self._check_result(tensor, result)
                 for s in tensor.sources:
                     difference = torch.sub(blocks[s], result, out=self._buffer("difference", n))
-                    report["distance2"][str(s)] += float(torch.dot(difference, difference))
+                    distance2 = float(torch.dot(difference, difference))
+                    report["distance2"][str(s)] += distance2
+                    if not math.isfinite(distance2):  # so is an entry of the source or the result: nothing else need look
+                        self._check_finite(first.name, blocks)
+                        self._check_result(tensor, result)
                 emit(start, piece if piece.device.type == "cpu" else piece.cpu())
         return reports
 
@@ -104,20 +106,22 @@ class TensorMerger:
         return held[:n]
 
     def _load(self, name: str, source: int, start: int, stop: int) -> torch.Tensor:
-        """Flat elements of one source as fp32, checked to be finite."""
-        origin = self.plans[0].sources[source]
-        block = self._buffer(("loaded", source), stop - start)
-        block.copy_(self.readers[source].block(origin.stored_name(name), start, stop))
-        # a sum is NaN or Inf wherever an entry is, at a fortieth of the price of looking at each
-        if not self.allow_nonfinite and not math.isfinite(float(block.sum())) and not bool(block.isfinite().all()):
-            kind = "NaN" if bool(block.isnan().any()) else "Inf"
-            raise CheckpointError(
-                f"{origin.name}: tensor '{name}' holds {kind}", "use another checkpoint, or pass --allow-nonfinite"
-            )
-        return block
+        """Flat elements of one source as fp32."""
+        stored = self.plans[0].sources[source].stored_name(name)
+        return self._buffer(("loaded", source), stop - start).copy_(self.readers[source].block(stored, start, stop))
+
+    def _check_finite(self, name: str, blocks: Blocks) -> None:
+        """Called where a sum over entries is NaN or Inf: it is wherever an entry is, at a fortieth of the price."""
+        for source, block in () if self.allow_nonfinite else blocks.items():
+            if not bool(block.isfinite().all()):
+                kind = "NaN" if bool(block.isnan().any()) else "Inf"
+                raise CheckpointError(
+                    f"{self.plans[0].sources[source].name}: tensor '{name}' holds {kind}",
+                    "use another checkpoint, or pass --allow-nonfinite",
+                )
 
     def _check_result(self, tensor: TensorPlan, result: torch.Tensor) -> None:
-        if not bool(result.isfinite().all()):
+        if not self.allow_nonfinite and not bool(result.isfinite().all()):
             name = DTYPES[tensor.dtype_name][0]
             raise CheckpointError(f"tensor '{tensor.name}' of the result does not fit into {name}", "use dtype: bfloat16")
 
@@ -147,8 +151,10 @@ class TensorMerger:
                 factors.append(factor)
             if elect:
                 for part, weight, factor in zip(parts, weights, factors, strict=True):
-                    part.mul_(weight * factor)
-                mixed = consensus.sign_consensus(parts, weights, normalize=tensor.normalize)
+                    if weight * factor != 1.0:
+                        part.mul_(weight * factor)
+                scratch = [self._buffer(what, n) for what in ("sign", "total")]
+                mixed = consensus.sign_consensus(parts, weights, normalize=tensor.normalize, scratch=scratch)
             else:
                 scaled = [w * f for w, f in zip(by_sum, factors, strict=True)]
                 mixed = consensus.weighted_sum(parts, scaled, self._buffer("mixed", n))
@@ -232,10 +238,12 @@ class TensorMerger:
 
     def _delta_reader(self, name: str, term: Term) -> ReadBlock:
         def read(start: int, stop: int) -> torch.Tensor:
-            a = self._load(name, term.source, start, stop)
             assert term.origin is not None
-            b = self._load(name, term.origin, start, stop)
-            return torch.sub(a, b, out=self._buffer("read", stop - start))
+            blocks = {i: self._load(name, i, start, stop) for i in (term.source, term.origin)}
+            delta = torch.sub(blocks[term.source], blocks[term.origin], out=self._buffer("read", stop - start))
+            if not math.isfinite(float(delta.sum())):  # a threshold of NaN would mean nothing
+                self._check_finite(name, blocks)
+            return delta
 
         return read
 
@@ -247,6 +255,8 @@ class TensorMerger:
             dot += float(torch.dot(x, y))
             norm_a += float(torch.dot(x, x))
             norm_b += float(torch.dot(y, y))
+            if not math.isfinite(norm_a + norm_b):
+                self._check_finite(tensor.name, {a.source: x, b.source: y})
         return list(consensus.slerp_coefficients(dot, math.sqrt(norm_a), math.sqrt(norm_b), tensor.t))
 
     def _carry(self, tensor: TensorPlan, emit: Emit) -> dict[str, Any]:

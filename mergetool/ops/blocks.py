@@ -8,8 +8,11 @@ block by block in index order, so every result is the same for any number of thr
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import torch
 
 BLOCK = 1 << 18
@@ -20,6 +23,22 @@ ReadBlock = Callable[[int, int], torch.Tensor]
 
 The tensor returned may be a reused buffer: it is valid until the next call.
 """
+
+
+_own = threading.local()
+
+
+def scratch(what: str, count: int, dtype: Any) -> np.ndarray:
+    """This thread's buffer for `what`, reused by every call with that name: shape (count,), contents undefined.
+
+    An array of some hundred kB that is made anew costs a mapping, its page faults and, at its end, an interruption of
+    every other thread.
+    """
+    held = getattr(_own, what, None)
+    if held is None or held.size < count:
+        held = np.empty(max(count, BLOCK), dtype)
+        setattr(_own, what, held)
+    return held[:count]
 
 
 def spans(numel: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
+_ZERO = torch.zeros(())
+
 
 def normalized(weights: Sequence[float]) -> list[float]:
     """The weights divided by their sum; unchanged where that sum is below 1e-8, as mergekit does."""
@@ -62,46 +64,59 @@ def add_delta(base: torch.Tensor, delta: torch.Tensor, scale: float, out: torch.
         scale: λ of task arithmetic.
         out: fp32, its shape; may be `delta`.
     """
-    delta.mul_(-scale).add_(0.0)  # 0.0 and −0.0 both become 0.0, and x − 0.0 is x for every x
+    torch.add(_ZERO, delta, alpha=-scale, out=delta)  # 0.0 and −0.0 both become 0.0, and x − 0.0 is x for every x
     return torch.sub(base, delta, out=out)
 
 
-def elect_sign(weighted: Sequence[torch.Tensor]) -> torch.Tensor:
+def elect_sign(weighted: Sequence[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
     """The elected sign of every entry: +1 where Σ wᵢ·δᵢ ≥ 0 (a zero sum elects +), else −1.
 
     Args:
         weighted: the deltas, weights applied; fp32, one shape.
+        out: fp32, their shape; made where it is None.
 
     Returns:
-        fp32, the deltas' shape.
+        `out`.
     """
-    total = weighted[0].clone() if len(weighted) == 1 else torch.add(weighted[0], weighted[1])
+    out = torch.empty_like(weighted[0]) if out is None else out
+    out.copy_(weighted[0]) if len(weighted) == 1 else torch.add(weighted[0], weighted[1], out=out)
     for delta in weighted[2:]:
-        total.add_(delta)
+        out.add_(delta)
     # comparisons that write floats run at the speed of an addition, those that write booleans at a fifth of it
-    return torch.ge(total, 0, out=total).mul_(2).sub_(1)
+    return torch.ge(out, 0, out=out).mul_(2).sub_(1)
 
 
-def sign_consensus(weighted: Sequence[torch.Tensor], weights: Sequence[float], *, normalize: bool = False) -> torch.Tensor:
+def sign_consensus(
+    weighted: Sequence[torch.Tensor],
+    weights: Sequence[float],
+    *,
+    normalize: bool = False,
+    scratch: Sequence[torch.Tensor | None] = (None, None),
+) -> torch.Tensor:
     """TIES' elect and disjoint merge: sum the entries whose sign is the elected one.
 
     Args:
         weighted: the deltas, weights applied; fp32, one shape; overwritten.
         weights: the weights that were applied; used by `normalize` alone.
         normalize: divide each entry by the sum of the weights that took part in it (by 1 where that is 0).
+        scratch: two tensors like the deltas to work in; made where they are None.
 
     Returns:
-        fp32, the deltas' shape.
+        fp32, the deltas' shape; one of the tensors given, or a new one.
     """
-    sign = elect_sign(weighted)
-    total, divisor = torch.zeros_like(sign), torch.zeros_like(sign) if normalize else None
-    for delta, weight in zip(weighted, weights, strict=True):
+    sign = elect_sign(weighted, scratch[0])
+    total, divisor = weighted[0], weighted[0]
+    for i, (delta, weight) in enumerate(zip(weighted, weights, strict=True)):
         agreeing = delta.mul_(sign).clamp_min_(0)  # its magnitude where the signs agree, else 0
-        total.add_(agreeing)
-        if divisor is not None:
+        if i > 0:
+            total.add_(agreeing)
+        if normalize and i == 0:
+            total = agreeing.clone() if scratch[1] is None else scratch[1].copy_(agreeing)
+            divisor.sign_().mul_(weight)
+        elif normalize:
             divisor.add_(agreeing.sign_(), alpha=weight)
     total.mul_(sign)
-    if divisor is not None:
+    if normalize:
         divisor.add_(torch.eq(divisor, 0, out=sign))
         total.div_(divisor)
     return total

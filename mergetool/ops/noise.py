@@ -18,6 +18,8 @@ from hashlib import blake2b
 import numpy as np
 import torch
 
+from mergetool.ops.blocks import scratch
+
 SPARSE_BELOW = 1 / 32
 """Densities below this use the sparse sampler, whose cost follows the entries kept, not the entries."""
 
@@ -30,7 +32,7 @@ _M2 = 0x94D049BB133111EB
 _U64 = (1 << 64) - 1
 _TIE = 0xD1B54A32D192ED03  # separates the stream that decides ties from the one that draws lanes
 _COUNT = 0x8CB92BA72F3D8DD7  # separates the stream of hits per cell from the one of their positions
-_RAMP = 1 << 14
+_RAMP = 1 << 15
 
 
 def stream_key(seed: int, step: int, role: str, name: str) -> int:
@@ -55,11 +57,14 @@ def _ramp() -> np.ndarray:
 
 def words(key: int, start: int, count: int) -> np.ndarray:
     """Words [start, start + count) of the stream `key`: uint64, shape (count,)."""
-    out = np.empty(count, np.uint64)
-    scratch = np.empty(min(count, _RAMP), np.uint64)
-    for low in range(0, count, _RAMP):
+    return _words_into(np.empty(count, np.uint64), key, start)
+
+
+def _words_into(out: np.ndarray, key: int, start: int) -> np.ndarray:
+    shifts = scratch("shifted words", min(out.size, _RAMP), np.uint64)
+    for low in range(0, out.size, _RAMP):
         x = out[low : low + _RAMP]
-        shifted = scratch[: x.size]
+        shifted = shifts[: x.size]
         np.add(_ramp()[: x.size], np.uint64((key + (start + low) * _GAMMA) & _U64), out=x)
         np.right_shift(x, np.uint64(30), out=shifted)
         np.bitwise_xor(x, shifted, out=x)
@@ -123,16 +128,28 @@ def random_mask(key: int, density: float, start: int, count: int, device: torch.
     """
     if torch.device(device).type != "cpu":
         return random_mask_on(device, key, density, start, count)
+    return torch.from_numpy(_random_mask(np.empty(count, np.bool_), key, density, start))
+
+
+def random_mask_here(key: int, density: float, start: int, count: int) -> np.ndarray:
+    """`random_mask` on a CPU, in a buffer of this thread that its next call overwrites: np.bool_."""
+    return _random_mask(scratch("mask", count, np.bool_), key, density, start)
+
+
+def _random_mask(mask: np.ndarray, key: int, density: float, start: int) -> np.ndarray:
     whole, tie = _lane_threshold(density)
     if whole >= 1 << 16:
-        return torch.ones(count, dtype=torch.bool)
-    drawn = lanes(key, start, count)
-    mask = drawn < np.uint16(whole)
+        mask.fill(True)
+        return mask
+    first, skip = start // 4, start % 4
+    count = (start + mask.size + 3) // 4 - first
+    drawn = _words_into(scratch("words", count, np.uint64), key, first).view(np.uint16)[skip : skip + mask.size]
+    np.less(drawn, np.uint16(whole), out=mask)
     if tie:
         ties = np.flatnonzero(drawn == np.uint16(whole))
         if ties.size:
             mask[ties] = words_at(key ^ _TIE, ties + start) >> np.uint64(11) < np.uint64(tie)
-    return torch.from_numpy(mask)
+    return mask
 
 
 def random_mask_on(device: torch.device | str, key: int, density: float, start: int, count: int) -> torch.Tensor:

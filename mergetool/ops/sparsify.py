@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from mergetool.ops.blocks import BLOCK, ReadBlock, spans
-from mergetool.ops.noise import SPARSE_BELOW, kept_indices, random_mask
+from mergetool.ops.blocks import BLOCK, ReadBlock, scratch, spans
+from mergetool.ops.noise import SPARSE_BELOW, kept_indices, random_mask, random_mask_here
 
 Rescale = Literal["unbiased", "l1", "none"]
 
@@ -74,16 +74,18 @@ def magnitude_threshold(read: ReadBlock, numel: int, k: int) -> Threshold:
     while True:
         greater, at_high, at_low, inside = _count(read, numel, low, high)
         rank = k - greater  # of the wanted magnitude among those ≤ high, from 1
+        within = sum(part.size for part in inside)
         if rank < 1:
             low, high = high, math.inf
-        elif rank <= at_high:
+        elif rank <= sum(at_high):
             return _with_ties(read, numel, high, rank, at_high)
-        elif (rank := rank - at_high) <= inside.size:
-            inside.partition(inside.size - rank)
-            value = inside[inside.size - rank]
-            rank -= int(np.count_nonzero(inside > value))
-            return _with_ties(read, numel, float(value), rank, int(np.count_nonzero(inside == value)))
-        elif (rank := rank - inside.size) <= at_low:
+        elif (rank := rank - sum(at_high)) <= within:
+            gathered = np.concatenate(inside)
+            gathered.partition(within - rank)
+            value = gathered[within - rank]
+            rank -= int(np.count_nonzero(gathered > value))
+            return _with_ties(read, numel, float(value), rank, [int(np.count_nonzero(part == value)) for part in inside])
+        elif (rank := rank - within) <= sum(at_low):
             return _with_ties(read, numel, low, rank, at_low)
         else:
             low, high = -1.0, low
@@ -105,35 +107,34 @@ def _bracket(read: ReadBlock, numel: int, k: int) -> tuple[float, float]:
     return float(sample[last]) if last < sample.size else -1.0, float(sample[first]) if first >= 0 else math.inf
 
 
-def _count(read: ReadBlock, numel: int, low: float, high: float) -> tuple[int, int, int, np.ndarray]:
-    """(#|x| > high, #|x| = high, #|x| = low, the magnitudes strictly between); an end beyond all values counts 0."""
+def _count(read: ReadBlock, numel: int, low: float, high: float) -> tuple[int, list[int], list[int], list[np.ndarray]]:
+    """(#|x| > high, then for each block #|x| = high, #|x| = low, and the magnitudes strictly between)."""
     lower, upper = np.float32(low), np.float32(high)
-    from_high = from_low = greater = strictly = 0
-    inside = []
+    greater, at_high, at_low, inside = 0, [], [], []
     for start, stop in spans(numel):
-        magnitude = read(start, stop).abs().cpu().numpy()
-        over = magnitude > lower
-        strictly += int(np.count_nonzero(over))
-        if low >= 0:
-            from_low += int(np.count_nonzero(magnitude >= lower))
-        if high != math.inf:
-            below = magnitude < upper
-            from_high += below.size - int(np.count_nonzero(below))
-            greater += int(np.count_nonzero(magnitude > upper))
-            over &= below
-        inside.append(magnitude[over])
-    return greater, from_high - greater, from_low - strictly if low >= 0 else 0, np.concatenate(inside)
+        block = read(start, stop)
+        here = torch.from_numpy(scratch("magnitude", stop - start, np.float32))
+        magnitude = (torch.abs(block, out=here) if block.device == here.device else here.copy_(block).abs_()).numpy()
+        over, above, from_high, from_low = (scratch(f"counted {i}", stop - start, np.bool_) for i in range(4))
+        beyond = int(np.count_nonzero(np.greater(magnitude, upper, out=over)))
+        reached = int(np.count_nonzero(np.greater(magnitude, lower, out=above)))
+        greater += beyond
+        at_high.append(int(np.count_nonzero(np.greater_equal(magnitude, upper, out=from_high))) - beyond)
+        at_low.append(int(np.count_nonzero(np.greater_equal(magnitude, lower, out=from_low))) - reached)
+        # the ends may be shared by many entries (differences of bf16 numbers are few), so they are counted, not taken
+        inside.append(np.compress(np.greater(above, from_high, out=above), magnitude))
+    return greater, at_high, at_low, inside
 
 
-def _with_ties(read: ReadBlock, numel: int, value: float, wanted: int, ties: int) -> Threshold:
-    """The threshold at `value` that keeps the first `wanted` of the `ties` entries of that magnitude."""
-    if wanted == ties:
+def _with_ties(read: ReadBlock, numel: int, value: float, wanted: int, ties: list[int]) -> Threshold:
+    """The threshold at `value` that keeps the first `wanted` entries of that magnitude, of which each block has `ties`."""
+    if wanted == sum(ties):
         return Threshold(value, numel - 1)
-    for start, stop in spans(numel):
-        index = np.flatnonzero(read(start, stop).abs().cpu().numpy() == np.float32(value))
-        if index.size >= wanted:
+    for (start, stop), here in zip(spans(numel), ties, strict=True):
+        if wanted <= here:
+            index = np.flatnonzero(read(start, stop).abs().cpu().numpy() == np.float32(value))
             return Threshold(value, start + int(index[wanted - 1]))
-        wanted -= index.size
+        wanted -= here
     raise AssertionError  # `ties` entries were counted
 
 
@@ -148,7 +149,14 @@ def trim(x: torch.Tensor, threshold: Threshold, start: int = 0) -> torch.Tensor:
     Returns:
         `x`.
     """
-    return x if threshold.value < 0 else x.mul_(_kept(x, threshold, start))
+    ties_here = threshold.last_tie + 1 - start
+    if threshold.value < 0:
+        return x
+    if 0 < ties_here < x.numel():
+        return x.mul_(_kept(x, threshold, start))
+    # |x| ≥ v and |x| > (the number below v) are the same: one pass for either
+    bound = threshold.value if ties_here <= 0 else float(np.nextafter(np.float32(threshold.value), np.float32(-1)))
+    return torch.hardshrink(x, bound, out=x)
 
 
 def _kept(x: torch.Tensor, threshold: Threshold, start: int) -> torch.Tensor:
@@ -212,9 +220,13 @@ def drop(x: torch.Tensor, key: int, density: float, start: int = 0) -> int:
         kept = x[index]
         x.zero_().index_copy_(0, index, kept)
         return index.numel()
-    mask = random_mask(key, density, start, x.numel(), x.device)
-    x.mul_(mask.view(torch.int8))
-    return int(np.count_nonzero(mask.numpy())) if x.device.type == "cpu" else int(mask.sum())
+    if x.device.type != "cpu":
+        mask = random_mask(key, density, start, x.numel(), x.device)
+        x.mul_(mask.view(torch.int8))
+        return int(mask.sum())
+    here = random_mask_here(key, density, start, x.numel())
+    x.mul_(torch.from_numpy(here.view(np.int8)))
+    return int(np.count_nonzero(here))
 
 
 def rescale_factor(rescale: Rescale, density: float, before: float = 0.0, after: float = 0.0) -> float:
