@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.align.recipe import KNOBS, AlignRecipe
+from mergetool.align.reward import check_rewards
 from mergetool.align.rows import FORMS, read_for
 from mergetool.align.training import training_config
 from mergetool.checkpoint.layout import Layout, read_layout
@@ -48,6 +49,9 @@ def check_align(recipe: AlignRecipe) -> dict[str, Any]:
             facts[key] = {"file": str(place), "rows": f"{FORMS[recipe.algorithm]} of {form}", "first rows": told}
         elif place is not None:
             facts[key] = {"hub": place}
+    if recipe.reward:
+        check_rewards(recipe)
+        facts["reward"] = recipe.reward
     facts["batch"] = config.per_device_train_batch_size * config.gradient_accumulation_steps
     facts["knobs"] = recipe.merging.given()
     return facts
@@ -117,6 +121,7 @@ def fingerprint(recipe: AlignRecipe) -> str:
         parts[name] = read_layout(place).headers if isinstance(place, Path) else place
     for name, place in (("train", recipe.train_data), ("eval", recipe.eval_data)):
         parts[name] = _digest(place) if isinstance(place, Path) else place
+    parts["rewards"] = check_rewards(recipe)
     # Where the files lie does not matter, what they hold does: a moved run resumes.
     parts["recipe"] = {key: value for key, value in parts["recipe"].items() if key not in ("base_model", "sft_model")}
     parts["recipe"]["data"] = {k: v for k, v in parts["recipe"]["data"].items() if k not in ("train", "eval")}

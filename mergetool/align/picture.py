@@ -20,7 +20,13 @@ def draw(path: Path, log: list[dict[str, Any]], layers: dict[str, float], title:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    curves = [("loss", "loss"), ("rewards/margins", "reward margin"), ("merged_total", "part of the SFT delta merged")]
+    curves = [
+        ("loss", "loss"),
+        ("rewards/margins", "reward margin"),
+        ("reward", "reward of the sampled answers"),
+        ("drift", "distance to the SFT model"),
+        ("merged_total", "part of the SFT delta merged"),
+    ]
     shown = [(key, label) for key, label in curves if any(key in line for line in log)]
     figure = Figure(figsize=(4.2 * (len(shown) + 1), 3.4), layout="constrained")
     FigureCanvasAgg(figure)  # no pyplot: a picture must not touch the program's own figures or display
@@ -31,7 +37,7 @@ def draw(path: Path, log: list[dict[str, Any]], layers: dict[str, float], title:
             if points:
                 axis.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=name)
         axis.set(xlabel="step", title=label)
-        if key != "merged_total":
+        if key not in ("merged_total", "drift"):
             axis.legend(frameon=False)
     names = list(layers)
     axes[-1].barh(names, [layers[name] for name in names], color=GREY)

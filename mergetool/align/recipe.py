@@ -12,7 +12,8 @@ from mergetool.sources import resolve_source
 from mergetool.strict_yaml import load_yaml, validate
 
 Method = Literal["adamw", "ondare", "onties", "onlinear", "childtuning", "ema", "l2", "kl", "lora"]
-Algorithm = Literal["dpo", "ipo", "kto", "sft"]
+Algorithm = Literal["dpo", "ipo", "kto", "sft", "grpo", "raft"]
+SAMPLING = frozenset({"grpo", "raft"})  # the algorithms that train on answers of their own
 
 _MERGES = {"alpha", "alpha_total", "every", "rounding", "storage"}
 # Which knobs each method has. What a recipe leaves out keeps the optimizer's own default.
@@ -119,7 +120,9 @@ class AlignRecipe(_Strict):
     Attributes:
         base_model: theta_b; needed by the methods that merge tau_s.
         sft_model: theta_s, the reference and the initial policy.
-        algorithm, beta: the loss, and its pull toward the reference.
+        algorithm, beta: the loss, and its pull toward the reference (none in sft and raft; in grpo the weight of the
+            KL term, 0 where nothing is said).
+        reward: of grpo and raft: `FILE.py:FUNCTION` or a sequence-classification checkpoint, or a list of them.
         data, merging: see Data and Merging.
         training: any field of TRL's config for the algorithm; checked by it, see `training.training_config`.
         dtype: of the weights while they are trained. bfloat16 halves the memory; `training.bf16` is autocast.
@@ -130,6 +133,7 @@ class AlignRecipe(_Strict):
     sft_model: str = Field(min_length=1)
     algorithm: Algorithm = "dpo"
     beta: Annotated[float, Field(gt=0)] = 0.1
+    reward: str | list[str] | None = None
     data: Data
     merging: Merging = Merging()
     training: dict[str, Any] = {}
@@ -143,6 +147,19 @@ class AlignRecipe(_Strict):
         if self.merging.needs_base and self.base_model is None:
             raise ValueError(f"base_model is missing, and {self.merging.method} merges sft - base; add `base_model:`")
         return self
+
+    @model_validator(mode="after")
+    def _reward_where_answers_are_sampled(self) -> AlignRecipe:
+        if self.algorithm in SAMPLING and not self.reward:
+            raise ValueError(f"reward is missing, and {self.algorithm} needs to know what an answer is worth; add `reward:`")
+        if self.algorithm not in SAMPLING and self.reward:
+            raise ValueError(f"reward is given, and {self.algorithm} samples no answers; remove it")
+        return self
+
+    @property
+    def directory(self) -> Path:
+        """Where relative paths start from."""
+        return self._directory
 
     @property
     def base(self) -> Path | str | None:

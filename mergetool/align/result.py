@@ -70,7 +70,7 @@ def drift(out: Path, sft: Path, base: Path | None) -> dict[str, Any]:
     for name, tensor in new.tensors.items():
         if name not in old.tensors or not tensor.floating:
             continue
-        part = _part(name)
+        part = part_of(name)
         for at in range(0, tensor.numel, _BLOCK):  # an embedding in double precision would be most of a small machine
             stop = min(at + _BLOCK, tensor.numel)
             start = readers[id(old)].block(name, at, stop).double()
@@ -87,14 +87,14 @@ def drift(out: Path, sft: Path, base: Path | None) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "norm": norm,
         "relative": norm / math.sqrt(total["sft"]) if total["sft"] else 0.0,
-        "layers": {part: math.sqrt(squares[part]) for part in sorted(squares, key=_order)},
+        "layers": {part: math.sqrt(squares[part]) for part in sorted(squares, key=order_of)},
     }
     if total["tau"]:
         facts["along_tau"] = total["dot"] / total["tau"]
     return facts
 
 
-def _part(name: str) -> str:
+def part_of(name: str) -> str:
     """model.layers.3.mlp.up_proj.weight -> layer 3; lm_head.weight -> lm_head"""
     found = _LAYER.search(name)
     if found:
@@ -102,7 +102,7 @@ def _part(name: str) -> str:
     return name.removesuffix(".weight").removesuffix(".bias").rpartition(".")[2]
 
 
-def _order(part: str) -> tuple[int, int]:
+def order_of(part: str) -> tuple[int, int]:
     """The embedding, then the layers by number (a file sorts 10 before 2), then norm and head."""
     if part.startswith("layer "):
         return 1, int(part.removeprefix("layer "))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.align.recipe import AlignRecipe
-from mergetool.data import completions, labelled_rows, preference_rows
+from mergetool.data import completions, labelled_rows, preference_rows, prompt_rows
 from mergetool.errors import DataError
 
-FORMS = {"dpo": "pairs", "ipo": "pairs", "kto": "labelled", "sft": "completions"}
+FORMS = {"dpo": "pairs", "ipo": "pairs", "kto": "labelled", "sft": "completions", "grpo": "prompts", "raft": "prompts"}
 
 
 def read_for(recipe: AlignRecipe, place: str | Path, limit: int | None = None) -> tuple[list[dict[str, Any]], str]:
@@ -26,10 +26,13 @@ def read_for(recipe: AlignRecipe, place: str | Path, limit: int | None = None) -
         rows, counts = labelled_rows(place, limit)
         told = f"{counts}; {sum(row['label'] for row in rows)} good and {sum(not row['label'] for row in rows)} bad"
         rows = _shuffled(rows, int(recipe.training.get("seed", 0)))
+    elif form == "prompts":
+        rows, counts = prompt_rows(place, limit)
+        told = str(counts)
     else:
         rows, told = _plain(completions(place, limit)), ""
         told = f"{len(rows)} rows"
-    key = next(iter(rows[0]))
+    key = "prompt" if "prompt" in rows[0] else next(iter(rows[0]))
     if len({type(row[key]) for row in rows}) > 1:
         raise DataError(f"{place}: some rows are text and some are messages", "give all of them in one form")
     return rows, told

@@ -12,8 +12,9 @@ from mergetool.align.check import check_align, fingerprint
 from mergetool.align.optimizer import merged_so_far
 from mergetool.align.picture import draw
 from mergetool.align.quiet import quiet
-from mergetool.align.recipe import AlignRecipe
+from mergetool.align.recipe import SAMPLING, AlignRecipe
 from mergetool.align.result import drift, layout_fits, write_account, write_model
+from mergetool.align.reward import told_prompt
 from mergetool.align.rows import read_for
 from mergetool.align.trainer import Report, make_trainer, stop_on_signal
 from mergetool.align.training import training_config
@@ -168,6 +169,9 @@ def _load(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
 def _preview(trainer: Any, tokenizer: Any, report: Report) -> None:
     """The first row as the model will see it: a wrong template or a doubled BOS is best seen before training."""
     row = trainer.train_dataset[0]
+    if trainer.recipe.algorithm in SAMPLING:
+        text = told_prompt(row["prompt"], tokenizer)
+        row = {"prompt_ids": [], "input_ids": tokenizer(text, add_special_tokens=isinstance(row["prompt"], str))["input_ids"]}
     sides = {
         name: row.get("prompt_ids", []) + row[f"{name}_ids"]
         for name in ("chosen", "rejected", "completion", "input")
@@ -268,8 +272,12 @@ def _last(log: list[dict[str, Any]]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for line in log:
         metrics.update({key: value for key, value in line.items() if isinstance(value, (int, float))})
-    passing = ("step", "total_flos", "train_loss", "num_tokens", "eval_num_tokens")
-    return {k: v for k, v in metrics.items() if k not in passing and not k.endswith(("_runtime", "_per_second"))}
+    passing = ("step", "total_flos", "train_loss", "num_tokens", "eval_num_tokens", "drift")  # the manifest has its own drift
+    return {
+        k: v
+        for k, v in metrics.items()
+        if k not in passing and not k.startswith("drift/") and not k.endswith(("_runtime", "_per_second", "step_time"))
+    }
 
 
 def _done_before(out: Path) -> AlignResult:

@@ -14,9 +14,11 @@ from typing import Any
 
 from mergetool.align.baselines import COEFFICIENT, RANK, adapter, average
 from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
-from mergetool.align.recipe import AlignRecipe
+from mergetool.align.moved import Moved
+from mergetool.align.recipe import SAMPLING, AlignRecipe
 from mergetool.align.reference_cache import key_of, with_reference
-from mergetool.align.training import TRAINERS, first_line
+from mergetool.align.reward import best_of_group, load_rewards
+from mergetool.align.training import TRAINERS, first_line, updates_per_sampling
 from mergetool.align.workspace import mark_complete
 from mergetool.errors import DataError, RecipeError
 
@@ -82,12 +84,16 @@ def make_trainer(
     import trl
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-    kind = _online(getattr(trl, TRAINERS[recipe.algorithm][1]))
+    kind = getattr(trl, TRAINERS[recipe.algorithm][1])
+    kind = _online(_best_of_n(kind) if recipe.algorithm == "raft" else kind)
     # TRL's constructor already prepares the data, so what the methods need must be there before it.
     trainer = kind.__new__(kind)
     trainer.recipe, trainer.paths, trainer.told, trainer.plan = recipe, paths, report, None
     merging, more = recipe.merging, {}
     trainer.average = average(merging.coefficient or COEFFICIENT) if merging.method == "ema" else None
+    if recipe.algorithm in SAMPLING:
+        more["reward_funcs"] = load_rewards(recipe)
+    trainer.moved = None if merging.method == "lora" else Moved(paths[1])
     if merging.method == "lora":
         more["peft_config"] = adapter(merging.rank or RANK, merging.lora_alpha)
     # The callback that marks a checkpoint as whole comes last.
@@ -150,7 +156,11 @@ def _online(base: type) -> type:
             return loss
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-            """As TRL's, with how much of the SFT delta is merged so far."""
+            """As TRL's, with how much of the SFT delta is merged so far and how far the weights have moved by layer."""
+            if self.moved is not None and "loss" in logs:
+                layers = self.moved.layers(self.model)
+                logs["drift"] = math.hypot(*layers.values())
+                logs |= {f"drift/{part.replace(' ', '_')}": distance for part, distance in layers.items()}
             if self.plan is not None and self.plan.merges and "loss" in logs:
                 logs["merged_total"] = merged_so_far(self.optimizer, self.plan.method)
             super().log(logs, start_time)
@@ -193,8 +203,36 @@ def _online(base: type) -> type:
     return OnlineTrainer
 
 
+def _best_of_n(base: type) -> type:
+    """RAFT on TRL's GRPO trainer: of the answers to a prompt only the best is learnt from."""
+
+    class BestOfN(base):
+        def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+            self._scored = super()._calculate_rewards(*args, **kwargs)
+            return self._scored
+
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            import torch
+
+            output = super()._generate_and_score_completions(inputs)
+            if self.model.training:
+                weights = self.reward_weights.to(self._scored.device)
+                rewards = (self._scored * weights).nansum(dim=1)
+                rewards[torch.isnan(self._scored).all(dim=1)] = torch.nan
+                held = output["advantages"].shape[0]
+                first = self.accelerator.process_index * held
+                output["advantages"] = best_of_group(rewards, self.num_generations)[first : first + held]
+            return output
+
+    BestOfN.__name__ = base.__name__
+    return BestOfN
+
+
 def rows_of(inputs: Any, dataset: Any) -> list[int]:
     """The numbers (from 1) of the data set's rows that a batch was made of, found by their tokens."""
+    if isinstance(inputs, list):  # prompts, of which answers are still to be sampled
+        prompts = [row.get("prompt") for row in inputs]
+        return [number for number, row in enumerate(dataset, 1) if row["prompt"] in prompts]
     try:
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         batch = {tuple(ids[:size]) for ids, size in zip(inputs["input_ids"].tolist(), lengths, strict=True)}
@@ -237,7 +275,9 @@ def _callback(stop: Stop, report: Report) -> Any:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
             report("step", {"step": state.global_step, "steps": state.max_steps})
-            if _agreed(stop, args.world_size):
+            # answers that are still to be learnt from are in no checkpoint
+            between = state.global_step % updates_per_sampling(args) == 0
+            if _agreed(stop, args.world_size) and between:
                 control.should_save = True
                 control.should_training_stop = True
             return control

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from mergetool.align.recipe import AlignRecipe
+from mergetool.align.recipe import SAMPLING, AlignRecipe
 from mergetool.errors import RecipeError, nearest
 
 # algorithm -> (TRL's config, TRL's trainer, what the algorithm sets in the config)
@@ -17,6 +17,9 @@ TRAINERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ipo": ("DPOConfig", "DPOTrainer", {"loss_type": ["ipo"]}),
     "kto": ("KTOConfig", "KTOTrainer", {}),
     "sft": ("SFTConfig", "SFTTrainer", {}),
+    "grpo": ("GRPOConfig", "GRPOTrainer", {}),
+    # one update on the answers of each sampling, so that the advantage alone weighs an answer's own gradient
+    "raft": ("GRPOConfig", "GRPOTrainer", {"loss_type": "grpo", "num_iterations": 1}),
 }
 
 # Fields of TRL's that a recipe says elsewhere, or that would break what `align` promises.
@@ -58,22 +61,45 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path) -> Any:
     if recipe.data.max_length is not None:
         if "max_length" in given:
             raise RecipeError("training.max_length: data.max_length is given too", "keep one of them")
+        if recipe.algorithm in SAMPLING:
+            raise RecipeError(
+                f"data.max_length: {recipe.algorithm} cuts no prompt", "set training.max_completion_length for its answers"
+            )
         given["max_length"] = recipe.data.max_length
     values = {**_defaults(given), **given, **fixed, "beta": recipe.beta, "output_dir": str(output_dir)}
-    if recipe.algorithm == "sft":  # no reference, so nothing to be pulled to
-        if "beta" in recipe.model_fields_set:
-            raise RecipeError("beta: algorithm sft has no reference model", "remove it")
-        for key in ("beta", "precompute_ref_log_probs"):
-            values.pop(key)
+    if recipe.algorithm in ("sft", "raft") and "beta" in recipe.model_fields_set:  # nothing to be pulled to
+        raise RecipeError(f"beta: algorithm {recipe.algorithm} has no reference model", "remove it")
+    if recipe.algorithm in ("sft", *SAMPLING):
+        values.pop("precompute_ref_log_probs")
+        if "beta" not in recipe.model_fields_set:
+            values.pop("beta")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             config = config_class(**values)
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise RecipeError(f"training: {first_line(error)}", f"see TRL's {config_name} for what may be combined") from None
+    if recipe.algorithm in SAMPLING:
+        _saved_between_samplings(config)
     if recipe.data.eval is None and config.eval_strategy != "no":
         raise RecipeError("training.eval_strategy: there are no rows to evaluate on", "add `data.eval`")
     return config
+
+
+def updates_per_sampling(config: Any) -> int:
+    """Optimizer steps that TRL takes on one sampling of answers; 1 for algorithms that sample none."""
+    reused = getattr(config, "steps_per_generation", 1) * getattr(config, "num_iterations", 1)
+    return max(1, reused // config.gradient_accumulation_steps) if hasattr(config, "steps_per_generation") else 1
+
+
+def _saved_between_samplings(config: Any) -> None:
+    """Answers under way are in no checkpoint, so one that is saved in their midst would not resume to the same run."""
+    updates = updates_per_sampling(config)
+    if config.save_strategy == "steps" and config.save_steps % updates:
+        raise RecipeError(
+            f"training.save_steps: answers are sampled every {updates} steps, and {config.save_steps:g} is no multiple of it",
+            f"set save_steps to a multiple of {updates}",
+        )
 
 
 def _defaults(given: dict[str, Any]) -> dict[str, Any]:

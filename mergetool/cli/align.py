@@ -45,6 +45,8 @@ def _teller(update: Any) -> Any:
             update(facts["step"], facts["steps"], f"step {facts['step']} of {facts['steps']}")
         elif event == "log" and "loss" in facts:
             margin = f"  margin {facts['rewards/margins']:.4f}" if "rewards/margins" in facts else ""
+            margin += f"  reward {facts['reward']:.4f}" if "reward" in facts else ""
+            margin += f"  drift {facts['drift']:.4g}" if "drift" in facts else ""
             merged = f"  merged {facts['merged_total']:.3g} of tau_s" if "merged_total" in facts else ""
             note(f"step {facts['step']}: loss {facts['loss']:.4f}{margin}{merged}")
         elif event in _LINES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -40,6 +41,9 @@ def _copy(
     if target.exists():
         raise OutputError(f"{target}: exists", "choose another name; it is left untouched")
     shutil.copyfile(source, target)
+    for beside in re.findall(r"^reward: *(\w+\.py):", source.read_text(), re.MULTILINE):  # the recipe is nothing without it
+        if not (target.parent / beside).exists():
+            shutil.copyfile(source.parent / beside, target.parent / beside)
     note(f"now run: mergetool check {target}")
     typer.echo(target)
 

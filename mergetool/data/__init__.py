@@ -2,7 +2,17 @@
 
 from mergetool.data.labelled import labelled_rows
 from mergetool.data.pairs import Counts, preference_rows, preferences
+from mergetool.data.prompts import prompt_rows
 from mergetool.data.rows import numbered_rows, read_rows
 from mergetool.data.texts import completions
 
-__all__ = ["Counts", "completions", "labelled_rows", "numbered_rows", "preference_rows", "preferences", "read_rows"]
+__all__ = [
+    "Counts",
+    "completions",
+    "labelled_rows",
+    "numbered_rows",
+    "preference_rows",
+    "preferences",
+    "prompt_rows",
+    "read_rows",
+]

@@ -60,6 +60,11 @@ def words(key: int, start: int, count: int) -> np.ndarray:
     return _words_into(np.empty(count, np.uint64), key, start)
 
 
+def words_here(key: int, start: int, count: int) -> np.ndarray:
+    """`words` in a buffer of this thread that its next call, or that of `random_mask_here`, overwrites."""
+    return _words_into(scratch("words", count, np.uint64), key, start)
+
+
 def _words_into(out: np.ndarray, key: int, start: int) -> np.ndarray:
     shifts = scratch("shifted words", min(out.size, _RAMP), np.uint64)
     for low in range(0, out.size, _RAMP):

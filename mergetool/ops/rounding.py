@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mergetool.ops.noise import words, words_at, words_at_on, words_on
+from mergetool.ops.blocks import scratch
+from mergetool.ops.noise import words, words_at, words_at_on, words_here, words_on
 
 _TIE = 0x5851F42D4C957F2D  # separates the stream of further bits from the one of lanes
 _INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
@@ -107,7 +108,7 @@ def round_span(exact: torch.Tensor, dtype: torch.dtype, key: int, start: int) ->
     return torch.where(take, other, near)
 
 
-def add_rounded(x: torch.Tensor, d: torch.Tensor, key: int, start: int) -> torch.Tensor:
+def add_rounded(x: torch.Tensor, d: torch.Tensor, key: int, start: int, out: torch.Tensor | None = None) -> torch.Tensor:
     """x + d, rounded stochastically to x's type: as `round_span`, without a detour through fp64.
 
     The sum is s + r with s in fp32 and r the error of that addition (Dekker 1971), so d far below half an ulp of x is
@@ -118,50 +119,64 @@ def add_rounded(x: torch.Tensor, d: torch.Tensor, key: int, start: int) -> torch
         x: fp32, bf16 or fp16; flat part [start, start + n) of the tensor.
         d: fp32, shape (n,).
         key, start: as `round_span`, and the decisions are taken in the same way: 16 bits, then 53 more.
+        out: x's dtype, shape (n,); may be `x`; made where it is None.
 
     Returns:
-        x's dtype, shape (n,); newly made. Where x's type holds x + d exactly, it is that.
+        `out`. Where x's type holds x + d exactly, it is that.
     """
     if x.dtype not in (torch.float32, torch.bfloat16):
-        return round_span(x.double().add_(d), x.dtype, key, start)
+        rounded = round_span(x.double().add_(d), x.dtype, key, start)
+        return rounded if out is None else out.copy_(rounded)
     coarse = x.dtype == torch.bfloat16
-    wide = x.float()
-    total = wide + d
-    rest = torch.sub(total, wide)
+    on_cpu = x.device.type == "cpu"
+    n = x.numel()
+
+    def buffer(what: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        if not on_cpu:
+            return torch.empty(n, dtype=dtype, device=x.device)
+        return torch.from_numpy(scratch(f"rounding {what}", n, np.float32 if dtype == torch.float32 else np.int32))
+
+    wide = buffer("wide").copy_(x) if coarse else x
+    total = torch.add(wide, d, out=buffer("total"))
+    rest = torch.sub(total, wide, out=buffer("rest"))
     torch.sub(d, rest, out=rest)
     if coarse:  # a bf16 number is an fp32 number with 16 zero bits
         near = total.view(torch.int32).bitwise_and(-1 << 16).view(torch.float32)
         rest.add_(total.sub_(near))
         total = near
     digits = 7 if coarse else 23
-    binade = total.view(torch.int32).bitwise_and(0x7F800000).view(torch.float32)
+    bits = torch.bitwise_and(total.view(torch.int32), 0x7F800000, out=buffer("binade", torch.int32))
+    binade = bits.view(torch.float32)
     torch.copysign(binade, rest, out=binade)
-    first, skip, count = start // 4, start % 4, x.numel()
-    n_words = (start + count + 3) // 4 - first
-    on_cpu = x.device.type == "cpu"
+    first, skip = start // 4, start % 4
+    n_words = (start + n + 3) // 4 - first
     if on_cpu:
-        drawn = torch.from_numpy(words(key, first, n_words).view(np.int16))
+        drawn = torch.from_numpy(words_here(key, first, n_words).view(np.int16))
     else:
         drawn = words_on(x.device, key, first, n_words).view(torch.int16)
-    drawn = drawn[skip : skip + count]
+    drawn = drawn[skip : skip + n]
     # 65,536·probability + a uniform integer in −32,768…32,767: the move is certain from 32,768, and from 32,767
     # further bits decide, on the probability computed anew (here small ones have lost their digits)
     scale = float(1 << (16 + digits))
-    level = drawn.float().addcdiv_(rest, binade, value=scale)
+    level = buffer("level").copy_(drawn).addcdiv_(rest, binade, value=scale)
     if on_cpu:
         numbers = level.numpy()
-        certain = numbers >= 1 << 15
-        ties = np.flatnonzero(certain ^ (numbers >= (1 << 15) - 1))
+        near = np.greater_equal(numbers, np.float32((1 << 15) - 1), out=scratch("rounding near", n, np.bool_))
+        near = np.greater(
+            near, np.greater_equal(numbers, np.float32(1 << 15), out=scratch("rounding sure", n, np.bool_)), out=near
+        )
+        ties = np.flatnonzero(near)
         if ties.size:
             exact = rest.numpy()[ties] / binade.numpy()[ties] * np.float64(scale)
             exact += drawn.numpy()[ties] - np.float64((1 << 15) - 1)
-            certain[ties] = words_at(key ^ _TIE, ties + start) >> np.uint64(11) < exact * (1 << 53)
-        take = torch.from_numpy(certain)
+            numbers[ties] = np.where(words_at(key ^ _TIE, ties + start) >> np.uint64(11) < exact * (1 << 53), 1 << 15, 0)
     else:
-        take = level >= 1 << 15
-        ties = torch.nonzero(take ^ (level >= (1 << 15) - 1)).flatten()
+        ties = torch.nonzero((level >= (1 << 15) - 1) & (level < 1 << 15)).flatten()
         exact = (rest[ties] / binade[ties]).double().mul_(scale).add_(drawn[ties]).sub_((1 << 15) - 1)
         further = words_at_on(key ^ _TIE, ties + start).bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1)
-        take[ties] = further.double() < exact * (1 << 53)
-    result = total.addcmul_(binade, take.view(torch.int8).float(), value=2.0**-digits)
-    return result.to(x.dtype) if coarse else result
+        level[ties] = (further.double() < exact * (1 << 53)).float().mul_(1 << 15)
+    take = torch.ge(level, 1 << 15, out=level)
+    if coarse:
+        result = total.addcmul_(binade, take, value=2.0**-digits)
+        return result.to(x.dtype) if out is None else out.copy_(result)
+    return torch.addcmul(total, binade, take, value=2.0**-digits, out=torch.empty_like(x) if out is None else out)

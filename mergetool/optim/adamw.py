@@ -58,9 +58,7 @@ class _MergingAdamW(Merging):
                 self.state[p]["step"] += 1
             # at K = 1 the merge reads Δθ straight from Adam's moments, and no plain step is made
             online = group["every"] == 1 and not self._unsparsified(group)
-            if online:
-                self._online_moments([p for _, p in held], group)
-            else:
+            if not online:
                 self._plain_steps(held, group, index)
             self._merges(held, online, group, index)
         return loss
@@ -136,6 +134,8 @@ class _MergingAdamW(Merging):
 
     def _merges(self, held: list[tuple[int, torch.Tensor]], online: bool, group: dict[str, Any], index: int) -> None:
         due = [(i, p) for i, p in held if self._merging_now(group, int(self.state[p]["step"]))]
+        if online and not due:
+            self._online_moments([p for _, p in held], group)
         if not due:
             return
         group["merges"] += 1
@@ -144,9 +144,24 @@ class _MergingAdamW(Merging):
             return
         bound = [(p, self._binding(p, group, i, index)) for i, p in due]
         # sparse merges are too short to share out by blocks; collectives must keep their order
-        alone = group["density"] >= SPARSE_BELOW or any(b.shard.groups or p.device.type != "cpu" for p, b in bound)
-        for_each = (lambda items, work: [work(item) for item in items]) if alone else each
-        for_each(bound, lambda item: self._merge_one(*item, online, group))
+        if group["density"] >= SPARSE_BELOW or any(b.shard.groups or p.device.type != "cpu" for p, b in bound):
+            if online:
+                self._online_moments([p for p, _ in bound], group)
+            for item in bound:
+                self._merge_one(*item, online, group)
+            return
+
+        def work(item: tuple[torch.Tensor, Binding]) -> None:
+            if online:  # by the same thread, so that one tensor's merge runs beside the next one's moments
+                self._online_moments([item[0]], group)
+            self._merge_one(*item, online, group)
+
+        # a tensor that alone would keep a thread busy to the end is taken by all of them, block by block
+        total = sum(p.numel() for p, _ in bound)
+        large = [item for item in bound if 2 * item[0].numel() > total]
+        for item in large:
+            work(item)
+        each(sorted((i for i in bound if 2 * i[0].numel() <= total), key=lambda item: -item[0].numel()), work)
 
     def _merge_one(self, p: torch.Tensor, binding: Binding, online: bool, group: dict[str, Any]) -> None:
         state, lr = self.state[p], float(group["lr"])

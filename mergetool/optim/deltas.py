@@ -12,7 +12,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from mergetool.ops.blocks import BLOCK, scratch
 from mergetool.optim.threads import each_block
+
+_SCANNED = 1 << 16  # entries that are looked through at once: their squares and bounds stay in the cache
 
 
 class Delta:
@@ -105,13 +108,19 @@ class AdamDelta(Delta):
         self.floor = eps * root
         super().__init__(
             exp_avg.numel(),
-            lambda start, stop: self._of(exp_avg[start:stop], exp_avg_sq[start:stop]),
+            self._block,
             lambda index: self._of(exp_avg[index], exp_avg_sq[index]),
             owned=True,
         )
 
-    def _of(self, m: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        floored = v.float().sqrt().add_(self.floor)
+    def _block(self, start: int, stop: int) -> torch.Tensor:
+        """Valid until the next call in this thread."""
+        here = self.m.device.type == "cpu" and stop - start <= BLOCK
+        out = torch.from_numpy(scratch("adam delta", stop - start, np.float32)) if here else None
+        return self._of(self.m[start:stop], self.v[start:stop], out)
+
+    def _of(self, m: torch.Tensor, v: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        floored = torch.sqrt(v.float(), out=out).add_(self.floor)
         return torch.div(m.float(), floored, out=floored).mul_(self.scale)
 
     def sample(self, pieces: int, width: int) -> np.ndarray:
@@ -131,18 +140,19 @@ class AdamDelta(Delta):
             return super().above(low)
         m, v, bound = self.m.numpy(), self.v.numpy(), np.float32(bound)
 
-        def candidates(start: int, stop: int) -> np.ndarray:
-            above = np.square(m[start:stop]) > v[start:stop] * bound
-            if above.size % 8:
-                return np.flatnonzero(above) + start
-            # few are: eight at a time are looked for first
-            eights = np.flatnonzero(above.view(np.uint64))
-            which, lane = np.nonzero(above.reshape(-1, 8)[eights])
-            return eights[which] * 8 + lane + start
+        def candidates(start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            n, here, there = stop - start, m[start:stop], v[start:stop]
+            square = np.square(here, out=scratch("square", n, np.float32))
+            limit = np.multiply(there, bound, out=scratch("limit", n, np.float32))
+            index = np.flatnonzero(np.greater(square, limit, out=scratch("above", n, np.bool_)))
+            return index + start, here[index], there[index]  # while the block is in the cache
 
-        index = np.concatenate([np.empty(0, np.int64), *each_block(self.numel, candidates, block=1 << 17)])
+        if not self.numel:
+            return super().above(low)
+        parts = each_block(self.numel, candidates, block=_SCANNED)
+        index, first, second = (np.concatenate(column) for column in zip(*parts, strict=True))
         if index.size > self.numel // 16:  # at the first step every |Δθ| is η, to within a rounding
             return super().above(low)
-        value = self.take(torch.from_numpy(index)).numpy()
+        value = self._of(torch.from_numpy(first), torch.from_numpy(second)).numpy()
         keep = np.abs(value) > np.float32(low)
         return index[keep], value[keep]

@@ -206,7 +206,7 @@ class _Side(NamedTuple):
         """F of the local block [start, stop), without the rescaling: newly made."""
         x = delta.block(start, stop)
         if self.bound is None and density < 1.0:
-            keep = shard.mask(self.key, density, start, stop, x.device).view(torch.int8)
+            keep = shard.mask(self.key, density, start, stop, x.device)
             return x.mul_(keep) if delta.owned else x * keep
         x = x if delta.owned else x.clone()
         if self.bound is not None:
@@ -250,7 +250,7 @@ def _merge_dense(theta: torch.Tensor, origin: torch.Tensor, decay: float, delta:
         if merge.stochastic:
             if decay != 1.0:
                 total.add_(base, alpha=decay - 1)
-            theta[start:stop] = rounded_sum(base, total, key, shard, start)
+            rounded_sum(base, total, key, shard, start, theta[start:stop])
         elif theta.dtype == torch.float32:
             torch.add(base if decay == 1.0 else base * decay, total, out=theta[start:stop])
         else:
@@ -259,10 +259,12 @@ def _merge_dense(theta: torch.Tensor, origin: torch.Tensor, decay: float, delta:
     each_block(theta.numel(), work, theta.device)
 
 
-def rounded_sum(x: torch.Tensor, d: torch.Tensor, key: int, shard: Shard, start: int) -> torch.Tensor:
+def rounded_sum(
+    x: torch.Tensor, d: torch.Tensor, key: int, shard: Shard, start: int, out: torch.Tensor | None = None
+) -> torch.Tensor:
     """x + d rounded stochastically, for the local block from `start`; decided by flat indices in the whole tensor."""
-    parts = [
-        add_rounded(x[a - start : b - start], d[a - start : b - start], key, at)
-        for a, b, at in shard.spans(start, start + x.numel())
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    out = torch.empty_like(x) if out is None else out
+    for a, b, at in shard.spans(start, start + x.numel()):
+        part = slice(a - start, b - start)
+        add_rounded(x[part], d[part], key, at, out[part])
+    return out

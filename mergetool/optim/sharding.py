@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from mergetool.errors import RecipeError
 from mergetool.ops.blocks import BLOCK
-from mergetool.ops.noise import kept_indices, random_mask
+from mergetool.ops.noise import kept_indices, random_mask, random_mask_here
 from mergetool.ops.sparsify import KEEP_ALL, KEEP_NONE, Threshold, magnitude_threshold
 from mergetool.optim.deltas import Delta
 
@@ -85,9 +85,12 @@ class Shard:
         return np.ravel_multi_index(place, self.shape)
 
     def mask(self, key: int, density: float, start: int, stop: int, device: torch.device) -> torch.Tensor:
-        """The dense sampler's decisions for the local range [start, stop): torch.bool."""
-        parts = [random_mask(key, density, at, b - a, device) for a, b, at in self.spans(start, stop)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        """The dense sampler's decisions for the local range [start, stop): torch.int8, 0 or 1; valid until the next call."""
+        spans = list(self.spans(start, stop))
+        if len(spans) == 1 and device.type == "cpu":
+            return torch.from_numpy(random_mask_here(key, density, spans[0][2], stop - start).view(np.int8))
+        parts = [random_mask(key, density, at, b - a, device) for a, b, at in spans]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(torch.int8)
 
     def kept(self, key: int, density: float) -> torch.Tensor:
         """The sparse sampler's decisions: local flat indices, int64, ascending, on the CPU."""

@@ -6,6 +6,7 @@ arXiv 1711.05101, for the decoupled weight decay.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -19,7 +20,8 @@ Elect = Literal["weighted", "unweighted"]
 Add = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 """``add(x, d, start)``: x + d for entries from flat index `start`, d fp32, rounded to x's type."""
 
-_CHUNK = 1 << 20  # elements that share one scratch buffer: 4 MiB of fp32 stay in the cache
+_here = threading.local()
+_CHUNK = 1 << 19  # elements that share one scratch buffer: 2 MiB of fp32 stay in the cache
 
 
 def adamw_(
@@ -74,7 +76,10 @@ def adamw_moments_(
         return
     dtype, device = exp_avgs[0].dtype, exp_avgs[0].device
     chunk = min(_CHUNK, max(g.numel() for g in grads))
-    scratch = torch.zeros(chunk, dtype=dtype, device=device)
+    # what stands in it does not matter: the moments do not depend on the parameter
+    scratch = (
+        _scratch(chunk) if dtype == torch.float32 and device.type == "cpu" else torch.zeros(chunk, dtype=dtype, device=device)
+    )
     lists: tuple[list[torch.Tensor], ...] = ([], [], [], [], [])
     same = all(g.dtype == dtype for g in grads)
     for grad, m, v, step in zip(grads, exp_avgs, exp_avg_sqs, steps, strict=True):
@@ -89,6 +94,14 @@ def adamw_moments_(
                 lists = ([], [], [], [], [])
     if lists[0]:
         adamw_(*lists, lr=0.0, betas=betas, eps=eps, weight_decay=0.0)
+
+
+def _scratch(count: int) -> torch.Tensor:
+    """This thread's chunk of fp32, kept from step to step: some MB made anew would cost a step's tenth in page faults."""
+    held = getattr(_here, "chunk", None)
+    if held is None or held.numel() < count:
+        held = _here.chunk = torch.zeros(count)
+    return held[:count]
 
 
 def adamw_rounded_(

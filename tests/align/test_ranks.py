@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,29 +18,21 @@ from tests.align.tiny import recipe_text
 
 @pytest.mark.dist
 @pytest.mark.slow
-def test_two_gloo_processes_give_the_weights_of_one(triple, tmp_path) -> None:
+@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize("method", ["ondare", "onties"])
+def test_two_gloo_processes_give_the_weights_of_one(triple, tmp_path, method: str, sharded: bool) -> None:
     import torch
 
     for processes in (1, 2):
         # Adam divides by the size of a gradient, so eps is set above the noise that another order of sums makes.
-        values = recipe_text(triple, merging={"method": "ondare", "density": 0.3, "alpha": 1e-2, "every": 2})
+        values = recipe_text(triple, merging={"method": method, "density": 0.3, "alpha": 1e-2, "every": 2})
         values["training"] |= {"per_device_train_batch_size": 4 // processes, "adam_epsilon": 1e-3, "save_steps": 3}
         (tmp_path / f"{processes}.yaml").write_text(yaml.safe_dump(values))
     align(load_align_recipe(tmp_path / "1.yaml"), tmp_path / "1")
+    program = [str(Path(__file__).with_name("fsdp_on_cpu.py"))] if sharded else ["-m", "mergetool"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "mergetool",
-            "align",
-            str(tmp_path / "2.yaml"),
-            str(tmp_path / "2"),
-        ],
+        [*launch, *program, "align", str(tmp_path / "2.yaml"), str(tmp_path / "2")],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -43,6 +43,19 @@ def digest(directory: Path) -> dict[str, str]:
     return {p.name: sha256(p.read_bytes()).hexdigest() for p in sorted(directory.glob("*.safetensors"))}
 
 
+def test_what_is_hashed_and_let_go_behind_the_writers_is_what_is_on_the_disk(
+    triple: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mergetool.checkpoint import writer
+
+    merge_to_directory(plan_merge(ties(triple)), tmp_path / "whole", shard_bytes=100_000)
+    monkeypatch.setattr(writer, "_HASHED_AT_ONCE", 1000)
+    monkeypatch.setattr(writer, "_SYNCED_AT_ONCE", 5000)
+    manifest = merge_to_directory(plan_merge(ties(triple)), tmp_path / "out", shard_bytes=100_000)
+    assert len(manifest["outputs_sha256"]) > 1
+    assert manifest["outputs_sha256"] == digest(tmp_path / "out") == digest(tmp_path / "whole")
+
+
 def test_the_output_is_what_save_pretrained_would_give(triple: dict[str, Path], tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,0 +1,173 @@
+"""What sampled answers are worth: a Python function or a reward model, as `reward:` names it."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mergetool.checkpoint.hub import local_directory
+from mergetool.checkpoint.layout import read_layout
+from mergetool.errors import CheckpointError, DataError, MergetoolError, RecipeError, nearest
+from mergetool.sources import resolve_source
+
+if TYPE_CHECKING:
+    import torch
+
+    from mergetool.align.recipe import AlignRecipe
+
+_FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
+_ASKED = "it takes prompts, completions and the rows' other columns by keyword, and returns one number for each completion"
+
+
+def check_rewards(recipe: AlignRecipe) -> list[str]:
+    """Looks at each reward of a recipe without running or loading it; returns what identifies them.
+
+    Raises:
+        RecipeError: a file or a function in it is missing, or the file is not Python.
+        CheckpointError: a model directory is no sequence-classification model.
+    """
+    return [
+        _check_function(*found) if (found := _function(text, recipe)) else _check_model(text, recipe) for text in _all(recipe)
+    ]
+
+
+def load_rewards(recipe: AlignRecipe) -> list[Callable[..., Any] | str]:
+    """The rewards as TRL takes them: functions, and directories of reward models.
+
+    Raises:
+        RecipeError: a file cannot be imported.
+    """
+    loaded: list[Callable[..., Any] | str] = []
+    for text in _all(recipe):
+        found = _function(text, recipe)
+        if found is None:
+            place = local_directory(resolve_source(text, recipe.directory))
+            _classifies(place)
+            loaded.append(str(place))
+        else:
+            loaded.append(_told(_import(*found), text))
+    return loaded
+
+
+def _all(recipe: AlignRecipe) -> list[str]:
+    return [recipe.reward] if isinstance(recipe.reward, str) else list(recipe.reward or [])
+
+
+def _function(text: str, recipe: AlignRecipe) -> tuple[Path, str] | None:
+    """(file, function) of `file.py:function`; None for a model."""
+    found = _FUNCTION.fullmatch(text)
+    return (recipe.directory / Path(found["file"]).expanduser(), found["name"]) if found else None
+
+
+def _check_function(path: Path, name: str) -> str:
+    try:
+        source = path.read_bytes()
+        tree = ast.parse(source)
+    except OSError as error:
+        raise RecipeError(f"reward: {path}: cannot be read ({error.strerror or error})", "check the path") from None
+    except (SyntaxError, ValueError) as error:
+        raise RecipeError(f"reward: {path}: is not Python ({error})", "mend the file") from None
+    defined = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            defined |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    if name not in defined:
+        raise RecipeError(f"reward: {path} defines no '{name}'", nearest(name, defined) if defined else _ASKED)
+    return hashlib.sha256(source).hexdigest()
+
+
+def _check_model(text: str, recipe: AlignRecipe) -> str:
+    place = resolve_source(text, recipe.directory)
+    if isinstance(place, str):
+        return place
+    _classifies(place)
+    return str(read_layout(place).headers)
+
+
+def _classifies(place: Path) -> None:
+    """A causal model would get a random head, and its rewards would mean nothing."""
+    kinds = read_layout(place).config.get("architectures") or ["nothing that its config names"]
+    if not kinds[0].endswith("ForSequenceClassification"):
+        raise CheckpointError(
+            f"reward: {place} is {kinds[0]}, not a reward model",
+            "give a sequence-classification checkpoint, or FILE.py:FUNCTION",
+        )
+
+
+def _import(path: Path, name: str) -> Callable[..., Any]:
+    spec = importlib.util.spec_from_file_location(f"mergetool_reward_{path.stem}", path)
+    assert spec is not None and spec.loader is not None  # the file is there and ends with .py
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        function = getattr(module, name)
+    except Exception as error:
+        raise RecipeError(f"reward: {path}: {type(error).__name__}: {error}", "mend the file") from error
+    if not callable(function):
+        raise RecipeError(f"reward: '{name}' in {path} is a {type(function).__name__}", f"give a function: {_ASKED}")
+    return function
+
+
+def _told(function: Callable[..., Any], text: str) -> Callable[..., Any]:
+    """The function with its failures told as the recipe's."""
+    if inspect.iscoroutinefunction(function):
+        return function
+
+    @functools.wraps(function)
+    def call(*, prompts: list, completions: list, **columns: Any) -> list[float | None]:
+        try:
+            values = list(function(prompts=prompts, completions=completions, **columns))
+        except MergetoolError:
+            raise
+        except Exception as error:
+            raise RecipeError(f"reward {text}: {type(error).__name__}: {error}", _ASKED) from error
+        if len(values) != len(completions):
+            raise RecipeError(f"reward {text}: {len(values)} values for {len(completions)} completions", _ASKED)
+        return [None if value is None else float(value) for value in values]
+
+    return call
+
+
+def best_of_group(rewards: torch.Tensor, group: int) -> torch.Tensor:
+    """RAFT's choice as advantages: `group` for the best answer to each prompt (the first of equals), 0 for the others.
+
+    The mean over a group of advantage times gradient is then the gradient of the best answer alone.
+
+    Args:
+        rewards: shape (prompts·group,), a prompt's answers side by side; NaN where an answer could not be scored.
+        group: answers to each prompt.
+
+    Returns:
+        `rewards`' shape and dtype.
+
+    Source: Dong et al. 2023, *RAFT*, arXiv 2304.06767, Algorithm 1 (lines 6–8), at every step.
+    """
+    import torch
+
+    table = torch.nan_to_num(rewards, nan=-torch.inf).view(-1, group)
+    top, place = table.max(dim=1, keepdim=True)
+    return torch.zeros_like(table).scatter_(1, place, group * torch.isfinite(top).to(table.dtype)).view(-1)
+
+
+def told_prompt(prompt: Any, tokenizer: Any) -> str:
+    """A prompt as the model reads it.
+
+    Raises:
+        DataError: the prompt is a conversation and there is no chat template.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    if not tokenizer.chat_template:
+        raise DataError("data.train: the prompts are conversations, and the tokenizer has no chat template", "add one")
+    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
