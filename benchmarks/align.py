@@ -12,6 +12,7 @@ it; the first two are left out. Peak memory is resident anonymous memory, sample
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -101,7 +102,7 @@ def child(args: argparse.Namespace) -> None:
     peak.start()
     with tempfile.TemporaryDirectory(dir=args.work) as work:
         ends = {"trl": run_trl, "mergetool": run_mergetool}[args.child](args, Path(work) / "out")
-    steps = [b - a for a, b in zip(ends, ends[1:], strict=False)][WARMUP:]
+    steps = [b - a for a, b in itertools.pairwise(ends)][WARMUP:]
     print(json.dumps({"steps": steps, "peak": peak.bytes}))
 
 

@@ -4,11 +4,10 @@
     python benchmarks/optimizer.py --dtypes float32 --densities 5e-4 --rounds 20
     python benchmarks/optimizer.py --released PATH      # beside the authors' code, a checkout at PATH
 
-Every contender is timed in turn with torch's fused AdamW, step by step in one process, and each ratio is the
-median over such pairs: what else the machine does hits both. The CPU ratio is of processor seconds of all threads, which a busy machine
-disturbs less. Extra bytes are resident anonymous memory (RssAnon) after the steps,
-beyond what AdamW's moments take; the mapped checkpoint files are not anonymous, and the threads' buffers (some 25 MB
-whatever the model) are in it.
+Every contender is timed in turn with torch's fused AdamW, step by step in one process, and each ratio is the median over
+such pairs: what else the machine does hits both. The CPU ratio is of processor seconds of all threads, which a busy
+machine disturbs less. Extra bytes are resident anonymous memory (RssAnon) after the steps, beyond what AdamW's moments
+take; the mapped checkpoint files are not anonymous, and the threads' buffers (some 25 MB whatever the model) are in it.
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ def _classifies(place: Path) -> None:
 
 def _import(path: Path, name: str) -> Callable[..., Any]:
     spec = importlib.util.spec_from_file_location(f"mergetool_reward_{path.stem}", path)
-    assert spec is not None and spec.loader is not None  # the file is there and ends with .py
+    assert spec is not None  # the file is there and ends with .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.align.baselines import COEFFICIENT, RANK, adapter, average
-from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
 from mergetool.align.moved import Moved
+from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
 from mergetool.align.recipe import SAMPLING, AlignRecipe
 from mergetool.align.reference_cache import key_of, with_reference
 from mergetool.align.reward import best_of_group, load_rewards

@@ -14,8 +14,8 @@ os.environ |= {
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
 }
 
-from accelerate import state  # noqa: E402
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin  # noqa: E402
+from accelerate import state
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 _prepare = state.AcceleratorState.__init__
 
