@@ -40,6 +40,7 @@ METHODS = {
     "linear": {}, "slerp": {"t": 0.5}, "task_arithmetic": {}, "dare_linear": {"density": 0.5},
     "dare_ties": {"density": 0.5}, "ties": {"density": 0.5}, "breadcrumbs": {"density": 0.5}, "della": {"density": 0.5},
 }  # fmt: skip
+_PART = 1 << 23
 PAPER = ["linear", "slerp", "task_arithmetic", "dare_linear", "dare_ties", "ties"]
 
 
@@ -67,12 +68,19 @@ def make_triple(root: Path, size: str) -> None:
     out = [OutTensor(n, "BF16", s, s[0] * (s[1] if len(s) > 1 else 1)) for n, s in shapes.items()]
     names = ["base", "sft", "rlhf"]
     writers = [CheckpointWriter(root / n, out, "benchmark", shard_bytes=5 * 10**9).__enter__() for n in names]
-    for seed, tensor in enumerate(out):
-        rng = torch.Generator().manual_seed(seed)
-        weight = torch.empty(tensor.numel).normal_(0, 0.02, generator=rng)
+    # 16 M numbers drawn once, and read from another place for every part: a large model in the time that its bytes take
+    rng = torch.Generator().manual_seed(0)
+    pool = torch.empty(2 * _PART).normal_(generator=rng)
+    weight, step = torch.empty(_PART), torch.empty(_PART)
+    for tensor in out:
+        for start in range(0, tensor.numel, _PART):
+            n = min(_PART, tensor.numel - start)
+            places = torch.randint(_PART, (len(writers),), generator=rng).tolist()
+            weight[:n] = pool[places[0] : places[0] + n] * 0.02
+            for writer, place in zip(writers, [*places[1:], 0], strict=True):
+                writer.write(tensor.name, start, weight[:n].bfloat16())
+                weight[:n] += torch.mul(pool[place : place + n], 1e-3, out=step[:n])
         for writer in writers:
-            writer.write(tensor.name, 0, weight.bfloat16())
-            weight.add_(torch.empty(tensor.numel).normal_(0, 1e-3, generator=rng))
             writer.finished(tensor.name, {})
     for writer in writers:
         writer.complete()

@@ -81,6 +81,11 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path) -> Any:
         raise RecipeError(f"training: {first_line(error)}", f"see TRL's {config_name} for what may be combined") from None
     if recipe.algorithm in SAMPLING:
         _saved_between_samplings(config)
+    if recipe.algorithm == "raft" and updates_per_sampling(config) > 1:
+        raise RecipeError(
+            "training.steps_per_generation: raft learns from answers of the policy as it is",
+            "leave it out, or make it gradient_accumulation_steps",
+        )
     if recipe.data.eval is None and config.eval_strategy != "no":
         raise RecipeError("training.eval_strategy: there are no rows to evaluate on", "add `data.eval`")
     return config

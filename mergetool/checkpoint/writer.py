@@ -108,7 +108,7 @@ class CheckpointWriter:
         self._stopping = False
         self._hasher = threading.Thread(target=self._hash_all, name="hash", daemon=True)
         self._hashes: dict[str, str] = {}
-        self._hash_error: OSError | None = None
+        self._hash_error: Exception | None = None
         self._fresh = fresh
         self.reports: dict[str, dict[str, Any]] = {}
         """What was reported for each tensor that is done; filled from the journal when a run resumes."""
@@ -221,6 +221,8 @@ class CheckpointWriter:
                         if self._stopping:
                             return
                         count = os.preadv(descriptor, [buffer[: min(end - offset, len(buffer))]], offset)
+                        if not count:
+                            raise OSError(errno.EIO, f"{shard.file} has become shorter while it was written")
                         digest.update(buffer[:count])
                         offset += count
                         if offset - synced >= _SYNCED_AT_ONCE:
@@ -230,7 +232,7 @@ class CheckpointWriter:
                             synced = offset
                 os.fsync(descriptor)
                 self._hashes[shard.file] = digest.hexdigest()
-        except OSError as error:
+        except Exception as error:  # told by `complete`, in the thread that asks
             self._hash_error = error
 
     def complete(self) -> dict[str, str]:

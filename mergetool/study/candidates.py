@@ -173,11 +173,14 @@ def _align_points(recipe: StudyRecipe, entry: CandidateEntry) -> list[Candidate]
         shown = {key: point[key] for key in varying}
         group = " ".join(filter(None, [entry.name, _label(shown)]))
         beta = point.pop("beta", defaults.beta)
+        algorithm = grid.algorithm or defaults.algorithm
+        rewards = [defaults.reward] if isinstance(defaults.reward, str) else defaults.reward or []
         align = {
             "base_model": "BASE",
             "sft_model": "SFT",
-            "algorithm": grid.algorithm or defaults.algorithm,
-            "beta": beta,
+            "algorithm": algorithm,
+            **({} if beta is None else {"beta": beta}),
+            **({"reward": [recipe.reward_source(text) for text in rewards]} if algorithm in ("grpo", "raft") else {}),
             "data": {
                 key: str(recipe.source(value)) if key in ("train", "eval") and isinstance(value, str) else value
                 for key, value in defaults.data.items()

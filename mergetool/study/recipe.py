@@ -153,7 +153,8 @@ class AlignDefaults(_Strict):
     """What all align candidates share: see the align recipe."""
 
     algorithm: str = "dpo"
-    beta: float = 0.1
+    beta: float | None = None
+    reward: str | list[str] | None = None
     data: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
 
@@ -203,6 +204,13 @@ class StudyRecipe(_Strict):
         if rlhf is None and any(entry.merge for entry in self.candidates):
             raise ValueError("merge candidates need models.rlhf; give a checkpoint, or {align: NAME} of a candidate")
         return self
+
+    def reward_source(self, text: str) -> str:
+        """`FILE.py:FUNCTION` or a reward model, as an align recipe that lies elsewhere can name it."""
+        file, colon, function = text.rpartition(":")
+        if colon and file.endswith(".py"):
+            return f"{(self._directory / Path(file).expanduser()).absolute()}:{function}"
+        return str(self.source(text))
 
     def source(self, text: str) -> Path | str:
         """A path or Hub id of this recipe, relative paths from the recipe's own directory, made absolute."""

@@ -20,12 +20,14 @@ from tests.align.tiny import recipe_text
 @pytest.mark.slow
 @pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
 @pytest.mark.parametrize("method", ["ondare", "onties"])
-def test_two_gloo_processes_give_the_weights_of_one(triple, tmp_path, method: str, sharded: bool) -> None:
+def test_two_gloo_processes_give_the_weights_of_one(tmp_path, method: str, sharded: bool) -> None:
     import torch
 
     for processes in (1, 2):
         # Adam divides by the size of a gradient, so eps is set above the noise that another order of sums makes.
-        values = recipe_text(triple, merging={"method": method, "density": 0.3, "alpha": 1e-2, "every": 2})
+        values = recipe_text(tmp_path, merging={"method": method, "density": 0.3, "alpha": 1e-2, "every": 2})
+        values |= {"base_model": "lab:base", "sft_model": "lab:sft", "out_dtype": "float32"}
+        values["data"] = {"train": "lab:preferences_train", "limit": 24, "max_length": 128}
         values["training"] |= {"per_device_train_batch_size": 4 // processes, "adam_epsilon": 1e-3, "save_steps": 3}
         (tmp_path / f"{processes}.yaml").write_text(yaml.safe_dump(values))
     align(load_align_recipe(tmp_path / "1.yaml"), tmp_path / "1")

@@ -160,6 +160,8 @@ def test_what_cannot_be_rewarded_is_said_before_anything_is_loaded(prompts, part
 def test_other_algorithms_take_no_reward_and_raft_no_beta(prompts, triple) -> None:
     with pytest.raises(RecipeError, match="dpo samples no answers"):
         align_recipe(recipe_text(triple, reward="rewards.py:polite"))
+    with pytest.raises(RecipeError, match="policy as it is"):
+        check_align(recipe(prompts, "raft", training={"steps_per_generation": 2}))
     with pytest.raises(RecipeError, match="raft has no reference model"):
         check_align(recipe(prompts, "raft", beta=0.1))
 

@@ -104,6 +104,8 @@ def test_recipes_are_listed_shown_and_copied(tmp_path: Path) -> None:
     run("recipes", "copy", "merge/ties", tmp_path)
     assert (tmp_path / "ties.yaml").read_text() == shown
     assert CliRunner().invoke(app, ["recipes", "copy", "merge/ties", str(tmp_path)]).exit_code == 2
+    run("recipes", "copy", "align/grpo-onties", tmp_path)
+    assert (tmp_path / "brief.py").exists()  # the reward that the recipe names
 
 
 def test_help_is_fast_because_heavy_imports_live_inside_commands() -> None:

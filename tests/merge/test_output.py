@@ -48,10 +48,10 @@ def test_what_is_hashed_and_let_go_behind_the_writers_is_what_is_on_the_disk(
 ) -> None:
     from mergetool.checkpoint import writer
 
-    merge_to_directory(plan_merge(ties(triple)), tmp_path / "whole", shard_bytes=100_000)
+    merge_to_directory(plan_merge(ties(triple)), tmp_path / "whole", shard_bytes=20_000)
     monkeypatch.setattr(writer, "_HASHED_AT_ONCE", 1000)
     monkeypatch.setattr(writer, "_SYNCED_AT_ONCE", 5000)
-    manifest = merge_to_directory(plan_merge(ties(triple)), tmp_path / "out", shard_bytes=100_000)
+    manifest = merge_to_directory(plan_merge(ties(triple)), tmp_path / "out", shard_bytes=20_000)
     assert len(manifest["outputs_sha256"]) > 1
     assert manifest["outputs_sha256"] == digest(tmp_path / "out") == digest(tmp_path / "whole")
 

@@ -139,6 +139,20 @@ def test_an_align_candidate_is_checked_by_the_align_room(folder):
         check_study(study)
 
 
+def test_an_algorithm_gets_the_reward_and_the_beta_that_it_takes(folder):
+    study = tiny.study(
+        folder,
+        candidates=[
+            {"name": f"by {name}", "align": {"method": "adamw", "algorithm": name}} for name in ("dpo", "sft", "grpo", "raft")
+        ],
+        align_defaults={"data": {"train": "pairs_validation.jsonl"}, "reward": ["rewards.py:brief", "judge"]},
+    )
+    recipes = {one.name: one.recipe for one in expand(study) if one.kind == "align"}
+    assert not any("beta" in recipe for recipe in recipes.values())
+    assert {name for name, recipe in recipes.items() if "reward" in recipe} == {"by grpo", "by raft"}
+    assert recipes["by raft"]["reward"] == [f"{folder / 'rewards.py'}:brief", str(folder / "judge")]
+
+
 def test_two_widths_are_told_apart_by_their_headers(folder, tmp_path):
     from transformers import LlamaForCausalLM
 
