@@ -241,8 +241,10 @@ class TensorMerger:
             assert term.origin is not None
             blocks = {i: self._load(name, i, start, stop) for i in (term.source, term.origin)}
             delta = torch.sub(blocks[term.source], blocks[term.origin], out=self._buffer("read", stop - start))
-            if not math.isfinite(float(delta.sum())):  # a threshold of NaN would mean nothing
+            if not math.isfinite(float(delta.sum())):
                 self._check_finite(name, blocks)
+                # where they are let pass: a NaN is in no order, so it counts as the largest, and stays a NaN where it is kept
+                delta.nan_to_num_(nan=math.inf, posinf=math.inf, neginf=-math.inf)
             return delta
 
         return read

@@ -158,6 +158,17 @@ def test_a_nan_or_inf_names_the_tensor_and_the_model_and_leaves_nothing(tmp_path
     merge_to_directory(plan_merge(ties(triple)), tmp_path / "out", allow_nonfinite=True)
 
 
+def test_a_tensor_that_is_mostly_nan_is_merged_where_that_is_allowed(tmp_path: Path) -> None:
+    triple = write_triple(tmp_path / "in")
+    weights = load_file(triple["rlhf"] / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][1:] = float("nan")
+    write_checkpoint(triple["rlhf"], weights)
+    merge_to_directory(plan_merge(ties(triple)), tmp_path / "out", allow_nonfinite=True)
+    merged = load_file(tmp_path / "out" / "model.safetensors")
+    bad = [name for name, tensor in merged.items() if not tensor.isfinite().all()]
+    assert bad == ["model.layers.1.mlp.up_proj.weight"]
+
+
 def test_a_result_that_overflows_float16_is_an_error(tmp_path: Path) -> None:
     base = random_weights(0)
     far = {n: w + 60_000 for n, w in base.items()}
