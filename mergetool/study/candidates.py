@@ -172,7 +172,8 @@ def _align_points(recipe: StudyRecipe, entry: CandidateEntry) -> list[Candidate]
     for point, seed in itertools.product(points, seeds):
         shown = {key: point[key] for key in varying}
         group = " ".join(filter(None, [entry.name, _label(shown)]))
-        beta = point.pop("beta", defaults.beta)
+        knobs = {key: value for key, value in point.items() if key != "beta"}
+        beta = point.get("beta", defaults.beta)
         algorithm = grid.algorithm or defaults.algorithm
         rewards = [defaults.reward] if isinstance(defaults.reward, str) else defaults.reward or []
         align = {
@@ -185,7 +186,7 @@ def _align_points(recipe: StudyRecipe, entry: CandidateEntry) -> list[Candidate]
                 key: str(recipe.source(value)) if key in ("train", "eval") and isinstance(value, str) else value
                 for key, value in defaults.data.items()
             },
-            "merging": {"method": grid.method, **point} | ({} if grid.method == "adamw" else {"seed": seed}),
+            "merging": {"method": grid.method, **knobs} | ({} if grid.method == "adamw" else {"seed": seed}),
             "training": {**defaults.training, **grid.training, "seed": seed},
         }
         name = f"{group} seed={seed}" if len(seeds) > 1 else group

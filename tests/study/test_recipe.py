@@ -153,6 +153,16 @@ def test_an_algorithm_gets_the_reward_and_the_beta_that_it_takes(folder):
     assert recipes["by raft"]["reward"] == [f"{folder / 'rewards.py'}:brief", str(folder / "judge")]
 
 
+def test_every_seed_of_a_point_has_its_beta(folder):
+    study = tiny.study(
+        folder,
+        candidates=[{"name": "a", "align": {"method": "adamw", "beta": [0.1, 0.5], "seed": [0, 1]}}],
+        align_defaults={"data": {"train": "pairs_validation.jsonl"}},
+    )
+    found = {one.name: one.recipe["beta"] for one in expand(study) if one.kind == "align"}
+    assert found == {"a β=0.1 seed=0": 0.1, "a β=0.1 seed=1": 0.1, "a β=0.5 seed=0": 0.5, "a β=0.5 seed=1": 0.5}
+
+
 def test_two_widths_are_told_apart_by_their_headers(folder, tmp_path):
     from transformers import LlamaForCausalLM
 
