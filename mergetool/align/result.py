@@ -41,12 +41,20 @@ def write_model(model: Any, state: dict[str, Any] | None, recipe: AlignRecipe, s
     if state is None:
         model.to(kind).save_pretrained(out, max_shard_size="5GB")
     else:
-        state = {name: value.to(kind) if value.is_floating_point() else value for name, value in state.items()}
+        state = _cast(state, kind)
         model.save_pretrained(out, state_dict=state, max_shard_size="5GB")
     (out / "generation_config.json").unlink(missing_ok=True)
     write_config(sft, out, dtype, layout.tied)
     write_tokenizer(sft, out)
     return dtype
+
+
+def _cast(state: dict[str, Any], kind: Any) -> dict[str, Any]:
+    """The weights in another type; those that were one tensor under two names still are, so that it is written once."""
+    done: dict[tuple, Any] = {}
+    for value in state.values():
+        done.setdefault((value.data_ptr(), value.shape), value.to(kind) if value.is_floating_point() else value)
+    return {name: done[value.data_ptr(), value.shape] for name, value in state.items()}
 
 
 def drift(out: Path, sft: Path, base: Path | None) -> dict[str, Any]:

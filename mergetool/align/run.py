@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.along import Along
 from mergetool.align.check import check_align, fingerprint
 from mergetool.align.optimizer import merged_so_far
 from mergetool.align.picture import draw
@@ -56,7 +58,13 @@ class AlignResult:
 
 
 def align(
-    recipe: AlignRecipe, out: Path, *, fresh: bool = False, report: Report | None = None, picture: bool = False
+    recipe: AlignRecipe,
+    out: Path,
+    *,
+    fresh: bool = False,
+    report: Report | None = None,
+    picture: bool = False,
+    along: Sequence[float] = (),
 ) -> AlignResult:
     """Trains theta_s as a recipe says and writes the result under `out`, all of it or nothing.
 
@@ -69,6 +77,7 @@ def align(
         fresh: start again instead of continuing an interrupted run.
         report: told of what happens, as (event, facts); see trainer.Report.
         picture: also write training.png: loss, reward margin, drift by layer.
+        along: places in the run, shares of it below 1 or steps, whose weights are also kept, in OUT/along/step-N.
 
     Raises:
         RecipeError, CheckpointError, DataError, OutputError: the user's to mend; nothing is left behind.
@@ -91,12 +100,14 @@ def align(
         model, tokenizer = _load(recipe, sft, rows["train"])
         trainer = make_trainer(recipe, config, model, tokenizer, rows, (base, sft), stop, report)
         _preview(trainer, tokenizer, report)
-        resumed = _train(trainer, work, report)
+        kept = Along(along, work, recipe, sft)
+        kept.watch(trainer)
+        resumed = _train(trainer, work, kept, report)
         if stop.asked and trainer.state.global_step < trainer.state.max_steps:
             raise KeyboardInterrupt(
                 f"a checkpoint at step {trainer.state.global_step} is kept; the same command goes on from there"
             )
-        made = _finish(trainer, recipe, (base, sft), work, identity, told, report, picture)
+        made = _finish(trainer, recipe, (base, sft), work, kept, identity, told, report, picture)
     return AlignResult(**made, resumed_from=resumed, seconds=time.monotonic() - started)
 
 
@@ -188,14 +199,17 @@ def _preview(trainer: Any, tokenizer: Any, report: Report) -> None:
     report("preview", facts)
 
 
-def _train(trainer: Any, work: Workspace, report: Report) -> int | None:
-    """Trains, from the last whole checkpoint if there is one; returns the step that it started from."""
+def _train(trainer: Any, work: Workspace, kept: Along, report: Report) -> int | None:
+    """Trains, from the last whole checkpoint if there is one; returns the step that it started from.
+
+    A checkpoint behind a step whose weights are wanted and missing is of no use.
+    """
     from transformers import set_seed
 
     # What the constructor drew from the generators depends on caches; the run must not.
     set_seed(trainer.args.seed)
     checkpoint = work.last_checkpoint()
-    if checkpoint is None:
+    if checkpoint is None or kept.lacks(checkpoint):
         trainer.train()
         return None
     step = int(checkpoint.name.rpartition("-")[2])
@@ -209,6 +223,7 @@ def _finish(
     recipe: AlignRecipe,
     paths: tuple[Path | None, Path],
     work: Workspace,
+    kept: Along,
     identity: str,
     told: dict[str, str],
     report: Report,
@@ -244,6 +259,7 @@ def _finish(
             "drift": moved,
             "data": told,
             "dtype": dtype,
+            **({"along": steps} if (steps := kept.publish()) else {}),
             "seeds": {"training": trainer.args.seed, "merging": recipe.merging.seed or 0},
             "inputs": {
                 name: {file: header for file, (_, header) in read_layout(place).headers.items()}

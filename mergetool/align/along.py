@@ -1,0 +1,134 @@
+"""Models along a run: the weights of chosen steps, written beside the result while it is trained.
+
+A trainer's own checkpoint holds the optimizer's state too and is four times as large; these hold what one would
+publish, in the type that the result will have. One write each is all that they cost.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mergetool.align.recipe import AlignRecipe
+from mergetool.align.result import write_model
+from mergetool.align.workspace import Workspace, sync_tree
+from mergetool.checkpoint.writer import MANIFEST
+from mergetool.errors import RecipeError
+
+FOLDER = "along"  # in the result, and in the working directory until there is one
+
+
+def step_of(place: float, steps: int) -> int:
+    """The step that a place of a run of `steps` steps is: a share of it below 1, else the step itself."""
+    return int(place) if place >= 1 else max(1, min(steps - 1, round(place * steps)))
+
+
+def place_of(result: Path, place: float) -> Path | None:
+    """The model at a place of a finished run; None where it was not asked for.
+
+    Args:
+        result: the run's own directory.
+        place: a share below 1, or a step.
+    """
+    try:
+        steps = json.loads((result / MANIFEST).read_bytes())["steps"]
+    except (OSError, ValueError, KeyError):
+        return None
+    found = result / FOLDER / f"step-{step_of(place, steps)}"
+    return found if (found / "config.json").exists() else None
+
+
+class Along:
+    """The models along one run.
+
+    Args:
+        places: shares of the run below 1, or steps.
+        work: where the run works.
+        recipe: of the run. sft: the directory of theta_s.
+    """
+
+    def __init__(self, places: Sequence[float], work: Workspace, recipe: AlignRecipe, sft: Path) -> None:
+        self._places, self._folder, self._result = tuple(places), work.directory / FOLDER, work.result / FOLDER
+        self._recipe, self._sft = recipe, sft
+
+    def steps(self, total: int) -> list[int]:
+        """The steps that are kept of a run of `total` steps.
+
+        Raises:
+            RecipeError: the run has no such step before its last.
+        """
+        found = sorted({step_of(place, total) for place in self._places})
+        if found and (late := found[-1]) >= total:
+            raise RecipeError(f"checkpoints: step {late}, and the run has {total} steps", "give earlier steps, or shares")
+        return found
+
+    def lacks(self, checkpoint: Path) -> bool:
+        """True where a run resumed from this checkpoint would never come by a step that is missing."""
+        if not self._places:
+            return False
+        state = json.loads((checkpoint / "trainer_state.json").read_bytes())
+        wanted = [step for step in self.steps(state["max_steps"]) if step <= state["global_step"]]
+        return any(not (self._folder / f"step-{step}").exists() for step in wanted)
+
+    def write(self, trainer: Any, step: int) -> None:
+        """Writes the weights as they are now; all ranks must call it."""
+        state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+        if not trainer.is_world_process_zero():
+            return
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if trainer.average is not None or hasattr(model, "merge_and_unload"):
+            model = copy.deepcopy(model)  # what is published of such a run is not what is trained
+            if trainer.average is not None:
+                trainer.average.put(model)
+            if hasattr(model, "merge_and_unload"):
+                model = model.merge_and_unload()
+        part, place = self._folder / f".step-{step}", self._folder / f"step-{step}"
+        for old in (part, place):
+            shutil.rmtree(old, ignore_errors=True)
+        # its own copy of the weights: the model that is trained must keep its type
+        dtype = write_model(model, dict(model.state_dict()) if state is None else state, self._recipe, self._sft, part)
+        about = {"command": "align", "step": step, "steps": trainer.state.max_steps, "dtype": dtype}
+        (part / MANIFEST).write_text(json.dumps({**about, "recipe": self._recipe.as_written()}, indent=2) + "\n")
+        sync_tree(part)
+        os.rename(part, place)
+
+    def publish(self) -> list[int]:
+        """Puts them into the result under construction; returns their steps."""
+        if not self._places:
+            return []
+        for cut_short in self._folder.glob(".step-*"):
+            shutil.rmtree(cut_short)
+        os.rename(self._folder, self._result)
+        return sorted(int(path.name.removeprefix("step-")) for path in self._result.glob("step-*"))
+
+    def watch(self, trainer: Any) -> None:
+        """Lets the trainer call `write` at the steps that are kept."""
+        if self._places:
+            trainer.add_callback(_watcher()(self, trainer))
+
+
+@functools.cache
+def _watcher() -> type:
+    from transformers import TrainerCallback
+
+    class Watcher(TrainerCallback):
+        """Writes each model when its step has been taken."""
+
+        def __init__(self, along: Along, trainer: Any) -> None:
+            self.along, self.trainer = along, trainer
+            self.steps: list[int] = []
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.steps = self.along.steps(state.max_steps)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step in self.steps:
+                self.along.write(self.trainer, state.global_step)
+
+    return Watcher
