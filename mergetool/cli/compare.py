@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mergetool.study.choose import Summary
     from mergetool.study.recipe import StudyRecipe
     from mergetool.study.run import StudyResult
+    from mergetool.study.save import Saved
 
 
 def compare(
@@ -25,16 +26,46 @@ def compare(
     dtype: Annotated[
         str | None, typer.Option(help="Type that models are measured in; float32 on a CPU.", show_default=False)
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Candidates at a time, each in a process with a model of its own.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Candidates at a time, each in a process with a model (and a GPU) of its own. Default: 1; with --ray one "
+            "for each GPU or node.",
+            show_default=False,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Make candidates on a Ray cluster: auto, HOST:PORT, or local to start one.", show_default=False
+        ),
+    ] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            metavar="best|front|all", help="Write the checkpoints of these candidates to OUT/candidates.", show_default=False
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Merge, train and measure every candidate of a study; what is in OUT already is not done again."""
     from mergetool.study import check_study, load_study_recipe
 
+    if save is not None:
+        _check_save(save)
     with naming(study):
         recipe = load_study_recipe(study)
         check_study(recipe)  # a misspelt method should not show after an hour of training
-    leave(run_and_report(recipe, out, fresh, json, device, dtype, workers))
+    leave(run_and_report(recipe, out, fresh, json, device, dtype, workers, ray, save))
+
+
+def _check_save(which: str) -> None:
+    from mergetool.errors import RecipeError, nearest
+    from mergetool.study.save import WHICH
+
+    if which not in WHICH:
+        raise RecipeError(f"--save {which} is not known", nearest(which, WHICH))
 
 
 def run_and_report(
@@ -44,16 +75,20 @@ def run_and_report(
     json: bool = False,
     device: str | None = None,
     dtype: str | None = None,
-    workers: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
+    save: str | None = None,
 ) -> StudyResult:
-    """Runs a study, writes picture and report, prints the outcome."""
+    """Runs a study, writes picture and report, prints the outcome; writes what is to be saved."""
     from mergetool.study import run_study, write_outputs
+    from mergetool.study.save import save as save_candidates
 
     with progress_bar(recipe.name) as update:
-        result = run_study(recipe, out, fresh, update, device, dtype, workers)
+        result = run_study(recipe, out, fresh, update, device, dtype, workers, ray)
     paths = write_outputs(recipe, result)
     if json:
-        emit_json(facts(result, paths))
+        saved = save_candidates(recipe, result, save) if save else []
+        emit_json(facts(result, paths, saved))
         return result
     print_summary(result.summary)
     for name, line in result.failures:
@@ -61,6 +96,9 @@ def run_and_report(
     note(f"{result.ran} of {len(result.rows)} candidates made and measured in {result.seconds:.0f} s")
     for path in paths:
         typer.echo(path)
+    for one in save_candidates(recipe, result, save) if save else []:
+        note(f"{one.name}: {'written' if one.written else 'there already'}")
+        typer.echo(one.path)
     return result
 
 
@@ -71,7 +109,7 @@ def leave(result: StudyResult) -> None:
         raise typer.Exit(1 if result.bugs else 2)
 
 
-def facts(result: StudyResult, paths: list[Path]) -> dict[str, Any]:
+def facts(result: StudyResult, paths: list[Path], saved: list[Saved]) -> dict[str, Any]:
     """The outcome for the next program."""
     from dataclasses import asdict
 
@@ -79,6 +117,7 @@ def facts(result: StudyResult, paths: list[Path]) -> dict[str, Any]:
     return {
         "out": str(result.out),
         "files": [str(path) for path in paths],
+        "saved": [{"name": one.name, "path": str(one.path), "written": one.written} for one in saved],
         "ran": result.ran,
         "chosen": asdict(summary.choice),
         "front": summary.front,

@@ -6,9 +6,15 @@ identity.py     what a checkpoint, a data file and a candidate are, as hashes: t
 splits.py       the data of the metrics, tokenised once; no row in both splits
 live.py         one model in memory that every candidate's weights are put into
 results.py      results.jsonl: appended to, read back, one line a candidate
+checkpoints.py  models along a training run as candidates
+ranges.py       what a search may vary
+search.py       points that Optuna proposes, as candidates
 maker.py        one candidate: trained or merged in memory, then measured
 bench.py        what it is measured on, the same for all
 run.py          run_study(recipe, out): whatever is not in results.jsonl yet
+spread.py       who makes which candidate when: this process, or a crew of workers
+workers.py      a crew of processes; cluster.py: one of Ray actors
+save.py         candidates that were merged in memory, written as checkpoints
 choose.py       seeds to mean and spread, the Pareto front, the rule that chooses
 check.py        everything that can be known without weights
 picture.py      pareto.png
@@ -29,6 +35,7 @@ _PUBLIC = {
     "StudyResult": "mergetool.study.run",
     "summarise": "mergetool.study.choose",
     "write_outputs": "mergetool.study.outputs",
+    "save": "mergetool.study.save",
 }
 __all__ = list(_PUBLIC)
 

@@ -15,7 +15,7 @@ is what a Step-K run does whose only merge is its last step, so it is the offlin
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,14 @@ class Candidate:
         group: the name without the seed: candidates of one group are reported as mean and spread.
         family: one colour in the picture.
         entry: the line of the recipe's `candidates` that it comes from; "" for the recipe's models.
-        kind: "model" (base, sft, rlhf of the recipe), "checkpoint", "merge" or "align".
+        kind: "model" (base, sft, rlhf of the recipe), "checkpoint", "merge", "align" or "along" (a run that it needs, at
+            its settings' step or share).
         settings: the grid point, only what varies within the family.
         seed: None where nothing is random.
         recipe: what `merge` or `align` is given; model names are SFT, BASE, RLHF until `placed`.
         path: of a model or a checkpoint.
-        needs: name of the align candidate whose result is RLHF in this merge.
+        needs: name of the align candidate whose result is RLHF in this merge, or whose run this is a part of.
+        trial: its number in a search; None outside of one.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Candidate:
     recipe: dict[str, Any] | None = None
     path: Path | str | None = None
     needs: str | None = None
+    trial: int | None = None
 
     def placed(self, places: dict[str, str]) -> dict[str, Any] | None:
         """The recipe with SFT, BASE and RLHF replaced by what `places` says."""
@@ -99,7 +102,9 @@ def merge_recipe(
 
 
 def expand(recipe: StudyRecipe) -> list[Candidate]:
-    """Every candidate of a study: the models first, then align candidates, then what is merged from them.
+    """Every candidate that is known beforehand: the models, then align candidates, then what is merged from them.
+
+    The trials of a search are not among them: see `trial_points`.
 
     Raises:
         RecipeError: a key that this method does not have, or a model that it needs and the study lacks.
@@ -109,22 +114,17 @@ def expand(recipe: StudyRecipe) -> list[Candidate]:
         models.append(Candidate("base", "base", "base", "model", path=recipe.source(recipe.models.base)))
     if isinstance(recipe.models.rlhf, str):
         models.append(Candidate("rlhf", "rlhf", "rlhf", "model", path=recipe.source(recipe.models.rlhf)))
-    aligned = [one for entry in recipe.candidates if entry.align for one in _align_points(recipe, entry)]
+    from mergetool.study.checkpoints import along_points, ready_points
+
+    aligned = _aligned(recipe)
     others: list[Candidate] = []
     for entry in recipe.candidates:
-        if entry.merge:
+        if entry.align and not entry.search:
+            others += along_points(recipe, entry, [one for one in aligned if one.entry == entry.name])
+        elif entry.merge and not entry.search:
             others += _merge_points(recipe, entry, aligned)
         elif entry.checkpoint is not None:
-            others.append(
-                Candidate(
-                    entry.name,
-                    entry.name,
-                    entry.family or entry.name,
-                    "checkpoint",
-                    entry.name,
-                    path=recipe.source(entry.checkpoint),
-                )
-            )
+            others += ready_points(recipe, entry)
         elif entry.recipe is not None:
             others.append(_whole_recipe(recipe, entry))
     found = models + aligned + others
@@ -134,10 +134,44 @@ def expand(recipe: StudyRecipe) -> list[Candidate]:
     return found
 
 
+def _aligned(recipe: StudyRecipe) -> list[Candidate]:
+    entries = [entry for entry in recipe.candidates if entry.align and not entry.search]
+    return [one for entry in entries for one in _align_points(recipe, entry)]
+
+
+def trial_points(recipe: StudyRecipe, entry: CandidateEntry, number: int, values: dict[str, Any]) -> list[Candidate]:
+    """One trial of a search: its candidates differ in their seed alone, as those of a grid point do.
+
+    Args:
+        number: of the trial, from 1.
+        values: what the search chose for the keys that it varies.
+
+    Raises:
+        RecipeError: as `expand`.
+    """
+    grid = entry.merge or entry.align
+    assert grid is not None
+    fixed = {**grid.model_dump(exclude_unset=True), **values}
+    point = entry.model_copy(
+        update={
+            "name": f"{entry.name} {number}",
+            "family": entry.family or entry.name,
+            "search": None,
+            "merge" if entry.merge else "align": type(grid).model_validate(fixed),
+        }
+    )
+    shown = list(values)
+    if entry.merge:
+        found = _merge_points(recipe, point, _aligned(recipe), shown)
+    else:
+        found = _align_points(recipe, point, shown)
+    return [replace(one, entry=entry.name, trial=number) for one in found]
+
+
 def rlhf_group(recipe: StudyRecipe, candidates: list[Candidate]) -> str | None:
     """The group that is the study's RLHF model: `rlhf`, or the align candidate that makes it."""
     if isinstance(recipe.models.rlhf, FromAlign):
-        return next((one.group for one in candidates if one.entry == recipe.models.rlhf.align), None)
+        return next((one.group for one in candidates if one.kind == "align" and one.entry == recipe.models.rlhf.align), None)
     return "rlhf" if recipe.models.rlhf else None
 
 
@@ -148,14 +182,18 @@ def _points(grid: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
     return points, [key for key, values in lists.items() if len(values) > 1]
 
 
-def _label(settings: dict[str, Any]) -> str:
+def label_of(settings: dict[str, Any]) -> str:
+    """`w=0.5 p=0.1`: settings as a candidate's name and its point have them."""
     return " ".join(
         f"{SYMBOLS.get(key, key)}={value if isinstance(value, str) else f'{value:g}'}" for key, value in settings.items()
     )
 
 
-def _align_points(recipe: StudyRecipe, entry: CandidateEntry) -> list[Candidate]:
-    """One align recipe per point; the family's name alone where nothing but the seed varies."""
+def _align_points(recipe: StudyRecipe, entry: CandidateEntry, named: list[str] | None = None) -> list[Candidate]:
+    """One align recipe per point; the family's name alone where nothing but the seed varies.
+
+    `named`: the settings that are shown, in place of those that vary.
+    """
     grid = entry.align
     assert grid is not None
     if not recipe.models.base:
@@ -167,11 +205,12 @@ def _align_points(recipe: StudyRecipe, entry: CandidateEntry) -> list[Candidate]
     if grid.beta is not None:
         settings["beta"] = grid.beta
     points, varying = _points(settings)
+    varying = named or varying
     seeds = grid.seed if isinstance(grid.seed, list) else [grid.seed]
     found = []
     for point, seed in itertools.product(points, seeds):
         shown = {key: point[key] for key in varying}
-        group = " ".join(filter(None, [entry.name, _label(shown)]))
+        group = " ".join(filter(None, [entry.name, label_of(shown)]))
         knobs = {key: value for key, value in point.items() if key != "beta"}
         beta = point.get("beta", defaults.beta)
         algorithm = grid.algorithm or defaults.algorithm
@@ -194,8 +233,10 @@ def _align_points(recipe: StudyRecipe, entry: CandidateEntry) -> list[Candidate]
     return found
 
 
-def _merge_points(recipe: StudyRecipe, entry: CandidateEntry, aligned: list[Candidate]) -> list[Candidate]:
-    """One merge recipe per point and, where this study makes the RLHF model, per seed of that."""
+def _merge_points(
+    recipe: StudyRecipe, entry: CandidateEntry, aligned: list[Candidate], named: list[str] | None = None
+) -> list[Candidate]:
+    """One merge recipe per point and, where this study makes the RLHF model, per seed of that; `named` as above."""
     grid = entry.merge
     assert grid is not None
     share = "weight" if grid.weight is not None else "alpha"
@@ -212,6 +253,7 @@ def _merge_points(recipe: StudyRecipe, entry: CandidateEntry, aligned: list[Cand
     if share == "weight" and grid.alpha is not None:
         lists["alpha"] = grid.alpha
     points, varying = _points(lists)
+    varying = named or varying
     origins: list[Candidate | None] = [None]
     if isinstance(recipe.models.rlhf, FromAlign):
         origins = [one for one in aligned if one.entry == recipe.models.rlhf.align]
@@ -224,7 +266,7 @@ def _merge_points(recipe: StudyRecipe, entry: CandidateEntry, aligned: list[Cand
     found = []
     for point, (at, seed), origin in itertools.product(points, enumerate(seeds), origins):
         shown = {key: point[key] for key in varying} or {share: point[share]}
-        group = f"{entry.name} {_label(shown)}"
+        group = f"{entry.name} {label_of(shown)}"
         rest = {key: value for key, value in point.items() if key != share}
         weight = point[share] if share == "weight" else round(1 - point[share], 12)
         # masks vary with the RLHF run unless told otherwise, so that the spread over seeds has both in it

@@ -8,6 +8,7 @@ from typing import Any
 from mergetool.errors import CheckpointError, MergetoolError
 from mergetool.study.candidates import Candidate, expand
 from mergetool.study.recipe import StudyRecipe
+from mergetool.study.search import probes
 from mergetool.study.splits import columns, entries, read_tasks
 
 
@@ -16,12 +17,14 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
 
     Returns:
         candidates, trainings and merges (how many), groups (names; candidates of one differ in the seed alone),
-        metrics (names), rows (per metric entry: validation and test).
+        searches (trials of each; they are not among the candidates), metrics (names), rows (per metric entry: validation
+        and test).
 
     Raises:
         MergetoolError: the first thing that is wrong, in one line that names it.
     """
     candidates = expand(recipe)
+    tried = probes(recipe)
     sources = {"SFT": recipe.source(recipe.models.sft)}
     if recipe.models.base:
         sources["BASE"] = recipe.source(recipe.models.base)
@@ -30,15 +33,17 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
     rlhf = recipe.models.rlhf
     sources["RLHF"] = recipe.source(rlhf) if isinstance(rlhf, str) else sources["SFT"]
     places = {name: str(source) for name, source in sources.items()}
-    for candidate in candidates:
+    for candidate in candidates + tried:
         _check_recipe(candidate, places)
     tasks = read_tasks(recipe)
+    searched = [entry for entry in recipe.candidates if entry.search]
     rows = {entry.label: {split: len(tasks[split][at].rows) for split in tasks} for at, entry in enumerate(entries(recipe))}
     return {
         "candidates": len(candidates),
         "trainings": sum(one.kind == "align" for one in candidates),
         "merges": sum(one.kind == "merge" for one in candidates),
         "groups": list(dict.fromkeys(one.group for one in candidates)),
+        **({"searches": {entry.name: f"{entry.search.trials} trials" for entry in searched}} if searched else {}),
         "metrics": [one.name for one in columns(recipe)],
         "rows": rows,
     }
@@ -72,6 +77,8 @@ def _check_recipe(candidate: Candidate, places: dict[str, str]) -> None:
     if recipe is None:
         return
     try:
+        if candidate.kind == "along":
+            return  # its run is a candidate too
         if candidate.kind == "merge":
             from mergetool.merge import MergeRecipe, plan_merge
             from mergetool.strict_yaml import validate

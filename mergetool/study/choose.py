@@ -13,7 +13,7 @@ from typing import Any
 
 from mergetool.study.candidates import Candidate, rlhf_group
 from mergetool.study.recipe import StudyRecipe
-from mergetool.study.splits import SPLITS, Column, columns
+from mergetool.study.splits import SPLITS, Column, axes, columns
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ def summarise(recipe: StudyRecipe, candidates: list[Candidate], rows: list[dict[
         rows: one line per candidate, in the same order.
     """
     named = columns(recipe)
-    reward = next(one for one in named if one.side == "reward")
-    tax = next(one for one in named if one.side == "tax")
+    reward, tax = axes(recipe)
     members: dict[str, list[tuple[Candidate, dict]]] = {}
     for candidate, row in zip(candidates, rows, strict=True):
         if not row.get("error"):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mergetool.errors import MergetoolError
+from mergetool.errors import CheckpointError, MergetoolError
 from mergetool.study.bench import Bench
 from mergetool.study.candidates import Candidate, expand
 from mergetool.study.identity import checkpoint_identity, data_identity, digest
@@ -50,12 +50,18 @@ class Maker:
         if isinstance(recipe.models.rlhf, str):
             self.models["RLHF"] = recipe.source(recipe.models.rlhf)
         self.identities = {name: checkpoint_identity(source) for name, source in self.models.items()}
+        self.along: dict[str, list[float]] = {}  # name of a run -> the places in it whose weights are candidates too
+        for one in self.candidates:
+            if one.kind == "along":
+                self.along.setdefault(one.needs or "", []).append(_at(one))
         self.bench = Bench(recipe, out, self.identities["SFT"], self.scoring, device, dtype)
 
     def making(self, candidate: Candidate) -> str:
         """What a candidate is: equal values, equal weights."""
         if candidate.path is not None:
             return digest(["checkpoint", checkpoint_identity(candidate.path)])
+        if candidate.kind == "along":
+            return digest(["along", self.making(self.by_name[candidate.needs or ""]), _at(candidate)])
         names = dict(self.identities)
         if candidate.needs:
             names["RLHF"] = self.making(self.by_name[candidate.needs])
@@ -127,39 +133,76 @@ class Maker:
     def _make(self, candidate: Candidate) -> Callable[[Any], None]:
         """Trains what has to be trained; returns what puts the candidate's weights into the live model."""
         if candidate.kind == "align":
-            place = self._train(candidate, self.fresh)
+            place = self.train(candidate, self.fresh)
             return lambda live: live.put_checkpoint(place)
         if candidate.path is not None:
             return lambda live: live.put_checkpoint(candidate.path)
-        if candidate.needs:  # its scores may be known and its checkpoint deleted
-            self._train(self.by_name[candidate.needs], fresh=False)
+        if candidate.kind == "along":
+            return lambda live: live.put_checkpoint(self.place_along(candidate))
         recipe = self.shown_recipe(candidate) or {}
         return lambda live: live.put_merge(recipe, candidate.name)
 
-    def _train(self, candidate: Candidate, fresh: bool) -> Path:
+    def train(self, candidate: Candidate, fresh: bool) -> Path:
         """The checkpoint of an align candidate: trained now, or by an earlier run of the same recipe.
 
         NAME.yaml beside it is the align recipe, headed by the key of what it made.
         """
-        import yaml
-
         from mergetool.align import align_recipe
         from mergetool.align.run import align
 
+        if not fresh and self.is_made(candidate):
+            return self.place(candidate.name)
+        recipe = align_recipe(self.shown_recipe(candidate) or {}, self.out, candidate.name)
+        place, same = self.claim(candidate, recipe.as_written())
+        align(recipe, place, fresh=fresh or not same, along=self.along.get(candidate.name, ()))
+        return place
+
+    def is_made(self, candidate: Candidate) -> bool:
+        """Whether the candidate's own directory holds it, and for a run all the models along it that are asked for."""
+        from mergetool.align.along import place_of
+
+        place, note, head = self._note(candidate)
+        if not (note.exists() and note.read_text(encoding="utf-8").startswith(head) and (place / "config.json").exists()):
+            return False
+        return all(place_of(place, at) for at in self.along.get(candidate.name, ()))
+
+    def _note(self, candidate: Candidate) -> tuple[Path, Path, str]:
+        """Directory, recipe file beside it, and that file's first line, which names what is in the directory."""
         place = self.place(candidate.name)
         note = place.with_name(place.name + ".yaml")
-        head = f"# mergetool align {note.name} {place.name}   (made by `mergetool compare`, {self.making(candidate)})\n"
+        command = "align" if candidate.kind == "align" else "merge"
+        made = f"made by `mergetool compare`, {self.making(candidate)}"
+        return place, note, f"# mergetool {command} {note.name} {place.name}   ({made})\n"
+
+    def claim(self, candidate: Candidate, recipe: dict[str, Any]) -> tuple[Path, bool]:
+        """The candidate's directory, cleared of what is not this candidate, and its recipe beside it.
+
+        Returns:
+            The directory, and whether the note beside it was this candidate's before: then work on it may resume.
+        """
+        import yaml
+
+        place, note, head = self._note(candidate)
         same = note.exists() and note.read_text(encoding="utf-8").startswith(head)
-        if same and not fresh and (place / "config.json").exists():
-            return place
-        recipe = align_recipe(self.shown_recipe(candidate) or {}, self.out, candidate.name)
         place.parent.mkdir(exist_ok=True)
         if note.exists() and (place / "mergetool.json").exists():
-            shutil.rmtree(place)  # ours, by the note: another recipe had this name, or --fresh was asked for
-        body = yaml.safe_dump(recipe.as_written(), sort_keys=False, allow_unicode=True)
-        note.write_text(head + body, encoding="utf-8")
-        align(recipe, place, fresh=fresh or not same)
-        return place
+            shutil.rmtree(place)  # ours, by the note: another recipe had this name, or it has to be made again
+        note.write_text(head + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        return place, same
+
+    def place_along(self, candidate: Candidate) -> Path:
+        """Where a model along a run lies.
+
+        Raises:
+            CheckpointError: its run has been removed, or made without it.
+        """
+        from mergetool.align.along import place_of
+
+        run = self.place(candidate.needs or "")
+        found = place_of(run, _at(candidate))
+        if found is None:
+            raise CheckpointError(f"{run}: it holds no checkpoint at {_at(candidate):g}", "run again with --fresh")
+        return found
 
     def place(self, name: str) -> Path:
         """Where an align candidate's checkpoint lies."""
@@ -168,9 +211,14 @@ class Maker:
     def shown_recipe(self, candidate: Candidate) -> dict[str, Any] | None:
         """The recipe with real paths: what a user would run by hand."""
         places = {name: str(source) for name, source in self.models.items()}
-        if candidate.needs:
+        if candidate.needs and candidate.kind != "along":
             places["RLHF"] = str(self.place(candidate.needs).absolute())
         return candidate.placed(places)
+
+
+def _at(candidate: Candidate) -> float:
+    """The place in its run of a model along it: a step, or a share below 1."""
+    return candidate.settings["step" if "step" in candidate.settings else "share"]
 
 
 def _source(text: str) -> Path | str:

@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from mergetool.evaluate.metrics import METRICS
 from mergetool.sources import resolve_source
 from mergetool.strict_yaml import load_yaml, validate
+from mergetool.study.ranges import Range, SearchEntry, ranges_in, space_of
 
 Number = int | float
 Grid = Number | list[Number]
+Along = list[Number] | dict[Literal["every"], int]
 
 
 class _Strict(BaseModel):
@@ -44,8 +46,8 @@ class MergeGrid(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     merge_method: str
-    weight: Grid | None = None
-    alpha: Grid | None = None
+    weight: Grid | Range | None = None
+    alpha: Grid | Range | None = None
     relative_to: Literal["base", "sft"] = "base"
     seed: int | list[int] | None = None
     dtype: str | None = None
@@ -57,7 +59,8 @@ class MergeGrid(BaseModel):
             raise ValueError("give either weight (share of RLHF) or alpha (share of SFT); weight: [0.25, 0.5, 0.75]")
         for name in ("weight", "alpha"):
             value = getattr(self, name)
-            for one in value if isinstance(value, list) else [value] if value is not None else []:
+            ends = [value.low, value.high] if isinstance(value, Range) else [value] if value is not None else []
+            for one in value if isinstance(value, list) else ends:
                 if not 0 <= one <= 1:
                     raise ValueError(f"{name} {one} is a share; give numbers from 0 to 1")
         return self
@@ -69,25 +72,63 @@ class AlignGrid(BaseModel):
     seed goes to both the trainer (data order) and the merging (masks). algorithm, beta and training override
     align_defaults. `every: total` merges once, at the last step. Every other key goes to the align recipe's `merging`
     (density, alpha, alpha_total, every, rescale, ...), which validates it.
+    checkpoints: models along the run that become candidates of their own: shares of it, steps, or {every: N}.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     method: str
     seed: int | list[int] = 0
     algorithm: str | None = None
-    beta: Grid | None = None
+    beta: Grid | Range | None = None
     training: dict[str, Any] = Field(default_factory=dict)
+    checkpoints: Along | None = None
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _places_in_a_run(cls, value: Along | None) -> Along | None:
+        if isinstance(value, dict):
+            if value.get("every", 0) < 1:
+                raise ValueError("give {every: N} with N steps")
+        elif value is not None:
+            shares = [isinstance(one, float) and one < 1 for one in value]
+            if not value or any(one <= 0 for one in value) or (any(shares) and not all(shares)):
+                raise ValueError("give shares of the run between 0 and 1, [0.25, 0.5, 0.75], or whole steps, [100, 200]")
+            if not all(shares) and not all(float(one).is_integer() for one in value):
+                raise ValueError("a step is a whole number; a share of the run lies between 0 and 1")
+        return value
 
 
 class CandidateEntry(_Strict):
-    """One line of `candidates`: a name and exactly one of merge, align, checkpoint, recipe."""
+    """One line of `candidates`: a name and exactly one of merge, align, checkpoint, recipe.
+
+    checkpoint: a directory, a list of them, or a pattern like runs/x/checkpoint-*: then they are one run's, in order.
+    search: with merge or align: its ranges and lists are searched instead of multiplied.
+    """
 
     name: str = Field(min_length=1)
     family: str | None = None
     merge: MergeGrid | None = None
     align: AlignGrid | None = None
-    checkpoint: str | None = None
+    checkpoint: str | list[str] | None = None
     recipe: str | None = None
+    search: SearchEntry | None = None
+
+    @model_validator(mode="after")
+    def _searched_or_multiplied(self) -> CandidateEntry:
+        grid = self.merge or self.align
+        if self.search is None:
+            if grid is not None and (key := next(iter(ranges_in(grid)), None)):
+                raise ValueError(f"'{self.name}': {key} is a range; add search: {{trials: 40}}, or give a list")
+        elif grid is None:
+            raise ValueError(f"'{self.name}' has a search and neither merge nor align; there is nothing to vary")
+        elif self.align and self.align.checkpoints is not None:
+            raise ValueError(f"'{self.name}' has both search and checkpoints; make two candidates of it")
+        else:
+            try:
+                space_of(grid)
+            except ValueError as error:
+                raise ValueError(f"'{self.name}': {_plain(error)}") from None
+        return self
 
     @model_validator(mode="after")
     def _one_kind(self) -> CandidateEntry:
@@ -97,6 +138,17 @@ class CandidateEntry(_Strict):
             found = " and ".join(given) or "none"
             raise ValueError(f"'{self.name}' has {found} of {', '.join(kinds)}; give exactly one")
         return self
+
+
+def _plain(error: ValueError) -> str:
+    """What a ValueError says; of a nested model's only the message."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
 
 
 class Splits(_Strict):
@@ -196,6 +248,8 @@ class StudyRecipe(_Strict):
             raise ValueError(f"a candidate may not be called '{reserved.pop()}'; that is one of models:, rename it")
         aligned = [entry.name for entry in self.candidates if entry.align]
         rlhf = self.models.rlhf
+        if isinstance(rlhf, FromAlign) and rlhf.align in [entry.name for entry in self.candidates if entry.search]:
+            raise ValueError(f"models.rlhf.align: '{rlhf.align}' is a search, and RLHF is one model; name another")
         if isinstance(rlhf, FromAlign) and rlhf.align not in aligned:
             raise ValueError(
                 f"models.rlhf.align: no align candidate is called '{rlhf.align}'; "
@@ -204,6 +258,11 @@ class StudyRecipe(_Strict):
         if rlhf is None and any(entry.merge for entry in self.candidates):
             raise ValueError("merge candidates need models.rlhf; give a checkpoint, or {align: NAME} of a candidate")
         return self
+
+    @property
+    def directory(self) -> Path:
+        """Where relative paths start from."""
+        return self._directory
 
     def reward_source(self, text: str) -> str:
         """`FILE.py:FUNCTION` or a reward model, as an align recipe that lies elsewhere can name it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from mergetool.study.choose import Summary, summarise
 from mergetool.study.maker import Maker
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.results import Results
+from mergetool.study.search import searches
+from mergetool.study.spread import Alone, Crew, Progress, spread
 
 RESULTS = "results.jsonl"
-Progress = Callable[[int, int, str], None]
-"""Receives (candidates done, candidates in all, what is being done)."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,8 @@ class StudyResult:
     """What a study found.
 
     Attributes:
-        rows: one line of results.jsonl per candidate, in the study's order.
+        rows: one line of results.jsonl per candidate, in the study's order; a search's trials come last.
+        candidates: what they are, in the same order.
         summary: groups, front and choice.
         out: the directory.
         ran: how many candidates this call made and measured; the others were there.
@@ -36,6 +36,7 @@ class StudyResult:
     """
 
     rows: list[dict[str, Any]]
+    candidates: list[Candidate]
     summary: Summary
     out: Path
     ran: int
@@ -51,7 +52,8 @@ def run_study(
     progress: Progress | None = None,
     device: str | None = None,
     dtype: str | None = None,
-    workers: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
 ) -> StudyResult:
     """Makes and measures every candidate.
 
@@ -61,7 +63,9 @@ def run_study(
         fresh: measure and train everything anew.
         progress: told what is being done.
         device, dtype: of the model that is measured; see `mergetool.evaluate.run.load_model`.
-        workers: candidates made at the same time, each in a process of its own with its own model in memory.
+        workers: candidates made at the same time, each in a process of its own with its own model in memory, and on a GPU
+            of its own where there are several. None: one; on a Ray cluster one for each GPU, or for each node.
+        ray: address of a Ray cluster that makes the candidates: "local", "auto" or HOST:PORT.
 
     Raises:
         MergetoolError: the study itself cannot be run: the SFT model, the data or the output directory. What goes
@@ -74,34 +78,71 @@ def run_study(
     out.mkdir(parents=True, exist_ok=True)
     results = Results(out / RESULTS, fresh)
     rows: dict[str, dict[str, Any]] = {}
-    missing = []
-    for candidate in maker.candidates:
+
+    def known(candidate: Candidate) -> dict[str, Any] | None:
         about = maker.about(candidate)
         if found := results.done(about["key"]):
             rows[candidate.name] = {**found, **about}  # the same weights may have another name by now
-        else:
-            missing.append(candidate)
-    tell = progress or (lambda done, total, what: None)
-    made = (
-        _one_by_one(maker, missing, tell)
-        if workers <= 1 or len(missing) <= 1
-        else _side_by_side(maker, missing, tell, min(workers, len(missing)), (device, dtype))
-    )
-    for row in made:
+        return rows.get(candidate.name) if found else None
+
+    def record(candidate: Candidate, row: dict[str, Any]) -> list[Candidate]:
         stamp = {"version": __version__, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         results.add({**row, **stamp})
         rows[row["name"]] = row
-    ordered = [rows[one.name] for one in maker.candidates]
+        return [more for search in searching for more in search.told(candidate, row)]
+
+    searching = searches(recipe, known)
+    missing = [one for one in maker.candidates if known(one) is None]
+    missing += [one for search in searching for one in search.next()]
+    missing = _with_their_runs(maker, missing)
+    ran = 0
+    if missing:
+        crew = _crew(maker, len(missing) if not searching else None, (device, dtype), workers, ray)
+        try:
+            ran = spread(maker, missing, crew, record, progress or (lambda done, total, what: None))
+        finally:
+            crew.close()
+    candidates = maker.candidates + [one for search in searching for one in search.candidates]
+    ordered = [rows[one.name] for one in candidates]
     failed = [row for row in ordered if row["error"]]
     return StudyResult(
         ordered,
-        summarise(recipe, maker.candidates, ordered),
+        candidates,
+        summarise(recipe, candidates, ordered),
         out,
-        len(missing),
+        ran,
         [(row["name"], row["error"]) for row in failed],
         any(row.get("bug") for row in failed),
         time.monotonic() - began,
     )
+
+
+def _with_their_runs(maker: Maker, missing: list[Candidate]) -> list[Candidate]:
+    """Runs whose scores are known come along where a candidate needs their checkpoint and it is not there any more."""
+    names = {one.name for one in missing}
+    needed = dict.fromkeys(one.needs for one in missing if one.needs and one.needs not in names)
+    runs = [maker.by_name[name] for name in needed]
+    return [run for run in runs if not maker.is_made(run)] + missing
+
+
+def _crew(
+    maker: Maker,
+    most: int | None,
+    measuring: tuple[str | None, str | None],
+    workers: int | None,
+    ray: str | None,
+) -> Crew:
+    """Who makes the candidates; `most` of them can be in work at a time."""
+    if ray is not None:
+        from mergetool.study.cluster import Cluster
+
+        return Cluster(maker, ray, workers, measuring)
+    count = min(workers or 1, most or workers or 1)
+    if count > 1:
+        from mergetool.study.workers import Processes
+
+        return Processes(maker, count, measuring)
+    return Alone(maker)
 
 
 def _must_be_ours(out: Path) -> None:
@@ -109,90 +150,3 @@ def _must_be_ours(out: Path) -> None:
         raise OutputError(f"{out}: is a file", "give a directory")
     if out.exists() and any(out.iterdir()) and not (out / RESULTS).exists() and not (out / "candidates").exists():
         raise OutputError(f"{out}: holds something that is not a study", "give a new directory, or that of an earlier run")
-
-
-def _without_rlhf(maker: Maker, candidate: Candidate) -> dict[str, Any]:
-    """The line of a merge whose RLHF model could not be made."""
-    return {**maker.about(candidate), "error": f"its RLHF model '{candidate.needs}' could not be made; mend that first"}
-
-
-def _one_by_one(maker: Maker, missing: list[Candidate], tell: Progress) -> Iterator[dict[str, Any]]:
-    failed: set[str] = set()
-    for at, candidate in enumerate(missing):
-        row = (
-            _without_rlhf(maker, candidate)
-            if candidate.needs in failed
-            else maker.row(candidate, lambda what, at=at: tell(at, len(missing), what))
-        )
-        if row["error"]:
-            failed.add(candidate.name)
-        yield row
-
-
-def _side_by_side(
-    maker: Maker, missing: list[Candidate], tell: Progress, workers: int, measuring: tuple[str | None, str | None]
-) -> Iterator[dict[str, Any]]:
-    """Rows as they are finished. A merge waits until its RLHF model has been made."""
-    import multiprocessing
-    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-
-    waiting = {one.name: one for one in missing}
-    running: dict[Future, Candidate] = {}
-    failed: set[str] = set()
-    done = 0
-    # spawn: a forked child would inherit torch's threads in a state that hangs
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _begin, (maker.recipe, maker.out, maker.fresh, *measuring, workers)
-    )
-    try:
-        while waiting or running:
-            for candidate in list(waiting.values()):
-                if candidate.needs in failed:
-                    done += 1
-                    yield _without_rlhf(maker, waiting.pop(candidate.name))
-                elif candidate.needs not in waiting and candidate.needs not in {one.name for one in running.values()}:
-                    running[pool.submit(_row, waiting.pop(candidate.name).name)] = candidate
-            tell(done, len(missing), ", ".join(one.name for one in list(running.values())[:workers]))
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                candidate = running.pop(future)
-                row = future.result()
-                done += 1
-                if row["error"]:
-                    failed.add(candidate.name)
-                yield row
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-_MAKER: Maker | None = None
-"""In a worker process: made once, so that the live model and the tokenised rows serve all its candidates."""
-
-
-def _begin(recipe: StudyRecipe, out: Path, fresh: bool, device: str | None, dtype: str | None, workers: int) -> None:
-    import os
-    import threading
-
-    import torch
-
-    global _MAKER
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-    _MAKER = Maker(recipe, out, fresh, device, dtype)
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would train on for nobody; what it was training resumes in the next run."""
-    import multiprocessing
-    import os
-    from multiprocessing.connection import wait
-
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _row(name: str) -> dict[str, Any]:
-    assert _MAKER is not None
-    return _MAKER.row(_MAKER.by_name[name])

@@ -35,6 +35,12 @@ def columns(recipe: StudyRecipe) -> list[Column]:
     ]
 
 
+def axes(recipe: StudyRecipe) -> tuple[Column, Column]:
+    """Reward and tax of the picture, the choice and a search: the first metric of each side."""
+    named = columns(recipe)
+    return next(one for one in named if one.side == "reward"), next(one for one in named if one.side == "tax")
+
+
 def entries(recipe: StudyRecipe) -> list[MetricEntry]:
     return [*recipe.reward, *recipe.tax]
 

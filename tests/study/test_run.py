@@ -186,7 +186,7 @@ def test_a_worker_dies_with_its_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text("""
 import multiprocessing, os, sys, threading, time
-from mergetool.study.run import _end_with_parent
+from mergetool.study.workers import _end_with_parent
 
 def work(file):
     threading.Thread(target=_end_with_parent, daemon=True).start()
