@@ -6,12 +6,12 @@ from pathlib import Path
 
 from mergetool.errors import RecipeError, nearest
 
-KINDS = ("merge", "align", "study")
+KINDS = ("merge", "align", "ama", "study")
 _HERE = Path(__file__).parent
 
 
 def recipes_root() -> Path:
-    """The directory that holds merge/, align/ and study/.
+    """The directory that holds merge/, align/, ama/ and study/.
 
     Raises:
         RecipeError: the installation has none.

@@ -27,43 +27,53 @@ _ASKED = "it takes prompts, completions and the rows' other columns by keyword, 
 
 
 def check_rewards(recipe: AlignRecipe) -> list[str]:
-    """Looks at each reward of a recipe without running or loading it; returns what identifies them.
+    """Looks at each reward of a recipe; see `check_reward`."""
+    return [check_reward(text, recipe.directory) for text in _all(recipe)]
+
+
+def check_reward(text: str, directory: Path) -> str:
+    """Looks at a reward without running or loading it; returns what identifies it.
+
+    Args:
+        text: `FILE.py:FUNCTION` or a sequence-classification checkpoint.
+        directory: where relative paths start from.
 
     Raises:
-        RecipeError: a file or a function in it is missing, or the file is not Python.
-        CheckpointError: a model directory is no sequence-classification model.
+        RecipeError: the file or the function in it is missing, or the file is not Python.
+        CheckpointError: the model directory is no sequence-classification model.
     """
-    return [
-        _check_function(*found) if (found := _function(text, recipe)) else _check_model(text, recipe) for text in _all(recipe)
-    ]
+    found = _function(text, directory)
+    return _check_function(*found) if found else _check_model(text, directory)
 
 
 def load_rewards(recipe: AlignRecipe) -> list[Callable[..., Any] | str]:
-    """The rewards as TRL takes them: functions, and directories of reward models.
+    """The rewards as TRL takes them: functions, and directories of reward models; see `load_reward`."""
+    return [load_reward(text, recipe.directory) for text in _all(recipe)]
+
+
+def load_reward(text: str, directory: Path) -> Callable[..., Any] | str:
+    """A reward as TRL takes it: a function of (prompts, completions, columns), or the directory of a reward model.
 
     Raises:
         RecipeError: a file cannot be imported.
+        CheckpointError: the model is no reward model.
     """
-    loaded: list[Callable[..., Any] | str] = []
-    for text in _all(recipe):
-        found = _function(text, recipe)
-        if found is None:
-            place = local_directory(resolve_source(text, recipe.directory))
-            _classifies(place)
-            loaded.append(str(place))
-        else:
-            loaded.append(_told(_import(*found), text))
-    return loaded
+    found = _function(text, directory)
+    if found is not None:
+        return _told(_import(*found), text)
+    place = local_directory(resolve_source(text, directory))
+    _classifies(place)
+    return str(place)
 
 
 def _all(recipe: AlignRecipe) -> list[str]:
     return [recipe.reward] if isinstance(recipe.reward, str) else list(recipe.reward or [])
 
 
-def _function(text: str, recipe: AlignRecipe) -> tuple[Path, str] | None:
+def _function(text: str, directory: Path) -> tuple[Path, str] | None:
     """(file, function) of `file.py:function`; None for a model."""
     found = _FUNCTION.fullmatch(text)
-    return (recipe.directory / Path(found["file"]).expanduser(), found["name"]) if found else None
+    return (directory / Path(found["file"]).expanduser(), found["name"]) if found else None
 
 
 def _check_function(path: Path, name: str) -> str:
@@ -87,8 +97,8 @@ def _check_function(path: Path, name: str) -> str:
     return hashlib.sha256(source).hexdigest()
 
 
-def _check_model(text: str, recipe: AlignRecipe) -> str:
-    place = resolve_source(text, recipe.directory)
+def _check_model(text: str, directory: Path) -> str:
+    place = resolve_source(text, directory)
     if isinstance(place, str):
         return place
     _classifies(place)

@@ -11,7 +11,7 @@ from mergetool.cli.shell import emit_json, naming, size
 
 
 def check(
-    recipe: Annotated[Path, typer.Argument(help="A merge, align or study recipe.", show_default=False)],
+    recipe: Annotated[Path, typer.Argument(help="A merge, align, AMA or study recipe.", show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Check a recipe from headers alone: exit 0, or 2 and one line."""
@@ -19,7 +19,7 @@ def check(
 
     kind = _kind(load_yaml(recipe), recipe)
     with naming(recipe):
-        facts = {"merge": _merge, "align": _align, "study": _study}[kind](recipe)
+        facts = {"merge": _merge, "align": _align, "ama": _ama, "study": _study}[kind](recipe)
     if json:
         emit_json({"recipe": str(recipe), "kind": kind, **facts})
         return
@@ -35,13 +35,15 @@ def _shown(value: Any) -> str:
 
 
 def _kind(content: dict[str, Any], recipe: Path) -> str:
-    """Which of the three languages a recipe is written in, by the key that each must have."""
+    """Which of the four languages a recipe is written in, by the key that each must have."""
     from mergetool.errors import RecipeError, nearest
 
     marks = {"merge_method": "merge", "models": "merge", "slices": "merge", "sft_model": "align", "merging": "align"}
     marks |= {"algorithm": "align", "data": "align", "training": "align"}
     if "candidates" in content:
         return "study"
+    if "rlhf_model" in content:
+        return "ama"
     found = [kind for key, kind in marks.items() if key in content]
     if not found:
         first = next(iter(content), "")
@@ -63,6 +65,12 @@ def _align(recipe: Path) -> dict[str, Any]:
     from mergetool.align import check_align, load_align_recipe
 
     return dict(check_align(load_align_recipe(recipe)))
+
+
+def _ama(recipe: Path) -> dict[str, Any]:
+    from mergetool.ama import check_ama, load_ama_recipe
+
+    return check_ama(load_ama_recipe(recipe))
 
 
 def _study(recipe: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mergetool import __version__
-from mergetool.cli import align, check, compare, demo, evaluate, inspect, merge, methods, recipes
+from mergetool.cli import align, ama, check, compare, demo, evaluate, inspect, merge, methods, recipes
 from mergetool.cli.shell import guarded
 
 app = typer.Typer(
@@ -40,7 +40,8 @@ def _root(
 
 
 for command in (
-    demo.demo, merge.merge, align.align, compare.compare, evaluate.evaluate, check.check, inspect.inspect, methods.methods,
+    demo.demo, merge.merge, align.align, compare.compare, ama.ama, evaluate.evaluate, check.check, inspect.inspect,
+    methods.methods,
 ):  # fmt: skip
     app.command()(guarded(command))
 app.add_typer(recipes.app, name="recipes")

@@ -48,28 +48,42 @@ def completion_log_probs(model, sequences: Sequence[Coded], pad_id: int) -> torc
     """
     import torch
 
-    device = next(model.parameters()).device
     total = torch.zeros(len(sequences), dtype=torch.float64)
     was_training = model.training
     model.eval()
     with torch.inference_mode():
         for batch in batches(sequences, model.get_output_embeddings().weight.shape[0]):
-            rows = [sequences[at] for at in batch]
-            width = max(len(row.ids) for row in rows)
-            ids = torch.full((len(rows), width), pad_id)
-            mask = torch.zeros((len(rows), width), dtype=torch.long)
-            select = torch.zeros((len(rows), width), dtype=torch.bool)  # positions that predict a completion token
-            for at, row in enumerate(rows):
-                ids[at, : len(row.ids)] = torch.tensor(row.ids)
-                mask[at, : len(row.ids)] = 1
-                select[at, max(row.start, 1) - 1 : len(row.ids) - 1] = True
-            target = ids[:, 1:][select[:, :-1]].to(device)
-            logits = _selected_logits(model, ids.to(device), mask.to(device), select.to(device))
-            found = _gathered_log_softmax(logits, target).double().cpu()
-            owner = torch.arange(len(rows)).repeat_interleave(select.sum(1))
-            total[torch.tensor(batch)] = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, owner, found)
+            found, owner = token_log_probs(model, [sequences[at] for at in batch], pad_id)
+            sums = torch.zeros(len(batch), dtype=torch.float64).index_add_(0, owner, found.double().cpu())
+            total[torch.tensor(batch)] = sums
     model.train(was_training)
     return total
+
+
+def token_log_probs(model, rows: Sequence[Coded], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of every completion token of one batch; differentiable where gradients are on.
+
+    Args:
+        model, pad_id: as `completion_log_probs`.
+        rows: few enough for one forward pass; see `batches`.
+
+    Returns:
+        fp32, shape (completion tokens of all rows,), nats, on the model's device; and the row of each, on the CPU.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    width = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    select = torch.zeros((len(rows), width), dtype=torch.bool)  # positions that predict a completion token
+    for at, row in enumerate(rows):
+        ids[at, : len(row.ids)] = torch.tensor(row.ids)
+        mask[at, : len(row.ids)] = 1
+        select[at, max(row.start, 1) - 1 : len(row.ids) - 1] = True
+    target = ids[:, 1:][select[:, :-1]].to(device)
+    logits = _selected_logits(model, ids.to(device), mask.to(device), select.to(device))
+    return _gathered_log_softmax(logits, target), torch.arange(len(rows)).repeat_interleave(select.sum(1))
 
 
 def _selected_logits(model, ids, mask, select):

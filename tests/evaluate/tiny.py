@@ -24,7 +24,7 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", chat_template=TEMPLATE)
 
 
-def llama(seed: int = 0, tied: bool = True):
+def llama(seed: int = 0, tied: bool = True, layers: int = 2):
     """A random Llama over that vocabulary, fp32."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -35,7 +35,7 @@ def llama(seed: int = 0, tied: bool = True):
             vocab_size=258,
             hidden_size=16,
             intermediate_size=32,
-            num_hidden_layers=2,
+            num_hidden_layers=layers,
             num_attention_heads=2,
             num_key_value_heads=1,
             max_position_embeddings=512,

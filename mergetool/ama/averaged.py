@@ -1,0 +1,104 @@
+"""One live model whose weights are a part-wise average of two checkpoints, and what its loss says about the ratios.
+
+dL/dalpha_k is the sum over block k of <dL/dtheta, theta_s − theta_p>. Each gradient is reduced to that one number as soon as
+autograd has made it, and freed: a learned ratio costs the largest parameter's gradient in memory, not the model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mergetool.errors import CheckpointError
+from mergetool.ops import consensus
+from mergetool.ops.blocks import BLOCK, spans
+
+if TYPE_CHECKING:
+    import torch
+
+    from mergetool.checkpoint.reader import Reader
+    from mergetool.merge.parts import Parts
+
+
+class AveragedModel:
+    """theta = alpha_k · theta_s + (1 − alpha_k) · theta_p in block k, in the parameters of a live model.
+
+    Args:
+        model: a causal language model of that architecture; its weights are overwritten.
+        sft, rlhf: readers of the two checkpoints; they stay mapped.
+        parts: which tensor belongs to which block.
+
+    Raises:
+        CheckpointError: the model has a parameter that the checkpoints do not hold in its shape.
+    """
+
+    def __init__(self, model: Any, sft: Reader, rlhf: Reader, parts: Parts) -> None:
+        import torch
+
+        self.model, self.parts = model, parts
+        self._sft, self._rlhf = sft, rlhf
+        self._parameters: dict[str, torch.Tensor] = {}
+        for name, parameter in model.named_parameters():  # a tied weight comes once, under its first name
+            for reader in (sft, rlhf):
+                info = reader.layout.tensors.get(name)
+                if info is None or info.shape != tuple(parameter.shape):
+                    what = "no tensor" if info is None else f"shape {list(info.shape)}, the model {list(parameter.shape)}, in"
+                    raise CheckpointError(
+                        f"{reader.layout.directory}: {what} '{name}'", "both models must be of one architecture and size"
+                    )
+            self._parameters[name] = parameter.requires_grad_(isinstance(parts.of(name), int))
+        device = next(model.parameters()).device
+        self._buffers = [torch.empty(BLOCK, device=device) for _ in range(3)]
+
+    def put(self, shares: Sequence[float], average: float) -> None:
+        """Overwrites every parameter: block k has share `shares[k]` of SFT, what is placed at the average `average`."""
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                share = self.parts.share(name, shares, average)
+                flat = parameter.view(-1)
+                for start, stop in spans(parameter.numel()):
+                    sft, rlhf = self._blocks(name, start, stop)
+                    flat[start:stop].copy_(consensus.blend([sft, rlhf], [share, 1 - share], self._buffers[2][: stop - start]))
+
+    def _blocks(self, name: str, start: int, stop: int) -> list[torch.Tensor]:
+        readers = (self._sft, self._rlhf)
+        return [
+            held[: stop - start].copy_(reader.block(name, start, stop))
+            for held, reader in zip(self._buffers, readers, strict=False)
+        ]
+
+    @contextmanager
+    def gradients(self) -> Iterator[list[float]]:
+        """Within it, `backward` adds dL/dalpha_k to the list that is yielded, and no parameter keeps a gradient."""
+        found = [0.0] * self.parts.count
+        hooks = [
+            parameter.register_post_accumulate_grad_hook(self._reducer(name, found))
+            for name, parameter in self._parameters.items()
+            if parameter.requires_grad
+        ]
+        try:
+            yield found
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self.model.zero_grad(set_to_none=True)  # an interrupted backward may have left some
+
+    def _reducer(self, name: str, found: list[float]) -> Any:
+        part = self.parts.of(name)
+
+        def reduce(parameter: torch.Tensor) -> None:
+            import torch
+
+            assert parameter.grad is not None  # the hook's meaning
+            gradient = parameter.grad.view(-1)
+            total = 0.0
+            for start, stop in spans(parameter.numel()):
+                sft, rlhf = self._blocks(name, start, stop)
+                total += float(torch.dot(self._buffers[2][: stop - start].copy_(gradient[start:stop]), sft.sub_(rlhf)))
+            found[part] += total
+            parameter.grad = None
+
+        return reduce

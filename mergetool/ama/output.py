@@ -1,0 +1,116 @@
+"""What AMA leaves behind: a merge recipe that any mergekit user can run, with what was learned in its first lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mergetool.ama.learn import Learned
+from mergetool.ama.recipe import AmaRecipe
+from mergetool.errors import OutputError
+from mergetool.merge.parts import Parts, complement
+
+if TYPE_CHECKING:
+    from mergetool.checkpoint.layout import Layout
+
+MADE_BY = "# made by `mergetool ama`"
+_FACTS = "# learned: "
+
+
+def merge_recipe(recipe: AmaRecipe, learned: Learned, parts: Parts, sft: Layout) -> dict[str, Any]:
+    """The linear merge that the ratios stand for, in mergekit's own keys."""
+    of_sft = parts.setting(learned.shares, learned.alpha)
+    settings = {recipe.sft_model: of_sft, recipe.rlhf_model: complement(of_sft)}
+    return {
+        "merge_method": "linear",
+        "models": [{"model": recipe.model(name), "parameters": {"weight": setting}} for name, setting in settings.items()],
+        "dtype": "float32",  # of the arithmetic
+        "out_dtype": recipe.out_dtype or _stored(sft),
+    }
+
+
+def _stored(layout: Layout) -> str:
+    """The dtype that most floating weights are stored in, as torch names it."""
+    from collections import Counter
+
+    from mergetool.checkpoint.layout import DTYPES
+
+    found = Counter[str]()
+    for tensor in layout.tensors.values():
+        if tensor.floating:
+            found[DTYPES[tensor.dtype_name][0]] += tensor.numel
+    name = found.most_common(1)[0][0]
+    return name if name in ("float32", "float16", "bfloat16") else "float32"
+
+
+def output_paths(recipe: AmaRecipe, out: Path | None) -> dict[float, Path | None]:
+    """Where each mean's recipe goes.
+
+    Raises:
+        OutputError: not a YAML file's name, or a file that `mergetool ama` did not make.
+    """
+    if out is None:
+        return dict.fromkeys(recipe.alphas)
+    if out.suffix not in (".yaml", ".yml"):
+        raise OutputError(f"{out}: a merge recipe is YAML", f"name it {out.name}.yaml")
+    single = not isinstance(recipe.alpha, list)
+    paths = {alpha: out if single else out.with_name(f"{out.stem}-alpha{alpha:g}{out.suffix}") for alpha in recipe.alphas}
+    for path in paths.values():
+        if path.is_dir() or (path.exists() and MADE_BY not in path.read_text(encoding="utf-8", errors="replace")):
+            raise OutputError(f"{path}: is there, and not made by `mergetool ama`", "give another name")
+    return dict(paths)
+
+
+def _identity(recipe: AmaRecipe, alpha: float, sft: Layout, rlhf: Layout) -> str:
+    """Changes where the ratios would: the recipe, its data and the models' headers."""
+    from hashlib import file_digest, sha256
+
+    parts: dict[str, Any] = {"recipe": recipe.model_dump(mode="json", exclude={"alpha"}), "alpha": alpha}
+    parts["headers"] = [sft.headers, rlhf.headers]
+    for name in ("train", "eval"):
+        source = recipe.source(getattr(recipe.data, name)) if getattr(recipe.data, name) else None
+        if isinstance(source, Path) and source.is_file():
+            with source.open("rb") as file:
+                parts[name] = file_digest(file, "sha256").hexdigest()
+    return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def write(path: Path, recipe: AmaRecipe, learned: Learned, whole: dict[str, Any], sft: Layout, rlhf: Layout) -> None:
+    """The merge recipe, headed by what was learned; it appears whole or not at all."""
+    import yaml
+
+    facts = {
+        "identity": _identity(recipe, learned.alpha, sft, rlhf),
+        "alpha": learned.alpha,
+        "shares": list(learned.shares),
+        "uniform_nll": learned.uniform_nll,
+        "nll": learned.nll,
+        "measured": learned.measured,
+    }
+    shares = " ".join(f"{share:.4f}" for share in learned.shares)
+    head = [
+        f"# mergetool merge {path.name} OUT",
+        f"{MADE_BY}: the share of SFT in each block, its mean {learned.alpha:g}: {shares}",
+        f"# {learned.nll:.4f} nats/token on the {learned.measured} rows, {learned.uniform_nll:.4f} with the mean everywhere",
+        _FACTS + json.dumps(facts),
+    ]
+    body = yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text("\n".join(head) + "\n" + body, encoding="utf-8")
+    os.replace(part, path)
+
+
+def kept(recipe: AmaRecipe, path: Path, alpha: float, sft: Layout, rlhf: Layout) -> Learned | None:
+    """What an earlier run of the same recipe learned, if its file is whole and unchanged in its facts."""
+    if not path.exists():
+        return None
+    line = next((line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(_FACTS)), None)
+    if line is None:
+        return None
+    facts = json.loads(line.removeprefix(_FACTS))
+    if facts.pop("identity", None) != _identity(recipe, alpha, sft, rlhf):
+        return None
+    return Learned(**{**facts, "shares": tuple(facts["shares"])})

@@ -1,0 +1,121 @@
+"""Parts of a model with a ratio of their own: which tensors belong to which part, and how a merge recipe says it.
+
+Part-wise averaging [AMA, arXiv 2309.06256, Section 4] splits the layers into consecutive parts and gives each its own
+share of SFT and RLHF. In a recipe that is mergekit's own list form, one value a layer, and a filter for each tensor
+outside the layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mergetool.checkpoint.layout import Layout
+from mergetool.errors import CheckpointError, RecipeError
+from mergetool.merge.recipe import layer_of
+
+Place = Literal["block", "average", "sft", "rlhf"]
+PLACES: tuple[Place, ...] = ("block", "average", "sft", "rlhf")
+ROLES = ("embeddings", "final_norm", "lm_head")
+"""What lies outside of the layers."""
+_HEADS = ("lm_head", "embed_out", "output_layer", "output.weight")
+_EMBEDDINGS = ("embed", "wte", "wpe")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which part each tensor belongs to.
+
+    Attributes:
+        count: parts.
+        layers: the part of each layer, in the order of the layers; never falls.
+        outside: tensor outside of the layers -> its part, or "average", "sft" or "rlhf".
+    """
+
+    count: int
+    layers: tuple[int, ...]
+    outside: Mapping[str, int | str] = field(repr=False)
+
+    def of(self, tensor: str) -> int | str:
+        """The part of one tensor, or the fixed place that the recipe gave it."""
+        if tensor in self.outside:
+            return self.outside[tensor]
+        place = layer_of(tensor)
+        assert place is not None  # `parts_of` has seen every tensor
+        return self.layers[place[1]]
+
+    def share(self, tensor: str, shares: Sequence[float], average: float) -> float:
+        """The share of SFT in one tensor, where part k has `shares[k]`."""
+        at = self.of(tensor)
+        return shares[at] if isinstance(at, int) else {"average": average, "sft": 1.0, "rlhf": 0.0}[at]
+
+    def setting(self, shares: Sequence[float], average: float) -> list[Any]:
+        """A parameter of a merge recipe that has the value `shares[k]` in part k.
+
+        Args:
+            shares: one value a part.
+            average: the value of tensors placed at "average"; "sft" has 1 and "rlhf" 0.
+
+        Returns:
+            One condition for each tensor outside of the layers, and a list of one value a layer for the rest. mergekit
+            reads such a list over the depth, so that layer i of n gets the i-th of n values.
+        """
+        conditions = [{"filter": name, "value": self.share(name, shares, average)} for name in self.outside]
+        return [*conditions, {"value": [shares[part] for part in self.layers]}]
+
+
+def parts_of(layout: Layout, blocks: int | Literal["layers"], places: Mapping[str, Place] | None = None) -> Parts:
+    """Splits a model.
+
+    Args:
+        layout: its headers.
+        blocks: how many parts of consecutive layers, as equal as they can be (the earlier ones are the larger); or
+            one for each layer.
+        places: of embeddings, final_norm, lm_head. "block": the embeddings belong to the first part, the final norm
+            and the head to the last; "average", "sft" or "rlhf": they have that share. A head that is tied to the
+            embeddings goes with them.
+
+    Raises:
+        RecipeError: more parts than layers.
+        CheckpointError: the model has no stack of layers, or more than one.
+    """
+    stacks: dict[str, int] = {}
+    for name in layout.tensors:
+        if (place := layer_of(name)) is not None:
+            stacks[place[0]] = max(stacks.get(place[0], 0), place[1] + 1)
+    if len(stacks) != 1:
+        found = ", ".join(sorted(stacks)) or "none"
+        raise CheckpointError(
+            f"{layout.directory}: part-wise ratios need one stack of layers, found {found}", "merge it with one weight"
+        )
+    depth = next(iter(stacks.values()))
+    count = depth if blocks == "layers" else int(blocks)
+    if not 1 <= count <= depth:
+        raise RecipeError(f"{count} parts of a model with {depth} layers", f"give 1 to {depth}, or `layers`")
+    small, larger = divmod(depth, count)
+    layers = tuple(part for part in range(count) for _ in range(small + (part < larger)))
+    ends = {"embeddings": 0, "final_norm": count - 1, "lm_head": count - 1}
+    asked = {role: (places or {}).get(role, "block") for role in ROLES}
+    outside = {
+        name: ends[role] if asked[role] == "block" else asked[role]
+        for name in layout.tensors
+        if layer_of(name) is None
+        for role in [role_of(name)]
+    }
+    return Parts(count, layers, outside)
+
+
+def complement(setting: list[Any]) -> list[Any]:
+    """1 − v for every value of what `Parts.setting` gave: the other model's share."""
+    return [
+        {**entry, "value": [1 - v for v in entry["value"]] if isinstance(entry["value"], list) else 1 - entry["value"]}
+        for entry in setting
+    ]
+
+
+def role_of(tensor: str) -> str:
+    """embeddings, final_norm or lm_head: what a tensor outside of the layers is, by its name."""
+    if any(word in tensor for word in _HEADS):
+        return "lm_head"
+    return "embeddings" if any(word in tensor for word in _EMBEDDINGS) else "final_norm"
