@@ -38,7 +38,9 @@ def compare(
     ray: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS", help="Make candidates on a Ray cluster: auto, HOST:PORT, or local to start one.", show_default=False
+            metavar="ADDRESS",
+            help="Make candidates on a Ray cluster: auto, HOST:PORT, or local to start one.",
+            show_default=False,
         ),
     ] = None,
     save: Annotated[

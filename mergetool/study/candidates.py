@@ -20,10 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import RecipeError
+from mergetool.merge.parts import complement
 from mergetool.study.recipe import CandidateEntry, FromAlign, StudyRecipe
 
 # How a setting is written in a candidate's name and beside its point.
-SYMBOLS = {"weight": "w", "alpha": "α", "density": "p", "every": "K", "alpha_total": "Σα", "beta": "β", "t": "t"}
+SYMBOLS = {
+    "weight": "w",
+    "alpha": "α",
+    "weight by part": "w",
+    "alpha by part": "α",
+    "density": "p",
+    "every": "K",
+    "alpha_total": "Σα",
+    "beta": "β",
+    "t": "t",
+}
 _DISTANCE_METHODS = ("linear", "slerp")  # they merge models, not deltas: no density, no base
 
 
@@ -36,11 +47,11 @@ class Candidate:
         group: the name without the seed: candidates of one group are reported as mean and spread.
         family: one colour in the picture.
         entry: the line of the recipe's `candidates` that it comes from; "" for the recipe's models.
-        kind: "model" (base, sft, rlhf of the recipe), "checkpoint", "merge", "align" or "along" (a run that it needs, at
-            its settings' step or share).
+        kind: "model" (base, sft, rlhf of the recipe), "checkpoint", "merge", "align", "ama" (a merge whose ratios are
+            learned) or "along" (a run that it needs, at its settings' step or share).
         settings: the grid point, only what varies within the family.
         seed: None where nothing is random.
-        recipe: what `merge` or `align` is given; model names are SFT, BASE, RLHF until `placed`.
+        recipe: what `merge`, `align` or `ama` is given; model names are SFT, BASE, RLHF until `placed`.
         path: of a model or a checkpoint.
         needs: name of the align candidate whose result is RLHF in this merge, or whose run this is a part of.
         trial: its number in a search; None outside of one.
@@ -73,7 +84,7 @@ def _replace(value: Any, places: dict[str, str]) -> Any:
 
 def merge_recipe(
     method: str,
-    weight: float,
+    weight: float | list[Any],
     relative_to: str = "base",
     density: float | None = None,
     dtype: str | None = None,
@@ -81,14 +92,17 @@ def merge_recipe(
     alpha: float | None = None,
     **parameters: Any,
 ) -> dict[str, Any]:
-    """The merge recipe of one grid point, as the module's docstring says; models are called SFT, BASE and RLHF."""
+    """The merge recipe of one grid point, as the module's docstring says; models are called SFT, BASE and RLHF.
+
+    `weight` may be a setting that differs from part to part, see `mergetool.merge.parts`.
+    """
     common = {"dtype": dtype, "seed": seed, "parameters": parameters}
     if method == "slerp":
         found = {"merge_method": method, "base_model": "SFT", "models": [{"model": "SFT"}, {"model": "RLHF"}], **common}
         found["parameters"] = {"t": weight, **parameters}
     else:
         kept = {} if density is None else {"density": density}
-        weights = {"SFT": round(1 - weight, 12) if alpha is None else alpha, "RLHF": weight}
+        weights = {"SFT": _rest(weight) if alpha is None else alpha, "RLHF": weight}
         entries = [{"model": name, "parameters": {"weight": share, **kept}} for name, share in weights.items()]
         found = {"merge_method": method, "models": entries, **common}
         if method not in _DISTANCE_METHODS:
@@ -99,6 +113,11 @@ def merge_recipe(
                 if alpha == 0:
                     entries.pop(0)  # no need of BASE
     return {key: value for key, value in found.items() if value not in (None, {})}
+
+
+def _rest(weight: float | list[Any]) -> float | list[Any]:
+    """1 − weight: the other model's share."""
+    return complement(weight) if isinstance(weight, list) else round(1 - weight, 12)
 
 
 def expand(recipe: StudyRecipe) -> list[Candidate]:
@@ -114,6 +133,7 @@ def expand(recipe: StudyRecipe) -> list[Candidate]:
         models.append(Candidate("base", "base", "base", "model", path=recipe.source(recipe.models.base)))
     if isinstance(recipe.models.rlhf, str):
         models.append(Candidate("rlhf", "rlhf", "rlhf", "model", path=recipe.source(recipe.models.rlhf)))
+    from mergetool.study.averages import ama_points
     from mergetool.study.checkpoints import along_points, ready_points
 
     aligned = _aligned(recipe)
@@ -123,6 +143,8 @@ def expand(recipe: StudyRecipe) -> list[Candidate]:
             others += along_points(recipe, entry, [one for one in aligned if one.entry == entry.name])
         elif entry.merge and not entry.search:
             others += _merge_points(recipe, entry, aligned)
+        elif entry.ama:
+            others += ama_points(recipe, entry, aligned)
         elif entry.checkpoint is not None:
             others += ready_points(recipe, entry)
         elif entry.recipe is not None:
@@ -175,7 +197,7 @@ def rlhf_group(recipe: StudyRecipe, candidates: list[Candidate]) -> str | None:
     return "rlhf" if recipe.models.rlhf else None
 
 
-def _points(grid: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+def points_of(grid: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
     """Every combination of the lists in `grid`, and the keys that are lists of more than one value."""
     lists = {key: value if isinstance(value, list) else [value] for key, value in grid.items()}
     points = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
@@ -187,6 +209,23 @@ def label_of(settings: dict[str, Any]) -> str:
     return " ".join(
         f"{SYMBOLS.get(key, key)}={value if isinstance(value, str) else f'{value:g}'}" for key, value in settings.items()
     )
+
+
+def rlhf_runs(recipe: StudyRecipe, aligned: list[Candidate]) -> list[Candidate | None]:
+    """The align candidates, one a seed, that make the study's RLHF model; [None] where it is a checkpoint.
+
+    Raises:
+        RecipeError: they differ in more than their seed.
+    """
+    if not isinstance(recipe.models.rlhf, FromAlign):
+        return [None]
+    found = [one for one in aligned if one.entry == recipe.models.rlhf.align]
+    if len({one.group for one in found}) > 1:
+        raise RecipeError(
+            f"models.rlhf.align: '{recipe.models.rlhf.align}' is a grid, and RLHF is one model",
+            "give it one value for everything but seed",
+        )
+    return list(found)
 
 
 def _align_points(recipe: StudyRecipe, entry: CandidateEntry, named: list[str] | None = None) -> list[Candidate]:
@@ -204,7 +243,7 @@ def _align_points(recipe: StudyRecipe, entry: CandidateEntry, named: list[str] |
     settings = dict(grid.model_extra or {})
     if grid.beta is not None:
         settings["beta"] = grid.beta
-    points, varying = _points(settings)
+    points, varying = points_of(settings)
     varying = named or varying
     seeds = grid.seed if isinstance(grid.seed, list) else [grid.seed]
     found = []
@@ -237,6 +276,8 @@ def _merge_points(
     recipe: StudyRecipe, entry: CandidateEntry, aligned: list[Candidate], named: list[str] | None = None
 ) -> list[Candidate]:
     """One merge recipe per point and, where this study makes the RLHF model, per seed of that; `named` as above."""
+    from mergetool.study.averages import by_part, combinations
+
     grid = entry.merge
     assert grid is not None
     share = "weight" if grid.weight is not None else "alpha"
@@ -249,26 +290,21 @@ def _merge_points(
             f"candidates: '{entry.name}': relative_to has no meaning for {grid.merge_method}, which merges models, not deltas",
             "remove it",
         )
-    lists = {share: getattr(grid, share), **(grid.model_extra or {})}
+    shares = getattr(grid, share)
+    lists = {share: combinations(shares, grid.parts) if grid.parts else shares, **(grid.model_extra or {})}
     if share == "weight" and grid.alpha is not None:
         lists["alpha"] = grid.alpha
-    points, varying = _points(lists)
+    points, varying = points_of(lists)
     varying = named or varying
-    origins: list[Candidate | None] = [None]
-    if isinstance(recipe.models.rlhf, FromAlign):
-        origins = [one for one in aligned if one.entry == recipe.models.rlhf.align]
-        if len({one.group for one in origins if one}) > 1:
-            raise RecipeError(
-                f"models.rlhf.align: '{recipe.models.rlhf.align}' is a grid, and RLHF is one model",
-                "give it one value for everything but seed",
-            )
+    origins = rlhf_runs(recipe, aligned)
     seeds = grid.seed if isinstance(grid.seed, list) else [grid.seed]
     found = []
     for point, (at, seed), origin in itertools.product(points, enumerate(seeds), origins):
-        shown = {key: point[key] for key in varying} or {share: point[share]}
+        shown = dict(_shown(key, point[key]) for key in varying or [share])
         group = f"{entry.name} {label_of(shown)}"
         rest = {key: value for key, value in point.items() if key != share}
-        weight = point[share] if share == "weight" else round(1 - point[share], 12)
+        weight = by_part(recipe, point[share]) if isinstance(point[share], list) else point[share]
+        weight = weight if share == "weight" else _rest(weight)
         # masks vary with the RLHF run unless told otherwise, so that the spread over seeds has both in it
         mask = seed if seed is not None else origin.seed if origin else 0
         whole = merge_recipe(grid.merge_method, weight, grid.relative_to, dtype=grid.dtype, seed=mask or None, **rest)
@@ -292,6 +328,11 @@ def _merge_points(
             )
         )
     return found
+
+
+def _shown(key: str, value: Any) -> tuple[str, Any]:
+    """A setting as names and pictures have it; shares by part are a word of their own, 0.2/0.5/0.8."""
+    return (f"{key} by part", "/".join(f"{one:g}" for one in value)) if isinstance(value, list) else (key, value)
 
 
 def _whole_recipe(recipe: StudyRecipe, entry: CandidateEntry) -> Candidate:

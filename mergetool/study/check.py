@@ -41,7 +41,7 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
     return {
         "candidates": len(candidates),
         "trainings": sum(one.kind == "align" for one in candidates),
-        "merges": sum(one.kind == "merge" for one in candidates),
+        "merges": sum(one.kind in ("merge", "ama") for one in candidates),
         "groups": list(dict.fromkeys(one.group for one in candidates)),
         **({"searches": {entry.name: f"{entry.search.trials} trials" for entry in searched}} if searched else {}),
         "metrics": [one.name for one in columns(recipe)],
@@ -84,6 +84,11 @@ def _check_recipe(candidate: Candidate, places: dict[str, str]) -> None:
             from mergetool.strict_yaml import validate
 
             plan_merge(validate(MergeRecipe, recipe, "its merge recipe"))
+        elif candidate.kind == "ama":
+            from mergetool.ama import check_ama
+            from mergetool.study.averages import checked
+
+            check_ama(checked(recipe))
         else:
             from mergetool.align import align_recipe
             from mergetool.align.check import check_align

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import CheckpointError, MergetoolError
+from mergetool.study.averages import learned_recipe
 from mergetool.study.bench import Bench
 from mergetool.study.candidates import Candidate, expand
 from mergetool.study.identity import checkpoint_identity, data_identity, digest
@@ -41,6 +42,8 @@ class Maker:
         self, recipe: StudyRecipe, out: Path, fresh: bool = False, device: str | None = None, dtype: str | None = None
     ) -> None:
         self.recipe, self.out, self.fresh = recipe, out, fresh
+        self._device = device
+        self._learned: dict[str, dict[str, Any]] = {}  # merge recipes of AMA candidates
         self.candidates = expand(recipe)
         self.by_name = {one.name: one for one in self.candidates}
         self.scoring = metrics_identity(recipe)
@@ -69,6 +72,8 @@ class Maker:
         parts: list[Any] = [candidate.kind, recipe]
         if candidate.kind == "align":
             parts.append(data_identity(_source(recipe["data"]["train"])) if "train" in recipe["data"] else None)
+        elif candidate.kind == "ama":
+            parts.append([data_identity(_source(recipe["data"][key])) for key in ("train", "eval") if key in recipe["data"]])
         elif candidate.kind == "merge":
             parts.append([checkpoint_identity(Path(name)) for name in _model_names(recipe) if Path(name).is_dir()])
         return digest(parts)
@@ -104,9 +109,11 @@ class Maker:
         if row["error"]:
             return row
         try:
-            tell(f"{candidate.name}: {'training' if candidate.kind == 'align' else 'loading'}")
+            tell(f"{candidate.name}: {'training' if candidate.kind in ('align', 'ama') else 'loading'}")
             began, busy = time.perf_counter(), time.process_time()
             put = self._make(candidate)
+            if candidate.kind == "ama":
+                row["learned"] = self.merge_of(candidate)
             made = time.perf_counter()
             tell(f"{candidate.name}: measuring")
             row["scores"] = self.bench.score(put)
@@ -139,8 +146,18 @@ class Maker:
             return lambda live: live.put_checkpoint(candidate.path)
         if candidate.kind == "along":
             return lambda live: live.put_checkpoint(self.place_along(candidate))
-        recipe = self.shown_recipe(candidate) or {}
+        recipe = self.merge_of(candidate)
         return lambda live: live.put_merge(recipe, candidate.name)
+
+    def merge_of(self, candidate: Candidate) -> dict[str, Any]:
+        """The merge recipe of a merge candidate; where its ratios are learned, they are learned now or read back."""
+        recipe = self.shown_recipe(candidate) or {}
+        if candidate.kind != "ama":
+            return recipe
+        if candidate.name not in self._learned:
+            note = self.place(candidate.name).with_name(slug(candidate.name) + ".ratios.yaml")
+            self._learned[candidate.name] = learned_recipe(recipe, note, self._device, self.fresh)
+        return self._learned[candidate.name]
 
     def train(self, candidate: Candidate, fresh: bool) -> Path:
         """The checkpoint of an align candidate: trained now, or by an earlier run of the same recipe.

@@ -14,6 +14,7 @@ from mergetool.study.ranges import Range, SearchEntry, ranges_in, space_of
 
 Number = int | float
 Grid = Number | list[Number]
+Shares = Number | list[Number | list[Number]]
 Along = list[Number] | dict[Literal["every"], int]
 
 
@@ -39,6 +40,9 @@ class MergeGrid(BaseModel):
     """Offline merges of SFT and RLHF. A list is a grid; lists multiply.
 
     weight w: share of RLHF, 1 - w of SFT. alpha: share of SFT, 1 - alpha of RLHF; give one of the two.
+    A list within the list gives each part of the model a share of its own: `weight: [[0.2, 0.5, 0.8]]` splits the layers
+    into three consecutive parts, the embeddings with the first and the final norm and the head with the last.
+    parts: `parts: 3` makes every combination of the given shares over three parts.
     relative_to: what RLHF is a delta from, `base` or `sft`; see `candidates.merge_recipe`. With `sft` both may be
     given, since the two deltas are then of two different things: alpha: 0 leaves SFT + w * F(RLHF - SFT).
     Every other key goes to the merge recipe's `parameters` (normalize, rescale, scope, lambda, ...).
@@ -46,8 +50,9 @@ class MergeGrid(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     merge_method: str
-    weight: Grid | Range | None = None
-    alpha: Grid | Range | None = None
+    weight: Shares | Range | None = None
+    alpha: Shares | Range | None = None
+    parts: int | None = Field(default=None, ge=2)
     relative_to: Literal["base", "sft"] = "base"
     seed: int | list[int] | None = None
     dtype: str | None = None
@@ -61,8 +66,13 @@ class MergeGrid(BaseModel):
             value = getattr(self, name)
             ends = [value.low, value.high] if isinstance(value, Range) else [value] if value is not None else []
             for one in value if isinstance(value, list) else ends:
-                if not 0 <= one <= 1:
+                some = one if isinstance(one, list) else [one]
+                if not some or any(not 0 <= share <= 1 for share in some):
                     raise ValueError(f"{name} {one} is a share; give numbers from 0 to 1")
+                if isinstance(one, list) and (self.parts or (both_may_be and self.alpha is not None)):
+                    raise ValueError(f"{name} {one}: shares by part go neither with `parts` nor with a second share")
+        if self.parts and any(isinstance(getattr(self, name), Range) for name in ("weight", "alpha")):
+            raise ValueError("parts multiplies a list of shares; search over shares of whole models, or learn them: ama")
         return self
 
 
@@ -98,8 +108,21 @@ class AlignGrid(BaseModel):
         return value
 
 
+class AmaGrid(BaseModel):
+    """Ratios learned for each block, see `mergetool ama`. A list of `alpha` (mean share of SFT) or `blocks` is a grid.
+
+    data: of the answers of high reward; the rows that align candidates train on where nothing is said.
+    Every other key (embeddings, epsilon, penalty, training, reward, ...) goes to the AMA recipe, which validates it.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    alpha: Grid
+    blocks: int | Literal["layers"] | list[int | Literal["layers"]] = 3
+    data: dict[str, Any] | None = None
+
+
 class CandidateEntry(_Strict):
-    """One line of `candidates`: a name and exactly one of merge, align, checkpoint, recipe.
+    """One line of `candidates`: a name and exactly one of merge, align, ama, checkpoint, recipe.
 
     checkpoint: a directory, a list of them, or a pattern like runs/x/checkpoint-*: then they are one run's, in order.
     search: with merge or align: its ranges and lists are searched instead of multiplied.
@@ -109,6 +132,7 @@ class CandidateEntry(_Strict):
     family: str | None = None
     merge: MergeGrid | None = None
     align: AlignGrid | None = None
+    ama: AmaGrid | None = None
     checkpoint: str | list[str] | None = None
     recipe: str | None = None
     search: SearchEntry | None = None
@@ -132,7 +156,7 @@ class CandidateEntry(_Strict):
 
     @model_validator(mode="after")
     def _one_kind(self) -> CandidateEntry:
-        kinds = ("merge", "align", "checkpoint", "recipe")
+        kinds = ("merge", "align", "ama", "checkpoint", "recipe")
         given = [kind for kind in kinds if getattr(self, kind) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
@@ -255,8 +279,8 @@ class StudyRecipe(_Strict):
                 f"models.rlhf.align: no align candidate is called '{rlhf.align}'; "
                 f"{nearest(rlhf.align, aligned) if aligned else 'add one to candidates'}"
             )
-        if rlhf is None and any(entry.merge for entry in self.candidates):
-            raise ValueError("merge candidates need models.rlhf; give a checkpoint, or {align: NAME} of a candidate")
+        if rlhf is None and any(entry.merge or entry.ama for entry in self.candidates):
+            raise ValueError("merge and ama candidates need models.rlhf; give a checkpoint, or {align: NAME} of a candidate")
         return self
 
     @property

@@ -135,6 +135,8 @@ def _families(summary: Summary, look: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _recipe_text(row: dict[str, Any], yaml: Any) -> str:
+    if row.get("learned"):
+        return "# ratios learned by `mergetool ama`\n" + yaml.safe_dump(row["learned"], sort_keys=False, allow_unicode=True)
     if row.get("recipe"):
         return yaml.safe_dump(row["recipe"], sort_keys=False, allow_unicode=True)
     return "a checkpoint as it is: nothing is merged or trained"

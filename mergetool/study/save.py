@@ -95,7 +95,7 @@ def _plan(maker: Maker, candidate: Candidate) -> Plan:
 
     if candidate.needs:
         maker.train(maker.by_name[candidate.needs], fresh=False)
-    return plan_merge(validate(MergeRecipe, maker.shown_recipe(candidate), candidate.name))
+    return plan_merge(validate(MergeRecipe, maker.merge_of(candidate), candidate.name))
 
 
 def _must_fit(out: Path, plans: list[Plan], which: str) -> None:

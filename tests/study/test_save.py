@@ -82,7 +82,7 @@ def test_merges_of_the_same_inputs_share_a_reading(study, result, monkeypatch):
 def test_too_little_room_is_said_before_anything_is_written(study, result, monkeypatch):
     full = shutil.disk_usage(result.out)._replace(free=1000)
     monkeypatch.setattr(saving.shutil, "disk_usage", lambda path: full)
-    with pytest.raises(OutputError, match="--save all: 5 merges need .* take --save front"):
+    with pytest.raises(OutputError, match=r"--save all: 5 merges need .* take --save front"):
         save(study, result, "all")
     assert not (result.out / "candidates").exists()
 
