@@ -266,6 +266,7 @@ def _align_points(recipe: StudyRecipe, entry: CandidateEntry, named: list[str] |
             },
             "merging": {"method": grid.method, **knobs} | ({} if grid.method == "adamw" else {"seed": seed}),
             "training": {**defaults.training, **grid.training, "seed": seed},
+            **{key: value for key in ("dtype", "out_dtype") if (value := getattr(defaults, key)) is not None},
         }
         name = f"{group} seed={seed}" if len(seeds) > 1 else group
         found.append(Candidate(name, group, entry.family or entry.name, "align", entry.name, shown, seed, align))

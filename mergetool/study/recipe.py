@@ -233,6 +233,8 @@ class AlignDefaults(_Strict):
     reward: str | list[str] | None = None
     data: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    dtype: str | None = None
+    out_dtype: str | None = None
 
 
 class StudyRecipe(_Strict):
