@@ -110,8 +110,9 @@ def merge_recipe(
             if relative_to == "sft":
                 found["base_model"] = "SFT"
                 entries[0]["relative_to"], entries[1]["relative_to"] = "BASE", "SFT"
+                entries.reverse()  # as a Step-K run has them, its own update first: the same masks for the same seed
                 if alpha == 0:
-                    entries.pop(0)  # no need of BASE
+                    entries.pop()  # no need of BASE
     return {key: value for key, value in found.items() if value not in (None, {})}
 
 

@@ -59,7 +59,7 @@ def test_deltas_start_from_base_or_where_alignment_started():
     assert [entry.get("relative_to") for entry in paper["models"]] == [None, None]
     online = merge_recipe("dare_linear", 0.7, "sft", density=0.5)
     assert online["base_model"] == "SFT"
-    assert [(entry["model"], entry["relative_to"]) for entry in online["models"]] == [("SFT", "BASE"), ("RLHF", "SFT")]
+    assert [(entry["model"], entry["relative_to"]) for entry in online["models"]] == [("RLHF", "SFT"), ("SFT", "BASE")]
 
 
 def test_what_alignment_added_can_be_merged_alone(folder):
