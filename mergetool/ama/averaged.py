@@ -39,7 +39,11 @@ class AveragedModel:
         self.model, self.parts = model, parts
         self._sft, self._rlhf = sft, rlhf
         self._parameters: dict[str, torch.Tensor] = {}
-        for name, parameter in model.named_parameters():  # a tied weight comes once, under its first name
+        twins = _untied(model)
+        self._uses = [(twins.get(name, name), parameter) for name, parameter in model.named_parameters()]
+        for name, parameter in model.named_parameters():
+            if name in twins:
+                continue  # the same memory as its first name's
             for reader in (sft, rlhf):
                 info = reader.layout.tensors.get(name)
                 if info is None or info.shape != tuple(parameter.shape):
@@ -47,7 +51,9 @@ class AveragedModel:
                     raise CheckpointError(
                         f"{reader.layout.directory}: {what} '{name}'", "both models must be of one architecture and size"
                     )
-            self._parameters[name] = parameter.requires_grad_(isinstance(parts.of(name), int))
+            self._parameters[name] = parameter
+        for name, parameter in self._uses:
+            parameter.requires_grad_(isinstance(parts.of(name), int))
         device = next(model.parameters()).device
         self._buffers = [torch.empty(BLOCK, device=device) for _ in range(3)]
 
@@ -76,7 +82,7 @@ class AveragedModel:
         found = [0.0] * self.parts.count
         hooks = [
             parameter.register_post_accumulate_grad_hook(self._reducer(name, found))
-            for name, parameter in self._parameters.items()
+            for name, parameter in self._uses
             if parameter.requires_grad
         ]
         try:
@@ -102,3 +108,22 @@ class AveragedModel:
             parameter.grad = None
 
         return reduce
+
+
+def _untied(model: Any) -> dict[str, str]:
+    """Makes the uses of a tied weight leaves of their own, over the same memory; name of a use -> first name.
+
+    A leaf's gradient is there when its last use has given its part: the head's would wait through the whole backward pass for
+    the embedding's, and their sum would be a third tensor of that size. Two leaves are reduced and freed one after the other.
+    """
+    import torch
+
+    first: dict[int, str] = {}
+    twins = {}
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
+        if id(parameter) in first:
+            twins[name] = first[id(parameter)]
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, torch.nn.Parameter(parameter.detach()))
+        first.setdefault(id(parameter), name)
+    return twins

@@ -54,8 +54,11 @@ def test_the_gradient_of_each_ratio_is_that_of_autograd_through_the_average(pair
     assert found == pytest.approx(alpha.grad.tolist(), rel=1e-4, abs=1e-4)
 
 
-def test_no_two_gradients_are_ever_there_at_once_and_none_stays(pair) -> None:
-    live = averaged(pair)
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_no_two_gradients_are_ever_there_at_once_and_none_stays(tmp_path, tied) -> None:
+    for seed, name in enumerate(("sft", "rlhf")):
+        tiny.llama(seed, tied=tied, layers=3).save_pretrained(tmp_path / name)
+    live = averaged(tmp_path)
     live.put(SHARES, 0.5)
     seen = []
     parameters = list(live.model.parameters())
