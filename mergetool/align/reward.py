@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergetool.checkpoint.classifier import must_classify
 from mergetool.checkpoint.hub import local_directory
 from mergetool.checkpoint.layout import read_layout
-from mergetool.errors import CheckpointError, DataError, MergetoolError, RecipeError, nearest
+from mergetool.errors import DataError, MergetoolError, RecipeError, nearest
 from mergetool.sources import resolve_source
 
 if TYPE_CHECKING:
@@ -106,13 +107,7 @@ def _check_model(text: str, directory: Path) -> str:
 
 
 def _classifies(place: Path) -> None:
-    """A causal model would get a random head, and its rewards would mean nothing."""
-    kinds = read_layout(place).config.get("architectures") or ["nothing that its config names"]
-    if not kinds[0].endswith("ForSequenceClassification"):
-        raise CheckpointError(
-            f"reward: {place} is {kinds[0]}, not a reward model",
-            "give a sequence-classification checkpoint, or FILE.py:FUNCTION",
-        )
+    must_classify(place, "reward", "give a sequence-classification checkpoint, or FILE.py:FUNCTION")
 
 
 def _import(path: Path, name: str) -> Callable[..., Any]:

@@ -10,12 +10,14 @@ from mergetool.data.rows import numbered_rows
 from mergetool.data.texts import FINAL
 from mergetool.errors import DataError
 
+KEYS = ("prompt", "question", "instruction", "turns")
+
 
 def prompt_rows(source: str | Path, limit: int | None = None) -> tuple[list[dict[str, Any]], Counts]:
     """Reads prompts.
 
-    Known forms: `prompt` (text or a list of messages), `question` (GSM8K), and any form of preference pair, whose
-    shared prompt is taken.
+    Known forms: `prompt` (text or a list of messages), `question` (GSM8K), `instruction` (AlpacaEval), `turns` (MT-Bench;
+    the first is taken), and any form of preference pair, whose shared prompt is taken.
 
     Args:
         source: as read_rows takes it.
@@ -35,19 +37,22 @@ def prompt_rows(source: str | Path, limit: int | None = None) -> tuple[list[dict
     read = empty = 0
     for number, row in numbered_rows(source):
         read += 1
-        key = "prompt" if "prompt" in row else "question"
-        if not is_text(row.get(key)):
+        key = next((key for key in KEYS if key in row), "prompt")
+        prompt = row.get(key)
+        if key == "turns" and isinstance(prompt, list) and prompt:
+            prompt = prompt[0]
+        if not is_text(prompt):
             raise DataError(
                 f"{source}: row {number}: no prompt (it has: {', '.join(map(str, row)) or 'nothing'})",
-                "a row has 'prompt' as text or as messages, or 'question', or is a preference pair",
+                "a row has 'prompt' as text or as messages, or 'question', 'instruction' or 'turns', or is a preference pair",
             )
-        if is_blank(row[key]):
+        if is_blank(prompt):
             empty += 1
             continue
         rest = {name: value for name, value in row.items() if name != key}
         if isinstance(rest.get("answer"), str) and FINAL in rest["answer"]:
             rest.setdefault("target", rest["answer"].rpartition(FINAL)[2].strip())
-        found.append({"prompt": row[key], **rest})
+        found.append({"prompt": prompt, **rest})
         if len(found) == limit:
             break
     if not found:

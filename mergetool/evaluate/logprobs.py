@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mergetool.evaluate.tokens import Coded
 
@@ -49,15 +49,38 @@ def completion_log_probs(model, sequences: Sequence[Coded], pad_id: int) -> torc
     import torch
 
     total = torch.zeros(len(sequences), dtype=torch.float64)
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for batch in batches(sequences, model.get_output_embeddings().weight.shape[0]):
-            found, owner = token_log_probs(model, [sequences[at] for at in batch], pad_id)
-            sums = torch.zeros(len(batch), dtype=torch.float64).index_add_(0, owner, found.double().cpu())
-            total[torch.tensor(batch)] = sums
-    model.train(was_training)
+    for batch, owner, target, (logits,) in completion_logits([model], sequences, pad_id):
+        found = _gathered_log_softmax(logits, target).double().cpu()
+        total[torch.tensor(batch)] = torch.zeros(len(batch), dtype=torch.float64).index_add_(0, owner, found)
     return total
+
+
+def completion_logits(models: Sequence[Any], sequences: Sequence[Coded], pad_id: int) -> Iterator[tuple]:
+    """The logits that predict completion tokens, batch by batch, of one or several models on the same tokens.
+
+    Args:
+        models: causal language models.
+        sequences: prompts and completions.
+        pad_id: as `completion_log_probs`.
+
+    Yields:
+        (batch, owner, target, logits): indices into `sequences`, and for these what `_logits` gives.
+    """
+    import torch
+
+    were_training = [model.training for model in models]
+    for model in models:
+        model.eval()
+    # with several models their logits are there at the same time
+    vocabulary = sum(model.get_output_embeddings().weight.shape[0] for model in models)
+    try:
+        for batch in batches(sequences, vocabulary):
+            with torch.inference_mode():
+                made = _logits(models, [sequences[at] for at in batch], pad_id)
+            yield batch, *made
+    finally:
+        for model, was_training in zip(models, were_training, strict=True):
+            model.train(was_training)
 
 
 def token_log_probs(model, rows: Sequence[Coded], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,9 +93,19 @@ def token_log_probs(model, rows: Sequence[Coded], pad_id: int) -> tuple[torch.Te
     Returns:
         fp32, shape (completion tokens of all rows,), nats, on the model's device; and the row of each, on the CPU.
     """
+    owner, target, (logits,) = _logits([model], rows, pad_id)
+    return _gathered_log_softmax(logits, target), owner
+
+
+def _logits(models: Sequence[Any], rows: Sequence[Coded], pad_id: int) -> tuple[torch.Tensor, torch.Tensor, list]:
+    """The logits that predict the completion tokens of one batch; differentiable where gradients are on.
+
+    Returns:
+        For each scored token its row, int64 on the CPU; the token itself, int64 on the first model's device; and per
+        model a tensor of shape (scored tokens, vocabulary). Rows follow one another, and so do a row's tokens.
+    """
     import torch
 
-    device = next(model.parameters()).device
     width = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), width), pad_id)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
@@ -81,9 +114,12 @@ def token_log_probs(model, rows: Sequence[Coded], pad_id: int) -> tuple[torch.Te
         ids[at, : len(row.ids)] = torch.tensor(row.ids)
         mask[at, : len(row.ids)] = 1
         select[at, max(row.start, 1) - 1 : len(row.ids) - 1] = True
-    target = ids[:, 1:][select[:, :-1]].to(device)
-    logits = _selected_logits(model, ids.to(device), mask.to(device), select.to(device))
-    return _gathered_log_softmax(logits, target), torch.arange(len(rows)).repeat_interleave(select.sum(1))
+    target = ids[:, 1:][select[:, :-1]].to(next(models[0].parameters()).device)
+    logits = []
+    for model in models:
+        device = next(model.parameters()).device
+        logits.append(_selected_logits(model, ids.to(device), mask.to(device), select.to(device)))
+    return torch.arange(len(rows)).repeat_interleave(select.sum(1)), target, logits
 
 
 def _selected_logits(model, ids, mask, select):

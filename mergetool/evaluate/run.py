@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mergetool.errors import CheckpointError, RecipeError
-from mergetool.evaluate.greedy import greedy, is_hit
-from mergetool.evaluate.interval import bootstrap, ratio
-from mergetool.evaluate.logprobs import completion_log_probs
+from mergetool.evaluate.harness import Harness, HarnessTask
+from mergetool.evaluate.instruments import Instruments
+from mergetool.evaluate.interval import STATISTICS, bootstrap
+from mergetool.evaluate.passes import Passes, Reference, refer, wants_model, wants_reference
 from mergetool.evaluate.tasks import Prepared, Task, prepare
-
-if TYPE_CHECKING:
-    import torch
 
 
 def load_model(source: str | Path, device: str | None = None, dtype: str | None = None) -> Any:
@@ -27,8 +25,14 @@ def load_model(source: str | Path, device: str | None = None, dtype: str | None 
     Raises:
         CheckpointError: transformers cannot make a model of it; its reason is in the message.
     """
-    import torch
     from transformers import AutoModelForCausalLM
+
+    return loaded(AutoModelForCausalLM, source, device, dtype, "give a causal language model that transformers can load")
+
+
+def loaded(kind: Any, source: str | Path, device: str | None, dtype: str | None, hint: str) -> Any:
+    """What transformers' class `kind` makes of a checkpoint, in evaluation mode; see `load_model`."""
+    import torch
     from transformers.utils import logging
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -37,9 +41,9 @@ def load_model(source: str | Path, device: str | None = None, dtype: str | None 
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # one bar for each file of each candidate says nothing to anybody
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        model = kind.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{source}: {error}", "give a causal language model that transformers can load") from None
+        raise CheckpointError(f"{source}: {error}", hint) from None
     finally:
         if bar:
             logging.enable_progress_bar()
@@ -68,74 +72,51 @@ def _must_exist(source: str | Path) -> None:
         raise CheckpointError(f"{source}: {what}", "give a checkpoint directory as save_pretrained writes it")
 
 
-def reference_scores(model: Any, prepared: Prepared, pad_id: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of the chosen and of the rejected sides, nats; float64 tensors of shape (rows,)."""
-    both = completion_log_probs(model, [side for pair in prepared.pairs for side in pair], pad_id)
-    return both[0::2], both[1::2]
-
-
 def measure(
-    model: Any, prepared: Prepared, tokenizer: Any, reference: tuple[torch.Tensor, torch.Tensor] | None = None, seed: int = 0
+    model: Any,
+    prepared: Prepared,
+    tokenizer: Any,
+    reference: Reference | None = None,
+    seed: int = 0,
+    instruments: Instruments | None = None,
 ) -> dict[str, dict]:
     """Every metric of one task.
 
     Args:
-        reference: what `reference_scores` gave for the SFT model; needed by reward metrics.
+        reference: what `refer` gave for the SFT model; needed by metrics that compare with it.
         seed: of the bootstrap.
+        instruments: keeps reward models and judges from one call to the next.
 
     Returns:
         Per metric name: value, low, high (95 % bootstrap interval over rows), n (rows), unit, higher_is_better, and
-        rows, a (numerator, denominator) pair of lists whose sums' ratio is the value.
+        rows, the columns that the metric's statistic is taken of, an entry per row. `win_rate` has without_verdict too:
+        the judge's replies that held none.
+
+    Raises:
+        RecipeError: a metric compares with a reference that is not there; a judge cannot be asked.
     """
-    pad_id = tokenizer.pad_token_id or 0
-    passes: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    taken = Passes(model, prepared, tokenizer, reference, instruments or Instruments())
     found = {}
     for row in prepared.metrics:
-        if row.needs not in passes:
-            passes[row.needs] = _PASSES[row.needs](model, prepared, tokenizer, pad_id, reference)
-        top, bottom = passes[row.needs][row.name]
-        low, high = bootstrap(top, bottom, seed)
+        columns = taken.columns(row)
+        statistic = STATISTICS[row.statistic]
+        low, high = bootstrap(columns, seed, statistic=statistic)
         found[row.name] = {
-            "value": ratio(top, bottom),
+            "value": float(statistic(*columns)),
             "low": low,
             "high": high,
-            "n": len(top),
+            "n": len(columns[0]),
             "unit": row.unit,
             "higher_is_better": row.higher_is_better,
-            "rows": (top, bottom),
+            "rows": columns,
+            **taken.remarks.get(row.name, {}),
         }
     return found
 
 
-def _pair_margins(model, prepared, tokenizer, pad_id, reference):
-    if reference is None:
-        raise RecipeError(
-            f"{prepared.task.name}: reward metrics compare with a reference model", "give the SFT model as the reference"
-        )
-    chosen, rejected = reference_scores(model, prepared, pad_id)
-    margin = prepared.task.beta * ((chosen - reference[0]) - (rejected - reference[1]))
-    ones = [1.0] * len(margin)
-    share = ((margin > 0).double() + 0.5 * (margin == 0).double()).tolist()
-    return {"preference_accuracy": (share, ones), "reward_margin": (margin.tolist(), ones)}
-
-
-def _completion_nll(model, prepared, tokenizer, pad_id, reference):
-    total = completion_log_probs(model, prepared.completions, pad_id)
-    return {"nll": ((-total).tolist(), [float(one.length) for one in prepared.completions])}
-
-
-def _greedy_hits(model, prepared, tokenizer, pad_id, reference):
-    answers = greedy(model, tokenizer, prepared.prompts, prepared.max_new_tokens, prepared.stop_at_newline)
-    hits = [float(is_hit(text, finished, row)) for (text, finished), row in zip(answers, prepared.rows, strict=True)]
-    return {"exact_match": (hits, [1.0] * len(hits))}
-
-
-_PASSES = {"pair_margins": _pair_margins, "completion_nll": _completion_nll, "greedy_hits": _greedy_hits}
-
-
 def evaluate(
     model: Any,
-    tasks: Sequence[Task],
+    tasks: Sequence[Task | HarnessTask],
     reference: Any = None,
     tokenizer: Any = None,
     device: str | None = None,
@@ -145,8 +126,8 @@ def evaluate(
 
     Args:
         model: a checkpoint directory, a Hub id, or a live transformers model.
-        tasks: what to measure.
-        reference: the SFT model, as `model`; needed by tasks with reward metrics.
+        tasks: what to measure: data rows, or tasks of lm-evaluation-harness.
+        reference: the SFT model, as `model`; needed by metrics that compare with it.
         tokenizer: needed for a live model; else the checkpoint's own.
         device, dtype: see `load_model`; used for what is loaded here.
 
@@ -160,18 +141,23 @@ def evaluate(
         if not isinstance(model, str | Path):
             raise RecipeError("a live model needs its tokenizer", "pass tokenizer=")
         tokenizer = load_tokenizer(model)
-    prepared = [prepare(task, tokenizer) for task in tasks]
-    pad_id = tokenizer.pad_token_id or 0
-    with_pairs = [one for one in prepared if one.pairs]
-    scores: dict[str, tuple] = {}
-    if with_pairs and reference is not None:
-        # one model in memory at a time
-        judge = load_model(reference, device, dtype) if isinstance(reference, str | Path) else reference
-        scores = {one.task.name: reference_scores(judge, one, pad_id) for one in with_pairs}
-        del judge
+    prepared = [prepare(task, tokenizer) for task in tasks if isinstance(task, Task)]
+    public = [Harness(task) for task in tasks if isinstance(task, HarnessTask)]
+    for one in public:
+        one.load()  # what is misspelt should not show after an hour of measuring
+    instruments = Instruments(device, dtype)
+    references: dict[str, Reference] = {}
+    if reference is not None and any(wants_reference(one) or wants_model(one) for one in prepared):
+        # one model in memory at a time, but where a metric holds on to the second
+        sft = load_model(reference, device, dtype) if isinstance(reference, str | Path) else reference
+        references = {one.task.name: refer(sft, one, tokenizer) for one in prepared}
+        del sft
     live = load_model(model, device, dtype) if isinstance(model, str | Path) else model
     found = {}
     for one in prepared:
-        for name, value in measure(live, one, tokenizer, scores.get(one.task.name)).items():
+        for name, value in measure(live, one, tokenizer, references.get(one.task.name), instruments=instruments).items():
             found[f"{one.task.name}.{name}"] = value | {"left_out": one.left_out}
+    for one in public:
+        for name, value in one.measure(live, tokenizer).items():
+            found[f"{one.task.name}.{name}"] = value | {"left_out": 0}
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import CheckpointError, MergetoolError
+from mergetool.evaluate.harness_names import remarks
 from mergetool.study.candidates import Candidate, expand
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.search import probes
@@ -17,8 +18,9 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
 
     Returns:
         candidates, trainings and merges (how many), groups (names; candidates of one differ in the seed alone),
-        searches (trials of each; they are not among the candidates), metrics (names), rows (per metric entry: validation
-        and test).
+        searches (trials of each; they are not among the candidates), metrics (names), rows (per entry with data files:
+        validation and test); where public benchmarks are asked for, benchmarks (their names) and not_run (what of the
+        suites is left out, and why).
 
     Raises:
         MergetoolError: the first thing that is wrong, in one line that names it.
@@ -35,10 +37,11 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
     places = {name: str(source) for name, source in sources.items()}
     for candidate in candidates + tried:
         _check_recipe(candidate, places)
+    _check_reward_models(recipe)
     tasks = read_tasks(recipe)
     searched = [entry for entry in recipe.candidates if entry.search]
-    rows = {entry.label: {split: len(tasks[split][at].rows) for split in tasks} for at, entry in enumerate(entries(recipe))}
-    return {
+    rows = {one.name: {split: len(tasks[split][at].rows) for split in tasks} for at, one in enumerate(tasks["test"])}
+    found = {
         "candidates": len(candidates),
         "trainings": sum(one.kind == "align" for one in candidates),
         "merges": sum(one.kind in ("merge", "ama") for one in candidates),
@@ -47,6 +50,21 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
         "metrics": [one.name for one in columns(recipe)],
         "rows": rows,
     }
+    if benchmarks := [name for entry in entries(recipe) for name in entry.tasks]:
+        found["benchmarks"] = benchmarks
+        found["not_run"] = remarks(benchmarks)
+    return found
+
+
+def _check_reward_models(recipe: StudyRecipe) -> None:
+    """Every local reward model is one. The Hub is not asked."""
+    from mergetool.checkpoint.classifier import must_classify
+    from mergetool.evaluate.reward_model import HINT
+
+    for entry in entries(recipe):
+        place = recipe.source(entry.reward_model) if entry.reward_model else None
+        if isinstance(place, Path):
+            must_classify(place, f"{entry.label}: reward_model", HINT, labels=1)
 
 
 def _one_architecture(sft: Path | str, others: list[Path | str]) -> None:

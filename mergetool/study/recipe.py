@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from mergetool.evaluate.harness import HarnessTask
 from mergetool.evaluate.metrics import METRICS
 from mergetool.sources import resolve_source
 from mergetool.strict_yaml import load_yaml, validate
+from mergetool.study.entries import MetricEntry, Strict
 from mergetool.study.ranges import Range, SearchEntry, ranges_in, space_of
 
 Number = int | float
@@ -18,17 +20,13 @@ Shares = Number | list[Number | list[Number]]
 Along = list[Number] | dict[Literal["every"], int]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FromAlign(_Strict):
+class FromAlign(Strict):
     """An RLHF model that this study makes: `align` names one of its align candidates, all of whose seeds are used."""
 
     align: str
 
 
-class Models(_Strict):
+class Models(Strict):
     """The triple. `sft` is the reference of every reward and the start of every alignment."""
 
     sft: str
@@ -121,7 +119,7 @@ class AmaGrid(BaseModel):
     data: dict[str, Any] | None = None
 
 
-class CandidateEntry(_Strict):
+class CandidateEntry(Strict):
     """One line of `candidates`: a name and exactly one of merge, align, ama, checkpoint, recipe.
 
     checkpoint: a directory, a list of them, or a pattern like runs/x/checkpoint-*: then they are one run's, in order.
@@ -175,57 +173,13 @@ def _plain(error: ValueError) -> str:
     return f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
 
 
-class Splits(_Strict):
-    """Two data files that share no row: one to choose on, one to report."""
-
-    validation: str
-    test: str
-
-
-class MetricEntry(_Strict):
-    """Metrics taken on one pair of data files. See `mergetool.evaluate.Task` for what each limit means."""
-
-    name: str | None = None
-    metrics: list[str] = Field(min_length=1)
-    data: Splits
-    limit: int | None = Field(default=None, ge=1)
-    beta: float = Field(default=0.1, gt=0)
-    max_length: int = Field(default=1024, ge=2)
-    max_new_tokens: int | None = Field(default=None, ge=1)
-    chat: bool = False
-    template: str = "{prompt}"
-
-    @field_validator("metrics")
-    @classmethod
-    def _known(cls, names: list[str]) -> list[str]:
-        from mergetool.errors import nearest
-
-        for name in names:
-            if name not in METRICS:
-                raise ValueError(f"unknown metric '{name}'; {nearest(name, METRICS)}")
-        if len({METRICS[name].rows for name in names}) > 1:
-            raise ValueError("metrics of preference pairs and of completions in one entry; make one entry for each")
-        return names
-
-    @field_validator("template")
-    @classmethod
-    def _has_prompt(cls, text: str) -> str:
-        if "{prompt}" not in text:
-            raise ValueError("the template has no {prompt}; write where the prompt goes")
-        return text
-
-    @property
-    def label(self) -> str:
-        return self.name or self.metrics[0]
-
-
-class Select(_Strict):
+class Select(Strict):
     """The rule that chooses. keep_reward: the share of RLHF's gain in reward over SFT that the choice must keep."""
 
     keep_reward: float = Field(default=0.9, ge=0, le=1)
 
 
-class AlignDefaults(_Strict):
+class AlignDefaults(Strict):
     """What all align candidates share: see the align recipe."""
 
     algorithm: str = "dpo"
@@ -237,7 +191,7 @@ class AlignDefaults(_Strict):
     out_dtype: str | None = None
 
 
-class StudyRecipe(_Strict):
+class StudyRecipe(Strict):
     """A study as the user wrote it; lists not yet multiplied, paths not yet resolved."""
 
     models: Models
@@ -289,6 +243,20 @@ class StudyRecipe(_Strict):
     def directory(self) -> Path:
         """Where relative paths start from."""
         return self._directory
+
+    def harness_task(self, entry: MetricEntry) -> HarnessTask:
+        """The public benchmarks of an entry; `include` starts from the recipe's directory."""
+        folders = [entry.include] if isinstance(entry.include, str) else entry.include or []
+        return HarnessTask(
+            entry.label,
+            tuple(entry.tasks),
+            num_fewshot=entry.num_fewshot,
+            limit=entry.limit,
+            chat=entry.chat,
+            include=tuple((self._directory / Path(folder).expanduser()).absolute() for folder in folders),
+            unsafe_code=entry.unsafe_code,
+            batch_size=entry.batch_size,
+        )
 
     def reward_source(self, text: str) -> str:
         """`FILE.py:FUNCTION` or a reward model, as an align recipe that lies elsewhere can name it."""

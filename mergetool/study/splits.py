@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mergetool.errors import DataError
+from mergetool.evaluate.harness import HarnessTask
+from mergetool.evaluate.harness_names import identity
 from mergetool.evaluate.metrics import METRICS, Metric
-from mergetool.evaluate.tasks import Prepared, Task, prepare
-from mergetool.study.identity import data_identity, digest
-from mergetool.study.recipe import MetricEntry, StudyRecipe
+from mergetool.evaluate.tasks import Prepared, Task, prepare, read_for
+from mergetool.study.entries import MetricEntry
+from mergetool.study.identity import checkpoint_identity, data_identity, digest
+from mergetool.study.recipe import StudyRecipe
 
 SPLITS = ("validation", "test")
 SCORING = 1  # raised when the same candidate on the same rows would score differently: old results are then not reused
@@ -26,12 +28,16 @@ class Column:
 
 
 def columns(recipe: StudyRecipe) -> list[Column]:
-    """Every metric of a study in the recipe's order; the first of each side is that side's axis."""
+    """Every metric of a study in the recipe's order; the first of each side is that side's axis.
+
+    Raises:
+        RecipeError: a public benchmark is not known, or lm-evaluation-harness is missing.
+    """
     return [
-        Column(f"{entry.label}.{name}", side, METRICS[name])
+        Column(f"{entry.label}.{metric.name}", side, metric)
         for side in ("reward", "tax")
         for entry in getattr(recipe, side)
-        for name in entry.metrics
+        for metric in (recipe.harness_task(entry).metrics(side) if entry.tasks else [METRICS[name] for name in entry.metrics])
     ]
 
 
@@ -46,23 +52,47 @@ def entries(recipe: StudyRecipe) -> list[MetricEntry]:
 
 
 def metrics_identity(recipe: StudyRecipe) -> str:
-    """A hash of everything that decides what a score means: metrics, limits, data, and the reference."""
+    """A hash of everything that decides what a score means: metrics, limits, data, benchmarks, judges, the reference.
+
+    What only decides how fast a score comes (batches, concurrency, timeouts) and where a key is found is left out.
+    """
     parts: list[Any] = [SCORING]
     for entry in entries(recipe):
-        settings = {**entry.model_dump(exclude={"data"}), "metrics": sorted(entry.metrics)}  # their order is a matter of taste
+        # their order is a matter of taste; what an entry does not use is left out, so that a new key changes no old hash
+        settings = {**entry.model_dump(include=OLD_KEYS), "metrics": sorted(entry.metrics)}
+        if entry.tasks:
+            task = recipe.harness_task(entry)
+            parts.append([settings, sorted(entry.tasks), entry.num_fewshot, identity(task.asked, task.include)])
+            continue
+        if entry.reward_model:
+            source = recipe.source(entry.reward_model)
+            settings["reward_model"] = checkpoint_identity(source)
+        if entry.judge:
+            settings["judge"] = [entry.judge.base_url, entry.judge.model]
+        assert entry.data is not None  # the recipe has seen to it
         parts.append([settings, [data_identity(recipe.source(getattr(entry.data, split))) for split in SPLITS]])
     return digest(parts)
 
 
+OLD_KEYS = {"name", "limit", "beta", "max_length", "max_new_tokens", "chat", "template"}
+
+
+def harness_tasks(recipe: StudyRecipe) -> list[HarnessTask]:
+    """The public benchmarks of a study, entry by entry."""
+    return [recipe.harness_task(entry) for entry in entries(recipe) if entry.tasks]
+
+
 def read_tasks(recipe: StudyRecipe) -> dict[str, list[Task]]:
-    """The tasks of each split.
+    """The tasks of each split that are taken on data files.
 
     Raises:
         DataError: a file is missing, empty or has an unusable row, or a row is in both splits of an entry.
     """
     found: dict[str, list[Task]] = {split: [] for split in SPLITS}
     for entry in entries(recipe):
-        rows = {split: _rows(entry, recipe.source(getattr(entry.data, split))) for split in SPLITS}
+        if entry.data is None:
+            continue
+        rows = {split: read_for(entry.metrics, recipe.source(getattr(entry.data, split)), entry.limit) for split in SPLITS}
         _no_row_in_both(entry, rows)
         for split in SPLITS:
             found[split].append(
@@ -75,20 +105,18 @@ def read_tasks(recipe: StudyRecipe) -> dict[str, list[Task]]:
                     max_new_tokens=entry.max_new_tokens,
                     chat=entry.chat,
                     template=entry.template,
+                    reward_model=recipe.source(entry.reward_model) if entry.reward_model else None,
+                    judge=entry.judge.settings() if entry.judge else None,
                 )
             )
     return found
 
 
-def _rows(entry: MetricEntry, source: Path | str) -> list[dict]:
-    from mergetool.data import completions, preferences
-
-    read = preferences if METRICS[entry.metrics[0]].rows == "preferences" else completions
-    return read(source, entry.limit)
-
-
 def _no_row_in_both(entry: MetricEntry, rows: dict[str, list[dict]]) -> None:
-    keys = ("prompt", "chosen", "rejected", "completion")
+    """Rows are told apart by what is measured: an answer that the model writes depends on the prompt alone."""
+    only_prompts = any(METRICS[name].rows == "prompts" for name in entry.metrics)
+    keys = ("prompt",) if only_prompts else ("prompt", "chosen", "rejected", "completion")
+    assert entry.data is not None  # there are rows
     seen = {digest([row.get(key) for key in keys]) for row in rows["validation"]}
     shared = [at for at, row in enumerate(rows["test"], 1) if digest([row.get(key) for key in keys]) in seen]
     if shared:

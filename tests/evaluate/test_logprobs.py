@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mergetool.evaluate import Task, measure, prepare, reference_scores
+from mergetool.evaluate import Task, measure, prepare, refer, reference_scores
 from mergetool.evaluate.logprobs import batches, completion_log_probs
 from mergetool.evaluate.tokens import Coded, code_completion, code_pair
 from tests.evaluate import tiny
@@ -68,7 +68,7 @@ def test_implicit_rewards_are_those_of_trl(rows, max_length, tmp_path):
     ]
     for side in (0, 1):
         torch.testing.assert_close(ours[side].float(), torch.tensor([row[side] for row in expected]), atol=2e-4, rtol=1e-4)
-    found = measure(policy, prepared, tiny.tokenizer(), reference_scores(reference, prepared))
+    found = measure(policy, prepared, tiny.tokenizer(), refer(reference, prepared, tiny.tokenizer()))
     assert found["reward_margin"]["value"] == pytest.approx(sum(a - b for a, b in expected) / len(expected), abs=1e-4)
 
 

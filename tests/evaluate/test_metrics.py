@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mergetool.errors import CheckpointError, DataError, RecipeError
-from mergetool.evaluate import METRICS, Task, evaluate, measure, prepare, reference_scores
+from mergetool.evaluate import METRICS, Task, evaluate, measure, prepare, refer
 from mergetool.evaluate.greedy import final_number, greedy, is_hit, normalise
 from mergetool.evaluate.interval import bootstrap, ratio
 from tests.evaluate import tiny
@@ -18,7 +18,7 @@ SKILLS = [{"prompt": f"say {at}", "completion": str(at)} for at in range(10)]
 def test_the_reference_scores_exactly_one_half_against_itself():
     model, tokenizer = tiny.llama(), tiny.tokenizer()
     prepared = prepare(Task("pairs", ("preference_accuracy", "reward_margin"), PAIRS), tokenizer)
-    found = measure(model, prepared, tokenizer, reference_scores(model, prepared))
+    found = measure(model, prepared, tokenizer, refer(model, prepared, tokenizer))
     assert found["preference_accuracy"]["value"] == 0.5
     assert found["reward_margin"]["value"] == 0.0
 
@@ -28,7 +28,7 @@ def test_beta_scales_the_margin_and_leaves_the_accuracy():
     found = []
     for beta in (0.1, 0.2):
         prepared = prepare(Task("pairs", ("preference_accuracy", "reward_margin"), PAIRS, beta=beta), tokenizer)
-        found.append(measure(policy, prepared, tokenizer, reference_scores(reference, prepared)))
+        found.append(measure(policy, prepared, tokenizer, refer(reference, prepared, tokenizer)))
     assert found[1]["reward_margin"]["value"] == pytest.approx(2 * found[0]["reward_margin"]["value"])
     assert found[1]["preference_accuracy"]["value"] == found[0]["preference_accuracy"]["value"]
 
@@ -85,17 +85,17 @@ def test_gsm8k_answers_are_compared_by_the_number_after_the_mark():
 
 def test_the_interval_holds_the_value_and_repeats_under_its_seed():
     top, bottom = [float(at % 3 == 0) for at in range(200)], [1.0] * 200
-    low, high = bootstrap(top, bottom, seed=4)
+    low, high = bootstrap((top, bottom), seed=4)
     assert low < ratio(top, bottom) < high
     assert high - low == pytest.approx(2 * 1.96 * (1 / 3 * 2 / 3 / 200) ** 0.5, rel=0.15)
-    assert bootstrap(top, bottom, seed=4) == (low, high)
+    assert bootstrap((top, bottom), seed=4) == (low, high)
 
 
 def test_every_metric_states_unit_direction_and_side():
     for row in METRICS.values():
         assert row.unit
         assert row.side in ("reward", "tax")
-        assert row.rows in ("preferences", "completions")
+        assert row.rows in ("preferences", "completions", "prompts")
 
 
 def test_reward_without_a_reference_is_an_error_that_says_what_to_give():

@@ -1,0 +1,242 @@
+"""The model in memory through tasks of lm-evaluation-harness; nothing is loaded again but the tasks' data, once."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from mergetool.errors import DataError, MergetoolError, RecipeError
+from mergetool.evaluate.harness_index import entry_of, local_files, manager
+from mergetool.evaluate.harness_names import AVERAGE, Asked, described, directions_of, expand, has_average, runs_code
+from mergetool.evaluate.harness_scores import average, score_of
+from mergetool.evaluate.metrics import Metric
+
+SEED = 1234  # the harness's own, of few-shot examples
+
+
+@dataclass(frozen=True)
+class HarnessTask:
+    """Public benchmarks to measure.
+
+    Attributes:
+        name: appears before each task's name: `public.arc_easy`.
+        tasks: names of tasks, groups or suites; `TASK:METRIC` or `TASK:METRIC:FILTER` where the first is not meant.
+        num_fewshot: solved examples before each question; None: what the suite or the task says.
+        limit: documents per task (and half) at most.
+        chat: put the questions through the tokenizer's chat template.
+        include: directories of local YAML tasks, which take precedence over the harness's own.
+        unsafe_code: whether tasks may execute what the model writes.
+        batch_size: requests at a time.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    num_fewshot: int | None = None
+    limit: int | None = None
+    chat: bool = False
+    include: tuple[Path, ...] = ()
+    unsafe_code: bool = False
+    batch_size: int = 16
+
+    @property
+    def asked(self) -> list[Asked]:
+        return expand(self.tasks)
+
+    def metrics(self, side: str = "tax") -> list[Metric]:
+        """The columns it gives, known without data or weights.
+
+        Raises:
+            RecipeError: an unknown task, or one that executes what the model writes where nobody allowed that.
+        """
+        found = described(self.asked, self.include, side)
+        if not self.unsafe_code and (unsafe := [one.task for one in self.asked if runs_code(one, self.include)]):
+            raise RecipeError(
+                f"{self.name}: {', '.join(unsafe)} execute code that the model wrote",
+                "allow it with unsafe_code: true, in a place where it can do no harm, or name the other tasks",
+            )
+        return found
+
+
+def halves(documents: Sequence[Any]) -> dict[str, list[int]]:
+    """Indices of documents in two halves, `validation` and `test`, by a hash of what they say.
+
+    Equal documents share a half, so no document is in both; the order within a half is that of the hashes, so that a
+    limit takes documents at random, the same ones every time.
+    """
+    marks = [sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest() for document in documents]
+    known = sorted(set(marks))
+    first = set(known[: len(known) // 2])
+    order = sorted(range(len(marks)), key=lambda at: (marks[at], at))
+    return {
+        "validation": [at for at in order if marks[at] in first],
+        "test": [at for at in order if marks[at] not in first],
+    }
+
+
+class Harness:
+    """Tasks of the harness with their data, loaded when first needed and kept for every model.
+
+    Args:
+        task: what to measure.
+    """
+
+    def __init__(self, task: HarnessTask) -> None:
+        self.task = task
+        self._loaded: dict[str, Any] | None = None
+        self._halves: dict[str, dict[str, list[int]]] = {}
+
+    def load(self) -> None:
+        """Fetches and reads the tasks' data.
+
+        Raises:
+            RecipeError: an unknown task, or one that cannot be loaded: offline, or a package is missing.
+        """
+        if self._loaded is not None:
+            return
+        task = self.task
+        task.metrics()
+        if task.unsafe_code:
+            os.environ["HF_ALLOW_CODE_EVAL"] = "1"
+        tasks: dict[str, Any] = {}
+        groups: dict[str, Any] = {}
+        for one in task.asked:
+            found = self._load_one(one)
+            if again := set(found["tasks"]) & set(tasks):
+                raise RecipeError(f"{task.name}: the task '{again.pop()}' is measured twice", "name a group or its tasks")
+            fewshot = one.num_fewshot if task.num_fewshot is None else task.num_fewshot
+            for leaf in found["tasks"].values():
+                own = leaf.get_config("num_fewshot")
+                if own is None or (fewshot is not None and own != 0):  # a task that says 0 takes no examples
+                    leaf.set_config(key="num_fewshot", value=fewshot or 0)
+                leaf.set_fewshot_seed(seed=SEED)
+            tasks |= found["tasks"]
+            groups |= found.get("groups", {})
+        self._loaded = {"tasks": tasks, "groups": groups}
+
+    def _load_one(self, one: Asked) -> Any:
+        entry = entry_of(one.task, self.task.include)
+        index = manager(one.task, self.task.include)
+        # data files are looked for beside the YAML that names them, else where the harness looks: here
+        place = Path(entry.yaml_path).parent if entry.yaml_path and local_files(entry) else Path.cwd()
+        try:
+            with quietly(), contextlib.chdir(place):
+                return index.load([one.task])
+        except MergetoolError:
+            raise
+        except ModuleNotFoundError as error:
+            raise RecipeError(f"tasks: '{one.task}' needs the package {error.name}", f"pip install {error.name}") from None
+        except Exception as error:  # each data set fails in its own way
+            said = " ".join(str(error).split())[:200]
+            raise RecipeError(
+                f"tasks: '{one.task}' cannot be loaded ({type(error).__name__}: {said})",
+                "check its YAML, or the network and HF_HUB_OFFLINE where its data is on the Hub",
+            ) from None
+
+    def sizes(self) -> dict[str, int]:
+        """Documents per half that are measured, all tasks together."""
+        return {half: sum(len(indices) for indices in self._samples(half).values()) for half in ("validation", "test")}
+
+    def _samples(self, half: str) -> dict[str, list[int]]:
+        self.load()
+        assert self._loaded is not None
+        found = {}
+        for name, leaf in self._loaded["tasks"].items():
+            if name not in self._halves:
+                self._halves[name] = halves(list(leaf.eval_docs))
+            indices = sorted(self._halves[name][half][: self.task.limit])  # the harness pairs them in rising order
+            if not indices:
+                raise DataError(f"tasks: '{name}' has too few documents for two halves", "leave it out of the study")
+            found[name] = indices
+        return found
+
+    def measure(self, model: Any, tokenizer: Any, half: str | None = None, seed: int = 0) -> dict[str, dict[str, Any]]:
+        """Every task on one half of its documents, or on all of them.
+
+        Args:
+            model: a live causal language model.
+            tokenizer: its tokenizer.
+            half: "validation", "test", or None for all documents.
+            seed: of the bootstrap.
+
+        Returns:
+            Per column: value, low, high, n, unit, higher_is_better, and for a group `by`, the value of each of its tasks.
+        """
+        import copy
+
+        from lm_eval.evaluator import evaluate
+        from lm_eval.models.huggingface import HFLM
+
+        self.load()
+        was_training = model.training
+        with quietly(), _seeded():
+            # a copy: the harness gives the tokenizer a padding token of its own choice
+            live = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=self.task.batch_size)
+            results = evaluate(
+                lm=live,
+                task_dict=self._loaded,
+                samples=self._samples(half) if half else None,
+                limit=None if half else self.task.limit,
+                bootstrap_iters=0,
+                apply_chat_template=self.task.chat,
+                fewshot_as_multiturn=self.task.chat,
+                confirm_run_unsafe_code=self.task.unsafe_code,
+            )
+        model.train(was_training)
+        found, drawn = {}, []
+        metrics = [one for one in self.task.metrics() if one.name != AVERAGE]
+        for one, metric in zip(self.task.asked, metrics, strict=True):
+            first = next(iter(directions_of(one.task, self.task.include)))
+            score, draws = score_of(one, metric, first, results, self._loaded, seed)
+            found[metric.name] = score
+            drawn.append(draws)
+        if has_average(metrics):
+            return {AVERAGE: average(metrics, found, drawn), **found}
+        return found
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """The harness and its data sets print bars and notes on both streams; what matters comes back as a value or an error."""
+    import logging
+
+    import transformers
+
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "evaluate")]
+    levels = [logger.level for logger in loggers]
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """The harness's seeds within, what was before afterwards: a training that follows draws as if nothing had happened."""
+    import numpy as np
+    import torch
+
+    python, numeric, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(0)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numeric)
+        torch.set_rng_state(tensors)

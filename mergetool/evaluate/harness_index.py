@@ -1,0 +1,127 @@
+"""The index of lm-evaluation-harness: which tasks and groups there are, from their YAML files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mergetool.errors import RecipeError
+from mergetool.evaluate.metrics import METRICS
+from mergetool.evaluate.suites import SUITES
+
+
+def manager(name: str, include: tuple[Path, ...] = ()) -> Any:
+    """The harness's own TaskManager; its thousands of files are read only where a name is not in `include`.
+
+    Raises:
+        RecipeError: the harness is not installed, or a directory holds no tasks or a broken one.
+    """
+    try:
+        import lm_eval.tasks  # noqa: F401
+    except ImportError:
+        raise RecipeError("tasks: lm-evaluation-harness is missing", 'pip install "mergetool[eval]"') from None
+    if include:
+        local = _local(include)
+        entry = local.task_index.get(name)
+        if entry is not None and all(child in local.task_index for child in children(entry)):
+            return local
+    return _whole(include)
+
+
+@lru_cache(maxsize=4)
+def _local(include: tuple[Path, ...]) -> Any:
+    for folder in include:
+        _must_hold_tasks(folder)
+    return _manager(include, include_defaults=False)
+
+
+@lru_cache(maxsize=4)
+def _whole(include: tuple[Path, ...]) -> Any:
+    return _manager(include)
+
+
+def _manager(include: tuple[Path, ...], **options: Any) -> Any:
+    import logging
+
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return TaskManager(include_path=list(include) or None, **options)
+
+
+def _must_hold_tasks(folder: Path) -> None:
+    import yaml
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "no such directory"
+        raise RecipeError(f"include: {folder}: {what}", "give a directory with YAML tasks")
+    files = sorted(folder.glob("**/*.yaml"))
+    if not files:
+        raise RecipeError(f"include: {folder}: no .yaml file in it", "give a directory with YAML tasks")
+    for file in files:
+        try:
+            load_yaml(file, resolve_func=False)
+        except (yaml.YAMLError, OSError) as error:
+            # the harness would leave the file out without a word
+            said = getattr(error, "problem", None) or getattr(error, "strerror", None) or "not YAML"
+            raise RecipeError(f"include: {file}: {said}", "mend the task there") from None
+        except ValueError:
+            continue  # some other YAML file
+
+
+def children(entry: Any) -> list[str]:
+    """Names of what a group or a tag holds; none for a task."""
+    if entry.kind.name == "TAG":
+        return sorted(entry.tags)
+    listed = (entry.cfg or {}).get("task") if entry.kind.name == "GROUP" else []
+    found = [item if isinstance(item, str) else item.get("group") or item.get("task") for item in listed or []]
+    return [name for name in found if isinstance(name, str)]
+
+
+def entry_of(name: str, include: Sequence[Path]) -> Any:
+    """The index entry of a task or a group.
+
+    Raises:
+        RecipeError: there is none, or it is a tag.
+    """
+    index = manager(name, tuple(include)).task_index
+    entry = index.get(name)
+    if entry is None:
+        close = get_close_matches(name, [*index, *SUITES, *METRICS], n=1, cutoff=0.5)
+        where = f" in {', '.join(map(str, include))} or" if include else " in"
+        raise RecipeError(
+            f"tasks: no '{name}'{where} lm-evaluation-harness",
+            f"did you mean '{close[0]}'?" if close else "`lm-eval ls tasks` lists them",
+        )
+    if entry.kind.name == "TAG":
+        some = children(entry)
+        raise RecipeError(
+            f"tasks: '{name}' is a tag of {len(some)} tasks and has no score", f"name them: {', '.join(some[:6])}"
+        )
+    return entry
+
+
+def leaves(name: str, include: Sequence[Path]) -> Iterator[Any]:
+    """The index entries of a group's tasks, or of the task itself; tags opened, names that lead nowhere left out."""
+    index = manager(name, tuple(include)).task_index
+    entry = index.get(name)
+    if entry is None:
+        return
+    if entry.kind.name in ("GROUP", "TAG"):
+        for child in children(entry):
+            yield from leaves(child, include)
+    else:
+        yield entry
+
+
+def local_files(entry: Any) -> list[Path]:
+    """The data files of a task that lie beside its YAML."""
+    named = ((entry.cfg or {}).get("dataset_kwargs") or {}).get("data_files") or []
+    values = named.values() if isinstance(named, dict) else [named]
+    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    places = [Path(entry.yaml_path).parent / str(text) for text in texts]
+    return [place for place in places if place.is_file()]
