@@ -9,84 +9,121 @@ import typer
 
 from mergetool.cli.shell import emit_json, note
 
+DATA, BENCHMARKS, JUDGES, ANSWERS = "Data", "Public benchmarks", "Reward model and judge", "Limits"
+
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A checkpoint directory, lab:NAME or a Hub id.", show_default=False)],
-    reward: Annotated[str | None, typer.Option(help="Preference pairs; needs --reference.", show_default=False)] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Metrics, lm-evaluation-harness tasks (TASK, TASK:METRIC) and suites (omo-14, ama), separated by commas; "
+            "default: the metrics that the data allow.",
+            show_default=False,
+        ),
+    ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="The SFT model that rewards are relative to.", show_default=False)
+        str | None, typer.Option(help="The SFT model, to which rewards and kl_to_sft are relative.", show_default=False)
+    ] = None,
+    reward: Annotated[
+        str | None, typer.Option(help="Preference pairs; needs --reference.", show_default=False, rich_help_panel=DATA)
     ] = None,
     tax: Annotated[
-        list[str] | None, typer.Option(help="Prompts and completions, or text; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(help="Prompts and completions, or text; may be repeated.", show_default=False, rich_help_panel=DATA),
     ] = None,
-    tasks: Annotated[
-        str | None, typer.Option(help="Metrics, separated by commas; default: all that the data allow.", show_default=False)
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Prompts that the model answers, for reward_model, win_rate and code_switching; may be repeated.",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    beta: Annotated[float, typer.Option(help="Scale of the reward margin.")] = 0.1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use no more rows than this.", show_default=False)] = None,
-    max_length: Annotated[int, typer.Option(min=2, help="Tokens of prompt and completion together.")] = 1024,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Limit of a greedy answer.", show_default=False)] = None,
-    template: Annotated[str, typer.Option(help="Prompt text; {prompt} is the row's own.")] = "{prompt}",
-    chat: Annotated[bool, typer.Option("--chat", help="Put prompts through the chat template.")] = False,
+    reward_model: Annotated[
+        str | None,
+        typer.Option(help="A sequence-classification model with one label.", show_default=False, rich_help_panel=JUDGES),
+    ] = None,
+    judge_url: Annotated[
+        str | None,
+        typer.Option(help="An OpenAI-compatible endpoint, with /v1.", show_default=False, rich_help_panel=JUDGES),
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(help="The judge, as the endpoint calls it.", show_default=False, rich_help_panel=JUDGES)
+    ] = None,
+    judge_key_env: Annotated[
+        str, typer.Option(help="Environment variable with the endpoint's key; '' if it asks for none.", rich_help_panel=JUDGES)
+    ] = "OPENAI_API_KEY",
+    include: Annotated[
+        list[Path] | None,
+        typer.Option(help="A directory of YAML tasks; may be repeated.", show_default=False, rich_help_panel=BENCHMARKS),
+    ] = None,
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Solved examples before each question.", show_default="the task's own", rich_help_panel=BENCHMARKS
+        ),
+    ] = None,
+    unsafe_code: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe-code", help="Let tasks execute what the model writes (HumanEval, MBPP).", rich_help_panel=BENCHMARKS
+        ),
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows of a file, or documents of a task.", show_default="all", rich_help_panel=ANSWERS),
+    ] = None,
+    beta: Annotated[float, typer.Option(help="Scale of the reward margin.", rich_help_panel=ANSWERS)] = 0.1,
+    max_length: Annotated[
+        int, typer.Option(min=2, help="Tokens of prompt and completion together.", rich_help_panel=ANSWERS)
+    ] = 1024,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Tokens of a greedy answer.",
+            show_default="as the reference answers need for exact_match, else 256",
+            rich_help_panel=ANSWERS,
+        ),
+    ] = None,
+    template: Annotated[
+        str, typer.Option(help="Prompt text; {prompt} is the row's own.", rich_help_panel=ANSWERS)
+    ] = "{prompt}",
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Put prompts and questions through the chat template.", rich_help_panel=ANSWERS)
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...", show_default=False)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Measure one model: implicit reward on preference pairs, and nll and exact match on task text."""
+    """Measure one model: rewards, tax on your own data, and public benchmarks."""
+    from mergetool.cli.asked import Files, benchmarks, data_tasks, names_of
     from mergetool.errors import RecipeError
+    from mergetool.evaluate import JudgeSettings
     from mergetool.sources import resolve_source
 
-    if not reward and not tax:
-        raise RecipeError("nothing to measure", "give --reward PAIRS with --reference SFT, or --tax FILE")
-    if reward and not reference:
-        raise RecipeError("--reward needs --reference", "give the SFT model that the reward is relative to")
-    limits = {"max_length": max_length, "max_new_tokens": max_new_tokens, "template": template, "chat": chat}
-    asked = _tasks(reward, tax or [], tasks, limit, beta, limits)
+    here = Path.cwd()
+    if bool(judge_url) != bool(judge_model):
+        raise RecipeError("--judge-url and --judge-model belong together", "give both: the endpoint, and the model behind it")
+    limits: dict[str, Any] = {"max_length": max_length, "max_new_tokens": max_new_tokens, "template": template, "chat": chat}
+    limits["reward_model"] = resolve_source(reward_model, here) if reward_model else None
+    limits["judge"] = JudgeSettings(judge_url, judge_model, judge_key_env or None) if judge_url and judge_model else None
+    files = Files(reward, tuple(tax or ()), tuple(prompts or ()), reference is not None)
+    metrics, public = names_of(tasks)
+    asked: list[Any] = []
+    if not public or metrics or files.given:
+        asked += data_tasks(files, metrics, limit, beta, limits)
+    if public:
+        asked.append(benchmarks(public, num_fewshot, limit, chat, include or [], unsafe_code))
     from mergetool.evaluate import evaluate as run
 
-    here = Path.cwd()
-    judge = resolve_source(reference, here) if reference else None
-    found = run(resolve_source(model, here), asked, judge, device=device)
+    sft = resolve_source(reference, here) if reference else None
+    found = run(resolve_source(model, here), asked, sft, device=device)
     shown = {name: {key: value for key, value in score.items() if key != "rows"} for name, score in found.items()}
     if json:
         emit_json({"model": model, "scores": shown})
         return
     _print(model, shown)
-
-
-def _tasks(
-    reward: str | None, tax: list[str], tasks: str | None, limit: int | None, beta: float, limits: dict[str, Any]
-) -> list:
-    """One task per data file, with the metrics that are asked for and that its rows allow."""
-    from mergetool.data import completions, preference_rows
-    from mergetool.errors import RecipeError
-    from mergetool.evaluate import METRICS, Task
-    from mergetool.evaluate.metrics import metric
-
-    wanted = [metric(name.strip(), "--tasks").name for name in tasks.split(",")] if tasks else list(METRICS)
-    found = []
-    if reward:
-        rows, counts = preference_rows(reward, limit)
-        note(f"{reward}: {counts}")
-        names = tuple(name for name in wanted if METRICS[name].rows == "preferences")
-        found += [Task(_name(reward), names, rows, beta=beta, **limits)] if names else []
-    for file in tax:
-        rows = completions(file, limit)
-        names = tuple(
-            name
-            for name in wanted
-            if METRICS[name].rows == "completions"
-            and (METRICS[name].needs != "greedy_hits" or tasks or all(row["prompt"] for row in rows))
-        )
-        found += [Task(_name(file), names, rows, **limits)] if names else []
-    if not found:
-        raise RecipeError(f"--tasks {tasks}: none of these can be taken on the data given", "add --reward or --tax")
-    if len({task.name for task in found}) < len(found):
-        found = [Task(**{**vars(task), "name": f"{task.name}#{at}"}) for at, task in enumerate(found, 1)]
-    return found
-
-
-def _name(source: str) -> str:
-    return Path(source.removeprefix("lab:")).name.partition(".")[0]
 
 
 def _print(model: str, scores: dict[str, dict[str, Any]]) -> None:
@@ -116,3 +153,6 @@ def _print(model: str, scores: dict[str, dict[str, Any]]) -> None:
     print_table(table)
     for left_out in {score["left_out"] for score in scores.values() if score["left_out"]}:
         note(f"{left_out} rows left out: their prompt alone fills max_length")
+    for name, score in scores.items():
+        if score.get("without_verdict"):
+            note(f"{name}: {score['without_verdict']} replies of the judge held no verdict; their pairs count as ties")

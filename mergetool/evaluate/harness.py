@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import DataError, MergetoolError, RecipeError
-from mergetool.evaluate.harness_index import entry_of, local_files, manager
+from mergetool.evaluate.harness_index import leaves, local_files, manager
 from mergetool.evaluate.harness_names import AVERAGE, Asked, described, directions_of, expand, has_average, runs_code
 from mergetool.evaluate.harness_scores import average, score_of
 from mergetool.evaluate.metrics import Metric
@@ -59,8 +59,8 @@ class HarnessTask:
         found = described(self.asked, self.include, side)
         if not self.unsafe_code and (unsafe := [one.task for one in self.asked if runs_code(one, self.include)]):
             raise RecipeError(
-                f"{self.name}: {', '.join(unsafe)} execute code that the model wrote",
-                "allow it with unsafe_code: true, in a place where it can do no harm, or name the other tasks",
+                f"tasks: of {self.name}, {', '.join(unsafe)} would execute code that the model wrote",
+                "allow it with unsafe_code: true, in a place where it can do no harm, or name the other tasks alone",
             )
         return found
 
@@ -68,17 +68,14 @@ class HarnessTask:
 def halves(documents: Sequence[Any]) -> dict[str, list[int]]:
     """Indices of documents in two halves, `validation` and `test`, by a hash of what they say.
 
-    Equal documents share a half, so no document is in both; the order within a half is that of the hashes, so that a
-    limit takes documents at random, the same ones every time.
+    Equal documents share a half, in one task and across tasks, so no document is in both. The halves are equal in
+    expectation; the order within one is that of the hashes, so that a limit takes documents at random, the same ones
+    every time.
     """
     marks = [sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest() for document in documents]
-    known = sorted(set(marks))
-    first = set(known[: len(known) // 2])
     order = sorted(range(len(marks)), key=lambda at: (marks[at], at))
-    return {
-        "validation": [at for at in order if marks[at] in first],
-        "test": [at for at in order if marks[at] not in first],
-    }
+    odd = {at for at in order if int(marks[at][-1], 16) % 2}
+    return {"validation": [at for at in order if at in odd], "test": [at for at in order if at not in odd]}
 
 
 class Harness:
@@ -122,12 +119,12 @@ class Harness:
         self._loaded = {"tasks": tasks, "groups": groups}
 
     def _load_one(self, one: Asked) -> Any:
-        entry = entry_of(one.task, self.task.include)
         index = manager(one.task, self.task.include)
         # data files are looked for beside the YAML that names them, else where the harness looks: here
-        place = Path(entry.yaml_path).parent if entry.yaml_path and local_files(entry) else Path.cwd()
+        beside = [Path(leaf.yaml_path).parent for leaf in leaves(one.task, self.task.include) if local_files(leaf)]
+        place = beside[0] if beside else Path.cwd()
         try:
-            with quietly(), contextlib.chdir(place):
+            with quietly(), _seeded(), contextlib.chdir(place):
                 return index.load([one.task])
         except MergetoolError:
             raise

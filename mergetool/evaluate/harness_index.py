@@ -23,23 +23,29 @@ def manager(name: str, include: tuple[Path, ...] = ()) -> Any:
         import lm_eval.tasks  # noqa: F401
     except ImportError:
         raise RecipeError("tasks: lm-evaluation-harness is missing", 'pip install "mergetool[eval]"') from None
+    files = tuple((file, file.stat().st_mtime_ns) for folder in include for file in _yaml_files(folder))
     if include:
-        local = _local(include)
+        local = _local(include, files)
         entry = local.task_index.get(name)
         if entry is not None and all(child in local.task_index for child in children(entry)):
             return local
-    return _whole(include)
+    return _whole(include, files)
+
+
+def _yaml_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("**/*.yaml"))
 
 
 @lru_cache(maxsize=4)
-def _local(include: tuple[Path, ...]) -> Any:
+def _local(include: tuple[Path, ...], files: tuple) -> Any:
+    """`files` and their times are part of the key: a task that was mended is read again."""
     for folder in include:
         _must_hold_tasks(folder)
     return _manager(include, include_defaults=False)
 
 
 @lru_cache(maxsize=4)
-def _whole(include: tuple[Path, ...]) -> Any:
+def _whole(include: tuple[Path, ...], files: tuple) -> Any:
     return _manager(include)
 
 
@@ -59,7 +65,7 @@ def _must_hold_tasks(folder: Path) -> None:
     if not folder.is_dir():
         what = "a file" if folder.exists() else "no such directory"
         raise RecipeError(f"include: {folder}: {what}", "give a directory with YAML tasks")
-    files = sorted(folder.glob("**/*.yaml"))
+    files = _yaml_files(folder)
     if not files:
         raise RecipeError(f"include: {folder}: no .yaml file in it", "give a directory with YAML tasks")
     for file in files:

@@ -19,12 +19,16 @@ class Verdicts:
     def __init__(self, path: Path | None = None) -> None:
         self._path, self._lock = path, threading.Lock()
         self._found: dict[str, str] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path is not None and path.exists() else ():
+        text = path.read_text(encoding="utf-8") if path is not None and path.exists() else ""
+        if path is not None and text and not text.endswith("\n"):  # cut short by a kill: what follows gets a line of its own
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
                 self._found[row["key"]] = row["verdict"]
             except (ValueError, KeyError, TypeError):
-                continue  # cut short by a kill: it is asked again
+                continue  # half a line: it is asked again
 
     @staticmethod
     def key(*question: Any) -> str:

@@ -53,3 +53,18 @@ def save(path: Path, seed: int = 0) -> Path:
     llama(seed).save_pretrained(path)
     tokenizer().save_pretrained(path)
     return path
+
+
+def reward_model(path: Path, labels: int = 1, template: bool = False) -> Path:
+    """A random sequence-classification Llama over that vocabulary, with the tokenizer."""
+    import torch
+    from transformers import LlamaForSequenceClassification
+
+    config = llama().config
+    config.num_labels = labels
+    torch.manual_seed(9)
+    LlamaForSequenceClassification(config).save_pretrained(path)
+    own = tokenizer()
+    own.chat_template = TEMPLATE if template else None
+    own.save_pretrained(path)
+    return path
