@@ -55,14 +55,14 @@ def save(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def reward_model(path: Path, labels: int = 1, template: bool = False) -> Path:
+def reward_model(path: Path, labels: int = 1, template: bool = False, seed: int = 9) -> Path:
     """A random sequence-classification Llama over that vocabulary, with the tokenizer."""
     import torch
     from transformers import LlamaForSequenceClassification
 
     config = llama().config
     config.num_labels = labels
-    torch.manual_seed(9)
+    torch.manual_seed(seed)
     LlamaForSequenceClassification(config).save_pretrained(path)
     own = tokenizer()
     own.chat_template = TEMPLATE if template else None
