@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mergetool.evaluate import METRICS, SUITES
 from mergetool.merge.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +33,21 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
 def test_every_method_is_explained() -> None:
     text = (ROOT / "docs/methods.md").read_text()
     assert [name for name in METHODS if f"`{name}`" not in text] == []
+
+
+def test_every_metric_is_explained_with_its_side_unit_and_direction() -> None:
+    lines = (ROOT / "docs/metrics.md").read_text().splitlines()
+    for one in METRICS.values():
+        direction = "higher" if one.higher_is_better else "lower"
+        assert any(line.startswith(f"| `{one.name}` | {one.side} | {one.unit} | {direction} |") for line in lines), one.name
+
+
+def test_every_benchmark_of_every_suite_is_in_the_docs() -> None:
+    text = (ROOT / "docs/metrics.md").read_text()
+    for name, suite in SUITES.items():
+        assert f"### `{name}`" in text
+        assert [one.task for one in suite.benchmarks if f"`{one.task}`" not in text] == []
+        assert [what for what, _ in (*suite.missing, *suite.judged) if what not in text] == []
 
 
 def test_the_walks_of_the_architecture_name_functions_that_exist() -> None:

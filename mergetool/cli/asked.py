@@ -50,7 +50,7 @@ def benchmarks(
     """
     from mergetool.errors import RecipeError
     from mergetool.evaluate import SUITES, HarnessTask
-    from mergetool.evaluate.harness_names import remarks
+    from mergetool.evaluate.harness_names import not_run
 
     name = names[0] if len(names) == 1 and names[0] in SUITES else "public"
     task = HarnessTask(
@@ -62,8 +62,8 @@ def benchmarks(
         raise RecipeError(
             f"--{error.message.removeprefix('--')}", error.hint.replace("unsafe_code: true", "--unsafe-code")
         ) from None
-    for line in remarks(names):
-        note(line)
+    for suite, left_out in not_run(names).items():
+        note(f"{suite} runs without {'; '.join(left_out)}")
     return task
 
 

@@ -59,8 +59,8 @@ def compare(
     with naming(study):
         recipe = load_study_recipe(study)
         found = check_study(recipe)  # a misspelt method should not show after an hour of training
-    for line in found.get("not_run", ()):
-        note(line)
+    for suite, benchmarks in found.get("not_run", {}).items():
+        note(f"{suite} runs without {'; '.join(benchmarks)}")
     leave(run_and_report(recipe, out, fresh, json, device, dtype, workers, ray, save))
 
 

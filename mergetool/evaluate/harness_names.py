@@ -77,9 +77,9 @@ def expand(names: Sequence[str]) -> list[Asked]:
     return found
 
 
-def remarks(names: Sequence[str]) -> list[str]:
-    """What of the suites among `names` is not run, one line each."""
-    return [line for name in names if name in SUITES for line in SUITES[name].remarks(name)]
+def not_run(names: Sequence[str]) -> dict[str, list[str]]:
+    """What of the suites among `names` is not run and why, by suite; empty where everything is."""
+    return {name: SUITES[name].not_run for name in names if name in SUITES and SUITES[name].not_run}
 
 
 def _parts(name: str) -> tuple[str, str | None, str | None]:

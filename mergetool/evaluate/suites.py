@@ -41,12 +41,13 @@ class Suite:
     missing: tuple[tuple[str, str], ...] = ()
     judged: tuple[tuple[str, str], ...] = ()
 
-    def remarks(self, name: str) -> list[str]:
-        """What of the suite is not run, one line each."""
-        return [f"{name} leaves out {what}: {why}" for what, why in (*self.missing, *self.judged)]
+    @property
+    def not_run(self) -> list[str]:
+        """What of the suite is not run and why, one line each."""
+        return [f"{what} ({why})" for what, why in (*self.missing, *self.judged)]
 
 
-_NOT_THERE = "lm-evaluation-harness has no such task"
+_NOT_THERE = "not in lm-evaluation-harness"
 SUITES = MappingProxyType(
     {
         "omo-14": Suite(

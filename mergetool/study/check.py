@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import CheckpointError, MergetoolError
-from mergetool.evaluate.harness_names import remarks
+from mergetool.evaluate.harness_names import not_run
 from mergetool.study.candidates import Candidate, expand
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.search import probes
@@ -19,8 +19,8 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
     Returns:
         candidates, trainings and merges (how many), groups (names; candidates of one differ in the seed alone),
         searches (trials of each; they are not among the candidates), metrics (names), rows (per entry with data files:
-        validation and test); where public benchmarks are asked for, benchmarks (their names) and not_run (what of the
-        suites is left out, and why).
+        validation and test); where public benchmarks are asked for, benchmarks (their names) and not_run (by
+        suite, what of it is left out and why).
 
     Raises:
         MergetoolError: the first thing that is wrong, in one line that names it.
@@ -52,7 +52,8 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
     }
     if benchmarks := [name for entry in entries(recipe) for name in entry.tasks]:
         found["benchmarks"] = benchmarks
-        found["not_run"] = remarks(benchmarks)
+        if left_out := not_run(benchmarks):
+            found["not_run"] = left_out
     return found
 
 
