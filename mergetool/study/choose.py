@@ -38,7 +38,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Group:
-    """Candidates that differ in their seed alone."""
+    """Candidates that differ in their seed alone.
+
+    Attributes:
+        name, family, kind, settings: as of each member, see `Candidate`.
+        members: names of the candidates.
+        scores: split -> metric -> score.
+        run: the group that this is a part of, for a model along a training run.
+        trial: whether a search proposed it.
+    """
 
     name: str
     family: str
@@ -46,6 +54,8 @@ class Group:
     settings: dict[str, Any]
     members: tuple[str, ...]
     scores: dict[str, dict[str, Score]] = field(repr=False)
+    run: str | None = None
+    trial: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,11 +96,11 @@ class Summary:
         if sft is None or rlhf is None:
             return None
         before, after = sft.scores[split][self.tax.name], rlhf.scores[split][self.tax.name]
-        return _good(self.tax, before.mean) - _good(self.tax, after.mean), after.sd
+        return good(self.tax, before.mean) - good(self.tax, after.mean), after.sd
 
 
-def _good(column: Column, value: float) -> float:
-    """The value turned so that more is better."""
+def good(column: Column, value: float) -> float:
+    """A metric's value turned so that more is better."""
     return value if column.metric.higher_is_better else -value
 
 
@@ -106,24 +116,34 @@ def summarise(recipe: StudyRecipe, candidates: list[Candidate], rows: list[dict[
     for candidate, row in zip(candidates, rows, strict=True):
         if not row.get("error"):
             members.setdefault(candidate.group, []).append((candidate, row))
-    groups = [_group(name, found, named) for name, found in members.items()]
+    runs = {one.name: one.group for one in candidates}
+    groups = [_group(name, found, named, runs) for name, found in members.items()]
     rlhf = rlhf_group(recipe, candidates)
     front = pareto(
         [
-            (one.name, _good(reward, one.scores["test"][reward.name].mean), _good(tax, one.scores["test"][tax.name].mean))
+            (one.name, good(reward, one.scores["test"][reward.name].mean), good(tax, one.scores["test"][tax.name].mean))
             for one in groups
         ]
     )
     return Summary(named, reward, tax, groups, front, _choose(recipe, groups, reward, tax, rlhf), rlhf)
 
 
-def _group(name: str, found: list[tuple[Candidate, dict]], named: list[Column]) -> Group:
+def _group(name: str, found: list[tuple[Candidate, dict]], named: list[Column], runs: dict[str, str]) -> Group:
     first = found[0][0]
     scores = {
         split: {column.name: _score([row["scores"][split][column.name] for _, row in found]) for column in named}
         for split in SPLITS
     }
-    return Group(name, first.family, first.kind, first.settings, tuple(one.name for one, _ in found), scores)
+    return Group(
+        name,
+        first.family,
+        first.kind,
+        first.settings,
+        tuple(one.name for one, _ in found),
+        scores,
+        runs.get(first.needs or "") if first.kind == "along" else None,
+        first.trial is not None,
+    )
 
 
 def _score(values: list[dict[str, Any]]) -> Score:
@@ -151,7 +171,7 @@ def pareto(points: list[tuple[str, float, float]]) -> list[str]:
 
 def _choose(recipe: StudyRecipe, groups: list[Group], reward: Column, tax: Column, rlhf: str | None) -> Choice:
     def on_validation(group: Group, column: Column) -> float:
-        return _good(column, group.scores[recipe.select_on][column.name].mean)
+        return good(column, group.scores[recipe.select_on][column.name].mean)
 
     sft = next((one for one in groups if one.name == "sft"), None)
     aligned = next((one for one in groups if one.name == rlhf), None)

@@ -89,6 +89,7 @@ def _connect(address: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what is compared here is nobody else's business
     # a warning of Ray's own about CUDA_VISIBLE_DEVICES of actors without a GPU
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _must_answer(address)
     options = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == "local":
@@ -96,11 +97,26 @@ def _connect(address: str) -> Any:
         else:
             ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise MergetoolError(
-            f"--ray {address}: no Ray cluster answers ({reason})", "start one with `ray start --head`, or give --ray local"
-        ) from None
+        raise _silent(address, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__) from None
     return ray
+
+
+def _must_answer(address: str) -> None:
+    """Ray itself tries for minutes to reach an address where nobody is."""
+    import socket
+
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise _silent(address, getattr(error, "strerror", None) or str(error)) from None
+
+
+def _silent(address: str, reason: str) -> MergetoolError:
+    return MergetoolError(
+        f"--ray {address}: no Ray cluster answers ({reason})", "start one with `ray start --head`, or give --ray local"
+    )
 
 
 class _Worker:
