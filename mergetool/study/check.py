@@ -8,6 +8,7 @@ from typing import Any
 from mergetool.errors import CheckpointError, MergetoolError
 from mergetool.evaluate.harness_names import not_run
 from mergetool.study.candidates import Candidate, expand
+from mergetool.study.curve import check_figures
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.search import probes
 from mergetool.study.splits import columns, entries, read_tasks
@@ -39,6 +40,8 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
         _check_recipe(candidate, places)
     _check_reward_models(recipe)
     tasks = read_tasks(recipe)
+    settings = [one.settings for one in candidates + tried]
+    check_figures(recipe.figure, settings, [one.name for one in columns(recipe)])
     searched = [entry for entry in recipe.candidates if entry.search]
     rows = {one.name: {split: len(tasks[split][at].rows) for split in tasks} for at, one in enumerate(tasks["test"])}
     found = {

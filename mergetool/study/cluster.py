@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,9 @@ class Cluster(Crew):
     """
 
     def __init__(self, maker: Maker, address: str, size: int | None, measuring: tuple[str | None, str | None]) -> None:
+        self._stdout = contextlib.redirect_stdout(sys.stderr)  # Ray prints a worker's death there; stdout is for results
         self._ray = _connect(address)
+        self._stdout.__enter__()
         try:
             resources = self._ray.cluster_resources()
             gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
@@ -46,7 +50,7 @@ class Cluster(Crew):
             self._making = (maker.recipe, out, maker.fresh, *measuring, max(1, cores // size))
             self._actors = [self._actor() for _ in range(size)]
         except BaseException:
-            self._ray.shutdown()
+            self.close()
             raise
 
     def _actor(self) -> Any:
@@ -77,6 +81,7 @@ class Cluster(Crew):
 
     def close(self) -> None:
         self._ray.shutdown()
+        self._stdout.__exit__(None, None, None)
 
 
 def _connect(address: str) -> Any:

@@ -70,10 +70,10 @@ class Maker:
             names["RLHF"] = self.making(self.by_name[candidate.needs])
         recipe = candidate.placed(names) or {}
         parts: list[Any] = [candidate.kind, recipe]
-        if candidate.kind == "align":
-            parts.append(data_identity(_source(recipe["data"]["train"])) if "train" in recipe["data"] else None)
-        elif candidate.kind == "ama":
-            parts.append([data_identity(_source(recipe["data"][key])) for key in ("train", "eval") if key in recipe["data"]])
+        if candidate.kind in ("align", "ama"):  # rows by what they hold: a study whose files have moved trains nothing again
+            files = {key: recipe["data"][key] for key in ("train", "eval") if recipe["data"].get(key)}
+            rows = {key: data_identity(_source(text)) for key, text in files.items()}
+            parts = [candidate.kind, {**recipe, "data": {**recipe["data"], **rows}}]
         elif candidate.kind == "merge":
             parts.append([checkpoint_identity(Path(name)) for name in _model_names(recipe) if Path(name).is_dir()])
         return digest(parts)

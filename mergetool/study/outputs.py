@@ -1,4 +1,4 @@
-"""What a study leaves beside results.jsonl: pareto.png and report.html."""
+"""What a study leaves beside results.jsonl: pareto.png, the recipe's own figures, and report.html."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from mergetool.study.run import RESULTS, StudyResult
 
 
 def write_outputs(recipe: StudyRecipe, result: StudyResult) -> list[Path]:
-    """Draws the picture and writes the report; returns the paths of all that a study leaves."""
+    """Draws the pictures and writes the report; returns the paths of all that a study leaves."""
+    from mergetool.study.curve import draw_curve
     from mergetool.study.picture import draw_pareto
     from mergetool.study.report import write_report
 
-    picture = draw_pareto(result.summary, result.out / "pareto.png", recipe.name)
-    report = write_report(result.summary, result.rows, picture, result.out / "report.html", recipe.name)
-    return [result.out / RESULTS, picture, report]
+    summary, out = result.summary, result.out
+    picture = draw_pareto(summary, out / "pareto.png", recipe.name)
+    curves = [
+        draw_curve(summary, figure, out / f"{figure.over}.png", recipe.name)
+        for figure in recipe.figure
+        if any(figure.over in group.settings for group in summary.groups)  # else all of them failed
+    ]
+    report = write_report(summary, result.rows, picture, curves, out / "report.html", recipe.name)
+    return [out / RESULTS, picture, *curves, report]

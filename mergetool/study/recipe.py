@@ -179,6 +179,18 @@ class Select(Strict):
     keep_reward: float = Field(default=0.9, ge=0, le=1)
 
 
+class Figure(Strict):
+    """A picture of metrics over one swept knob, OUT/KNOB.png: one line a method.
+
+    over: the knob, a key that candidates give a list of. metrics: ENTRY.METRIC, one panel each; without them the first
+    of reward and tax. log: of the knob's axis; without it where its values span more than a decade.
+    """
+
+    over: str
+    metrics: list[str] | None = Field(default=None, min_length=1, max_length=4)
+    log: bool | None = None
+
+
 class AlignDefaults(Strict):
     """What all align candidates share: see the align recipe."""
 
@@ -201,10 +213,11 @@ class StudyRecipe(Strict):
     tax: list[MetricEntry] = Field(min_length=1)
     select_on: Literal["validation"] = "validation"
     select: Select = Field(default_factory=Select)
+    figure: list[Figure] = Field(default_factory=list)
     name: str = "study"
     _directory: Path = PrivateAttr(default=Path("."))
 
-    @field_validator("reward", "tax", mode="before")
+    @field_validator("reward", "tax", "figure", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value

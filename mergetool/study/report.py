@@ -8,6 +8,7 @@ from typing import Any
 
 from mergetool import __version__
 from mergetool.study.choose import Group, Score, Summary
+from mergetool.study.hypervolume import Cover, covers
 from mergetool.study.splits import SPLITS, Column
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -18,13 +19,15 @@ def shown(score: Score) -> str:
     return f"{score.mean:.3f} ± {score.sd:.3f}" if score.sd is not None else f"{score.mean:.3f}"
 
 
-def write_report(summary: Summary, rows: list[dict[str, Any]], picture: Path, path: Path, title: str) -> Path:
+def write_report(
+    summary: Summary, rows: list[dict[str, Any]], picture: Path, curves: list[Path], path: Path, title: str
+) -> Path:
     """Writes the report.
 
     Args:
         summary: of the study.
         rows: lines of results, failed candidates among them.
-        picture: the PNG that is embedded.
+        picture: the PNG that is embedded; curves: more of them.
         path: of the HTML file.
         title: the study's name.
 
@@ -34,13 +37,15 @@ def write_report(summary: Summary, rows: list[dict[str, Any]], picture: Path, pa
     import jinja2
     import yaml
 
-    from mergetool.study.picture import colours
+    from mergetool.study.categories import by_category
+    from mergetool.study.look import colours
 
     look = {family: colour for family, (colour, _) in colours(summary).items()}
     by_name = {row["name"]: row for row in rows}
     groups = []
     for group in summary.groups:
         recipes = [(name, _recipe_text(by_name[name], yaml)) for name in group.members]
+        note = _note(by_name[group.members[0]])
         groups.append(
             {
                 "name": group.name,
@@ -51,6 +56,7 @@ def write_report(summary: Summary, rows: list[dict[str, Any]], picture: Path, pa
                 "front": group.name in summary.front,
                 "rlhf": group.name == summary.rlhf,
                 "recipes": recipes,
+                "note": note,
                 "cells": [_cell(group, column, split) for split in reversed(SPLITS) for column in summary.columns],
             }
         )
@@ -65,7 +71,10 @@ def write_report(summary: Summary, rows: list[dict[str, Any]], picture: Path, pa
             groups=groups,
             choice=summary.choice,
             splits=[("test", "test rows: reported"), ("validation", "validation rows: chosen on")],
-            picture=base64.b64encode(picture.read_bytes()).decode(),
+            picture=_embedded(picture),
+            curves=[(curve.stem, _embedded(curve)) for curve in curves],
+            covers=[_cover(cover, look) for cover in covers(summary)],
+            categories=by_category(summary, rows),
             reward=summary.reward,
             tax=summary.tax,
             chosen=_against_models(summary, chosen) if chosen else [],
@@ -137,6 +146,29 @@ def _families(summary: Summary, look: dict[str, str]) -> list[dict[str, Any]]:
 def _recipe_text(row: dict[str, Any], yaml: Any) -> str:
     if row.get("learned"):
         return "# ratios learned by `mergetool ama`\n" + yaml.safe_dump(row["learned"], sort_keys=False, allow_unicode=True)
-    if row.get("recipe"):
-        return yaml.safe_dump(row["recipe"], sort_keys=False, allow_unicode=True)
-    return "a checkpoint as it is: nothing is merged or trained"
+    return yaml.safe_dump(row["recipe"], sort_keys=False, allow_unicode=True) if row.get("recipe") else ""
+
+
+def _note(row: dict[str, Any]) -> str:
+    """What the recipe alone does not say."""
+    if row["kind"] == "along":
+        at = row["settings"].get("step")
+        where = f"step {at}" if at else f"{row['settings']['share']:.0%} of its steps"
+        return f"The model after {where} of this training."
+    return "" if row.get("recipe") else "A checkpoint as it is: nothing is merged or trained."
+
+
+def _embedded(picture: Path) -> str:
+    return base64.b64encode(picture.read_bytes()).decode()
+
+
+def _cover(cover: Cover, look: dict[str, str]) -> dict[str, Any]:
+    share = cover.share
+    return {
+        "family": cover.family or "all together",
+        "colour": look.get(cover.family, "#888888"),
+        "points": cover.points,
+        "area": f"{cover.area:.4g}",
+        "share": "none" if share is None else f"{share:.1%}" + (f" ± {100 * cover.sd:.1f}" if cover.sd is not None else ""),
+        "value": cover.area,
+    }

@@ -1,6 +1,5 @@
 """Whoever makes the candidates, the lines are the same; a worker that dies costs one more try of its own candidate."""
 
-
 import pytest
 
 from mergetool.errors import MergetoolError
@@ -178,7 +177,9 @@ def test_two_processes_give_the_same_lines_and_a_killed_one_is_replaced(folder, 
     study = deadly(folder, tmp_path, 1, search)
     result = run_study(study, tmp_path / "two", workers=2)
     assert (tmp_path / "tries").read_text() == "2"
-    assert result.failures == [("deadly", "ValueError: this time it only fails")]
+    [(name, error)] = result.failures
+    assert name == "deadly"
+    assert "this time it only fails" in error
     same_lines(result, run_study(tiny.study(folder, candidates=[search]), tmp_path / "one"))
 
 
@@ -199,7 +200,9 @@ def test_a_ray_cluster_gives_the_same_lines_and_a_dead_actor_is_replaced(folder,
     finally:
         ray.shutdown()
     assert (tmp_path / "tries").read_text() == "2"
-    assert result.failures == [("deadly", "ValueError: this time it only fails")]
+    [(name, error)] = result.failures
+    assert name == "deadly"
+    assert "this time it only fails" in error
     same_lines(result, run_study(tiny.study(folder, candidates=[linear]), tmp_path / "alone"))
 
 
@@ -209,5 +212,3 @@ def test_a_cluster_that_is_not_there_is_one_line(folder, tmp_path, address):
     with pytest.raises(MergetoolError, match="no Ray cluster answers") as caught:
         run_study(tiny.study(folder), tmp_path / "out", ray=address)
     assert "\n" not in str(caught.value)
-
-
