@@ -31,12 +31,19 @@ class Files:
 
 
 def names_of(tasks: str | None) -> tuple[list[str] | None, list[str]]:
-    """What --tasks names: metrics (None: it was not given), and tasks and suites of the harness."""
+    """What --tasks names: metrics (None: it was not given), and tasks and suites of the harness.
+
+    Raises:
+        RecipeError: it names nothing.
+    """
+    from mergetool.errors import RecipeError
     from mergetool.evaluate import METRICS
 
     if tasks is None:
         return None, []
     names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise RecipeError(f"--tasks '{tasks}' names nothing", "write names with commas between them")
     return [name for name in names if name in METRICS], [name for name in names if name not in METRICS]
 
 

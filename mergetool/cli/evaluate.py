@@ -105,6 +105,8 @@ def evaluate(
     here = Path.cwd()
     if bool(judge_url) != bool(judge_model):
         raise RecipeError("--judge-url and --judge-model belong together", "give both: the endpoint, and the model behind it")
+    if "{prompt}" not in template:
+        raise RecipeError("--template has no {prompt}", "write where the prompt goes")
     limits: dict[str, Any] = {"max_length": max_length, "max_new_tokens": max_new_tokens, "template": template, "chat": chat}
     limits["reward_model"] = resolve_source(reward_model, here) if reward_model else None
     limits["judge"] = JudgeSettings(judge_url, judge_model, judge_key_env or None) if judge_url and judge_model else None

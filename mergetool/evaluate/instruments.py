@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from mergetool.evaluate.judge import Judge, JudgeSettings
 from mergetool.evaluate.reward_model import RewardModel
+from mergetool.evaluate.tasks import Task
 
 
 class Instruments:
@@ -20,6 +22,18 @@ class Instruments:
         self._device, self._dtype, self._file = device, dtype, verdicts
         self._models: dict[Path | str, RewardModel] = {}
         self._judges: dict[JudgeSettings, Judge] = {}
+
+    def make_ready(self, tasks: Iterable[Task]) -> None:
+        """Loads and asks what these tasks will need: a wrong key should not show after an hour of training.
+
+        Raises:
+            MergetoolError: a reward model is none, or a judge cannot be asked.
+        """
+        for task in tasks:
+            if task.reward_model is not None and task.needs("answer_rewards"):
+                self.reward_model(task.reward_model)
+            if task.judge is not None and task.needs("answer_verdicts"):
+                self.judge(task.judge).check()
 
     def reward_model(self, source: Path | str) -> RewardModel:
         """The reward model of that checkpoint.

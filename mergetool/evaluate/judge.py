@@ -87,7 +87,7 @@ class Judge:
             if not key.strip():
                 raise RecipeError(
                     f"judge: the environment variable {settings.key_env} is not set",
-                    "set it to the endpoint's key; key_env: null for an endpoint that asks for none",
+                    "set it to the key, or name none (key_env: null, --judge-key-env '') where the endpoint asks for none",
                 )
         self.settings = settings
         self._client = openai.OpenAI(

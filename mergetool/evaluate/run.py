@@ -146,6 +146,7 @@ def evaluate(
     for one in public:
         one.load()  # what is misspelt should not show after an hour of measuring
     instruments = Instruments(device, dtype)
+    instruments.make_ready(one.task for one in prepared)
     references: dict[str, Reference] = {}
     if reference is not None and any(wants_reference(one) or wants_model(one) for one in prepared):
         # one model in memory at a time, but where a metric holds on to the second

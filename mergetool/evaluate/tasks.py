@@ -9,6 +9,7 @@ from pathlib import Path
 from mergetool.errors import DataError, RecipeError
 from mergetool.evaluate.judge import JudgeSettings
 from mergetool.evaluate.metrics import GENERATING, METRICS, Metric, kind_of_rows, metric
+from mergetool.evaluate.scripts import expected_scripts
 from mergetool.evaluate.tokens import Coded, code_completion, code_pair, code_prompt
 
 MAX_LENGTH = 1024  # tokens; TRL's own default, so that a study scores what training saw
@@ -142,6 +143,9 @@ def _with_prompts(prepared: Prepared, tokenizer) -> Prepared:
             f"{task.name}: {name} needs prompts, and {empty} rows have none",
             "take nll on running text, or give prompt/completion rows",
         )
+    if task.needs("answer_scripts"):
+        for row in rows:
+            expected_scripts(row)  # a misspelt script should not show after an hour of answers
     limit, one_line = task.max_new_tokens or MAX_NEW_TOKENS, False
     if task.needs("greedy_hits"):
         if not any(row.get("target") is not None for row in rows):

@@ -47,19 +47,11 @@ class Bench:
             self._public = [Harness(task) for task in harness_tasks(self._recipe)]
             for one in self._public:
                 one.load()
-            self._ask_instruments()
+            self._instruments.make_ready(one.task for one in self._prepared["test"])
             live = LiveModel(source, self._device, self._dtype)
             self._reference = self._references(live.model)
             self._live = live
         return self._live
-
-    def _ask_instruments(self) -> None:
-        """Reward models and judges, once: a wrong key should not show after an hour of training."""
-        for one in self._prepared["test"]:
-            if one.task.reward_model:
-                self._instruments.reward_model(one.task.reward_model)
-            if one.task.judge:
-                self._instruments.judge(one.task.judge).check()
 
     def _references(self, sft: Any) -> dict[str, dict[str, Reference]]:
         """Split -> entry -> what the SFT model makes of its rows; `sft` must hold its weights."""
