@@ -117,6 +117,8 @@ def facts(result: StudyResult, paths: list[Path], saved: list[Saved]) -> dict[st
     """The outcome for the next program."""
     from dataclasses import asdict
 
+    from mergetool.study.hypervolume import as_facts
+
     summary = result.summary
     return {
         "out": str(result.out),
@@ -125,6 +127,7 @@ def facts(result: StudyResult, paths: list[Path], saved: list[Saved]) -> dict[st
         "ran": result.ran,
         "chosen": asdict(summary.choice),
         "front": summary.front,
+        "hypervolume": as_facts(summary),
         "rlhf": summary.rlhf,
         "axes": {"reward": summary.reward.name, "tax": summary.tax.name},
         "groups": [
@@ -157,6 +160,7 @@ def print_summary(summary: Summary) -> None:
     """The table, and what was chosen."""
     from rich.table import Table
 
+    from mergetool.study.hypervolume import cover_sentence
     from mergetool.study.report import shown, tax_sentence
 
     table = Table(title="scores on the test rows", title_justify="left", box=None, header_style="bold", pad_edge=False)
@@ -184,6 +188,8 @@ def print_summary(summary: Summary) -> None:
         )
     print_table(table)
     typer.echo("\n" + tax_sentence(summary))
+    if sentence := cover_sentence(summary):
+        typer.echo(sentence)
     choice = summary.choice
     typer.echo(f"Chosen: {choice.group}: {choice.why}." if choice.group else f"Nothing chosen: {choice.why}.")
     if choice.group:

@@ -9,7 +9,7 @@ from mergetool.study.choose import Summary
 from mergetool.study.hypervolume import covers, shown_cover
 from mergetool.study.labels import place_labels
 from mergetool.study.look import MODEL_COLOURS, colours
-from mergetool.study.points import Point, runs
+from mergetool.study.points import Point, bar_of, runs
 
 
 def draw_legend(axes: Any, points: list[Point], summary: Summary, split: str) -> None:
@@ -77,9 +77,12 @@ def draw_texts(figure: Any, axes: Any, points: list[Point], summary: Summary) ->
     frame = axes.get_window_extent(renderer)
     where = {point.group.name: pixel for point, pixel in zip(points, pixels, strict=True)}
     segments = [(where[a.group.name], where[b.group.name]) for run in runs(points) for a, b in pairwise(run)]
+    segments += [bar for point in points for bar in _bars(axes, point)]
     inside = (frame.x0 + 2, frame.y0 + 2, frame.x1 - 2, frame.y1 - 2)
     for label in place_labels(pixels, sizes, sorted(named, key=rank), inside, halves, lines=segments):
         point = points[label.at]
+        if label.far and point.group.trial and point.group.name != summary.choice.group:
+            continue
         left, bottom, right, top = label.box
         centre = axes.transData.inverted().transform(((left + right) / 2, (bottom + top) / 2))
         dark = tuple(0.72 * part for part in to_rgb(point.colour))  # thin strokes need more contrast than markers
@@ -97,6 +100,14 @@ def draw_texts(figure: Any, axes: Any, points: list[Point], summary: Summary) ->
             axes.plot(
                 [point.x.mean, centre[0]], [point.y.mean, centre[1]], color=point.colour, linewidth=0.5, alpha=0.5, zorder=3
             )
+
+
+def _bars(axes: Any, point: Point) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """A point's two bars, in pixels."""
+    x, y = point.x.mean, point.y.mean
+    (left, right), (down, up) = bar_of(point.x), bar_of(point.y)
+    ends = (((x - left, y), (x + right, y)), ((x, y - down), (x, y + up)))
+    return [tuple(tuple(axes.transData.transform(end)) for end in bar) for bar in ends if bar[0] != bar[1]]
 
 
 def _size(point: Point, size: float) -> float:

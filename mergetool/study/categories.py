@@ -18,7 +18,7 @@ def by_category(summary: Summary, rows: list[dict[str, Any]], split: str = "test
 
     Returns:
         Per metric: column, models (names), categories, each with its name and one bar for each model: value (mean over
-        seeds, in the metric's unit), text, and width, in per cent of the widest bar of the metric.
+        seeds, in the metric's unit), text, and width, as a share of the widest bar of the metric.
     """
     found = []
     lines = {row["name"]: row for row in rows}
@@ -39,7 +39,7 @@ def by_category(summary: Summary, rows: list[dict[str, Any]], split: str = "test
                     {
                         "name": name,
                         "bars": [
-                            {"model": model, "text": f"{value:.3f}", "width": round(100 * abs(value) / widest, 2)}
+                            {"model": model, "text": f"{value:.3f}", "width": round(abs(value) / widest, 4)}
                             for model, value in bars.items()
                         ],
                     }

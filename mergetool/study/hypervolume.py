@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from mergetool.study.choose import Group, Summary, good
 from mergetool.study.splits import Column
@@ -106,3 +107,23 @@ def shown_cover(cover: Cover) -> str:
     if cover.share is None:
         return f"{cover.area:.3g}"
     return f"{cover.share:.0%}" + (f" ± {100 * cover.sd:.0f}" if cover.sd is not None else "")
+
+
+def cover_sentence(summary: Summary) -> str:
+    """One line for the terminal; empty where there is nothing to compare."""
+    found = covers(summary)
+    if not found:
+        return ""
+    what = "share of the box between SFT and RLHF" if found[0].share is not None else "area, for there is no tax to be spared"
+    each = ", ".join(f"{cover.family or 'all together'} {shown_cover(cover)}" for cover in found)
+    return f"Hypervolume on the test rows ({what}): {each}."
+
+
+def as_facts(summary: Summary) -> dict[str, Any]:
+    """Plain values, for JSON; reference and ideal in the axes' own units."""
+    box = corners(summary)
+    if box is None:
+        return {"reference": None, "ideal": None, "families": []}
+    sides = (summary.reward, summary.tax)
+    reference, ideal = ([good(column, value) for column, value in zip(sides, point, strict=True)] for point in box)
+    return {"reference": reference, "ideal": ideal, "families": [asdict(cover) for cover in covers(summary)]}

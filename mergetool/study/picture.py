@@ -55,7 +55,7 @@ def _frame(axes: Any, points: list[Point], summary: Summary) -> list[Point]:
         if point.group.name != "base":
             continue
         far = any(
-            not low - 0.5 * room < value < high + 0.5 * room
+            not low - 0.2 * room < value < high + 0.2 * room
             for (low, high, room), value in zip(spans, (point.x.mean, point.y.mean), strict=True)
         )
         if far:
@@ -113,11 +113,11 @@ def _markers(axes: Any, points: list[Point], summary: Summary) -> None:
         axes.scatter(
             point.x.mean,
             point.y.mean,
-            s={"*": 190}.get(point.marker, 110) if big else 26 if point.group.trial else 46,
+            s={"*": 190}.get(point.marker, 110) if big else 32 if point.group.trial else 46,
             color=point.colour,
             marker=point.marker,
             edgecolors="white",
-            linewidths=0.7,
+            linewidths=0.3 if point.group.trial else 0.7,
             zorder=5 if big else 4,
         )
         if point.group.name == summary.choice.group:
@@ -141,6 +141,4 @@ def _front(axes: Any, points: list[Point], summary: Summary) -> None:
 def _titles(axes: Any, summary: Summary, title: str, split: str) -> None:
     axes.set_xlabel(f"reward: {axis_title(summary.reward)}    better →", fontsize=11)
     axes.set_ylabel(f"tax: {axis_title(summary.tax)}    better →", fontsize=11)
-    axes.set_title(
-        f"{title}: reward against tax on the {split} rows; {what_bars_are(summary)}", fontsize=11.5, loc="left", wrap=True
-    )
+    axes.set_title(f"{title}\n{split} rows; {what_bars_are(summary)}", fontsize=11, loc="left", linespacing=1.4)

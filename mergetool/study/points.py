@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mergetool.study.candidates import label_of
 from mergetool.study.choose import Group, Score, Summary
@@ -36,8 +37,14 @@ def points_of(summary: Summary, split: str) -> list[Point]:
                 text = f"RLHF ({group.name})"
             found.append(Point(group, x, y, text, "black" if name != "base" else "#666666", marker))
         else:
-            found.append(Point(group, x, y, label_of(group.settings) or group.name, *look[group.family]))
+            text = label_of(_rounded(group.settings) if group.trial else group.settings) or group.name
+            found.append(Point(group, x, y, text, *look[group.family]))
     return found
+
+
+def _rounded(settings: dict[str, Any]) -> dict[str, Any]:
+    """A search's settings in two digits: the report has all of them."""
+    return {key: float(f"{value:.2g}") if isinstance(value, float) else value for key, value in settings.items()}
 
 
 def bar_of(score: Score) -> tuple[float, float]:
