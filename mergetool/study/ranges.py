@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Number = int | float
 
@@ -76,15 +76,35 @@ def space_of(grid: Any) -> dict[str, Range | list[Any]]:
 
 
 def _space(key: str, value: Any) -> Range | list[Any] | None:
+    if isinstance(value, dict):
+        try:
+            return range_of(value)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
     if isinstance(value, Range):
         return value
-    if isinstance(value, dict):
-        if unknown := sorted(set(value) - set(Range.model_fields)):
-            raise ValueError(f"{key}: '{unknown[0]}' is no part of a range; it has low, high, log, step")
-        if missing := [name for name in ("low", "high") if name not in value]:
-            raise ValueError(f"{key}: the range has no {missing[0]}")
-        return Range.model_validate(value)
     return value if isinstance(value, list) and len(value) > 1 else None
+
+
+def range_of(value: Any) -> Any:
+    """A mapping as a range; anything else as it is.
+
+    Raises:
+        ValueError: in plain words, where it is no range.
+    """
+    if not isinstance(value, dict):
+        return value
+    if unknown := sorted(map(str, set(value) - set(Range.model_fields))):
+        raise ValueError(f"'{unknown[0]}' is no part of a range; it has low, high, log, step")
+    if missing := [name for name in ("low", "high") if name not in value]:
+        raise ValueError(f"the range has no {missing[0]}")
+    try:
+        return Range.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if not first["loc"]:
+            raise ValueError(first["msg"].removeprefix("Value error, ")) from None
+        raise ValueError(f"{first['loc'][0]} of the range cannot be {first['input']!r}") from None
 
 
 def ranges_in(grid: Any) -> list[str]:

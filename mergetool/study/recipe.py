@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from mergetool.evaluate.harness import HarnessTask
 from mergetool.evaluate.metrics import METRICS
 from mergetool.sources import resolve_source
 from mergetool.strict_yaml import load_yaml, validate
 from mergetool.study.entries import MetricEntry, Strict
-from mergetool.study.ranges import Range, SearchEntry, ranges_in, space_of
+from mergetool.study.ranges import Range, SearchEntry, range_of, ranges_in, space_of
 
 Number = int | float
 Grid = Number | list[Number]
 Shares = Number | list[Number | list[Number]]
+Searched = Annotated[Grid | Range, BeforeValidator(range_of)]  # a range only where there is a `search`
+SearchedShares = Annotated[Shares | Range, BeforeValidator(range_of)]
 Along = list[Number] | dict[Literal["every"], int]
 
 
@@ -48,8 +50,8 @@ class MergeGrid(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     merge_method: str
-    weight: Shares | Range | None = None
-    alpha: Shares | Range | None = None
+    weight: SearchedShares | None = None
+    alpha: SearchedShares | None = None
     parts: int | None = Field(default=None, ge=2)
     relative_to: Literal["base", "sft"] = "base"
     seed: int | list[int] | None = None
@@ -87,7 +89,7 @@ class AlignGrid(BaseModel):
     method: str
     seed: int | list[int] = 0
     algorithm: str | None = None
-    beta: Grid | Range | None = None
+    beta: Searched | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     checkpoints: Along | None = None
 
@@ -149,7 +151,7 @@ class CandidateEntry(Strict):
             try:
                 space_of(grid)
             except ValueError as error:
-                raise ValueError(f"'{self.name}': {_plain(error)}") from None
+                raise ValueError(f"'{self.name}': {error}") from None
         return self
 
     @model_validator(mode="after")
@@ -160,17 +162,6 @@ class CandidateEntry(Strict):
             found = " and ".join(given) or "none"
             raise ValueError(f"'{self.name}' has {found} of {', '.join(kinds)}; give exactly one")
         return self
-
-
-def _plain(error: ValueError) -> str:
-    """What a ValueError says; of a nested model's only the message."""
-    from pydantic import ValidationError
-
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
 
 
 class Select(Strict):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool import __version__
-from mergetool.errors import OutputError
+from mergetool.errors import MergetoolError, OutputError
 from mergetool.study.candidates import Candidate
 from mergetool.study.choose import Summary, summarise
 from mergetool.study.maker import Maker
@@ -97,7 +97,12 @@ def run_study(
     missing = _with_their_runs(maker, missing)
     ran = 0
     if missing:
-        crew = _crew(maker, len(missing) if not searching else None, (device, dtype), workers, ray)
+        try:
+            crew = _crew(maker, len(missing) if not searching else None, (device, dtype), workers, ray)
+        except MergetoolError:
+            if not any(out.iterdir()):
+                out.rmdir()  # nothing was begun
+            raise
         try:
             ran = spread(maker, missing, crew, record, progress or (lambda done, total, what: None))
         finally:

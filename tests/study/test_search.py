@@ -138,6 +138,8 @@ def test_whole_numbers_and_choices_are_searched_too(folder):
         ({"merge": {"merge_method": "ties", "weight": 0.5}}, "nothing to search"),
         ({"merge": {"merge_method": "ties", "weight": {"low": 0.5, "high": 0.1}}}, "must be below"),
         ({"merge": {"merge_method": "ties", "weight": {"low": 0.5, "high": 1.5}}}, "from 0 to 1"),
+        ({"merge": {"merge_method": "ties", "weight": {"low": "a", "high": 1}}}, "low of the range cannot be 'a'"),
+        ({"merge": {"merge_method": "ties", "weight": {"high": 1}}}, "the range has no low"),
         ({"merge": {"merge_method": "ties", "weight": 0.5, "density": {"low": 0, "high": 1, "log": True}}}, "no logarithm"),
         ({"merge": {"merge_method": "ties", "weight": 0.5, "density": {"low": 0, "hihg": 1}}}, "'hihg'"),
         ({"merge": {"merge_method": "ties", "weight": 0.5, "densty": {"low": 0.1, "high": 1}}}, "did you mean 'density'"),

@@ -212,3 +212,4 @@ def test_a_cluster_that_is_not_there_is_one_line(folder, tmp_path, address):
     with pytest.raises(MergetoolError, match="no Ray cluster answers") as caught:
         run_study(tiny.study(folder), tmp_path / "out", ray=address)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
