@@ -46,6 +46,13 @@ def wants_model(prepared: Prepared) -> bool:
     return prepared.task.needs("divergence")
 
 
+def without_reference(prepared: Prepared) -> RecipeError:
+    """The error of a task that compares with an SFT model that is not there."""
+    return RecipeError(
+        f"{prepared.task.name}: metrics that compare with the SFT model need it", "give the SFT model as the reference"
+    )
+
+
 def reference_scores(model: Any, prepared: Prepared, pad_id: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of the chosen and of the rejected sides, nats; float64 tensors of shape (rows,)."""
     both = completion_log_probs(model, [side for pair in prepared.pairs for side in pair], pad_id)
@@ -172,8 +179,5 @@ class Passes:
     def _asked(self, part: str) -> Any:
         found = getattr(self._reference, part)
         if found is None:
-            raise RecipeError(
-                f"{self._prepared.task.name}: metrics that compare with the SFT model need it",
-                "give the SFT model as the reference",
-            )
+            raise without_reference(self._prepared)
         return found

@@ -10,7 +10,7 @@ from mergetool.errors import CheckpointError, RecipeError
 from mergetool.evaluate.harness import Harness, HarnessTask
 from mergetool.evaluate.instruments import Instruments
 from mergetool.evaluate.interval import STATISTICS, bootstrap
-from mergetool.evaluate.passes import Passes, Reference, refer, wants_model, wants_reference
+from mergetool.evaluate.passes import Passes, Reference, refer, wants_model, wants_reference, without_reference
 from mergetool.evaluate.tasks import Prepared, Task, prepare
 
 
@@ -146,12 +146,15 @@ def evaluate(
     for one in public:
         one.load()  # what is misspelt should not show after an hour of measuring
     instruments = Instruments(device, dtype)
-    instruments.make_ready(one.task for one in prepared)
     references: dict[str, Reference] = {}
-    if reference is not None and any(wants_reference(one) or wants_model(one) for one in prepared):
+    comparing = [one for one in prepared if wants_reference(one) or wants_model(one)]
+    if comparing and reference is None:
+        raise without_reference(comparing[0])
+    instruments.make_ready(one.task for one in prepared)
+    if comparing:
         # one model in memory at a time, but where a metric holds on to the second
         sft = load_model(reference, device, dtype) if isinstance(reference, str | Path) else reference
-        references = {one.task.name: refer(sft, one, tokenizer) for one in prepared}
+        references = {one.task.name: refer(sft, one, tokenizer) for one in comparing}
         del sft
     live = load_model(model, device, dtype) if isinstance(model, str | Path) else model
     found = {}
