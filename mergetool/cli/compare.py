@@ -97,6 +97,8 @@ def run_and_report(
     print_summary(result.summary)
     for name, line in result.failures:
         note(f"failed: {name}: {line}")
+    if silent := sum(score.get("without_verdict", 0) for row in result.rows for score in _test_scores(row)):
+        note(f"{silent} replies of the judge on the test rows held no verdict; their pairs count as ties")
     note(f"{result.ran} of {len(result.rows)} candidates made and measured in {result.seconds:.0f} s")
     for path in paths:
         typer.echo(path)
@@ -104,6 +106,11 @@ def run_and_report(
         note(f"{one.name}: {'written' if one.written else 'there already'}")
         typer.echo(one.path)
     return result
+
+
+def _test_scores(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """A candidate's scores on the test rows; none where it failed."""
+    return list(row.get("scores", {}).get("test", {}).values())
 
 
 def leave(result: StudyResult) -> None:

@@ -137,10 +137,6 @@ class Harness:
                 "check its YAML, or the network and HF_HUB_OFFLINE where its data is on the Hub",
             ) from None
 
-    def sizes(self) -> dict[str, int]:
-        """Documents per half that are measured, all tasks together."""
-        return {half: sum(len(indices) for indices in self._samples(half).values()) for half in ("validation", "test")}
-
     def _samples(self, half: str) -> dict[str, list[int]]:
         self.load()
         assert self._loaded is not None
@@ -195,7 +191,7 @@ class Harness:
             found[metric.name] = score
             drawn.append(draws)
         if has_average(metrics):
-            return {AVERAGE: average(metrics, found, drawn), **found}
+            return {AVERAGE: average(self.task.asked, metrics, found, drawn), **found}
         return found
 
 

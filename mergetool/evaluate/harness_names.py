@@ -47,6 +47,7 @@ class Asked:
         filter: None: the metric's first.
         num_fewshot: what the suite says; None: what the task says.
         runs_code: whether the suite knows that what the model writes is executed.
+        category: of the benchmark in its suite.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Asked:
     filter: str | None = None
     num_fewshot: int | None = None
     runs_code: bool = False
+    category: str | None = None
 
 
 def expand(names: Sequence[str]) -> list[Asked]:
@@ -68,7 +70,7 @@ def expand(names: Sequence[str]) -> list[Asked]:
         if name in SUITES:
             for one in SUITES[name].benchmarks:
                 task, metric, which = _parts(one.task)
-                found.append(Asked(task, task, metric, which, one.num_fewshot, one.runs_code))
+                found.append(Asked(task, task, metric, which, one.num_fewshot, one.runs_code, one.category))
         else:
             found.append(Asked(name, *_parts(name)))
     columns = [one.name for one in found]

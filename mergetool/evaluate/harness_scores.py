@@ -97,19 +97,26 @@ def _replicates(parts: list[list[Any]], weighted: bool, aggregate: Callable[...,
     return found
 
 
-def average(metrics: list[Metric], found: dict[str, dict[str, Any]], drawn: list[Any]) -> dict[str, Any]:
-    """Mean over tasks of the share of the best score that each reaches; tasks are drawn independently."""
+def average(asked: list[Asked], metrics: list[Metric], found: dict[str, dict[str, Any]], drawn: list[Any]) -> dict[str, Any]:
+    """Mean over tasks of the share of the best score that each reaches; tasks are drawn independently.
+
+    `by` has the mean of each category of a suite, else the share of each task.
+    """
     import numpy as np
 
     best = [float(metric.perfect or 1.0) for metric in metrics]
+    shares = [found[metric.name]["value"] / top for metric, top in zip(metrics, best, strict=True)]
     most = max(len(draws) for draws in drawn)
     low, high = percentiles(np.mean([np.resize(draws, most) / top for draws, top in zip(drawn, best, strict=True)], axis=0))
+    by: dict[str, list[float]] = {}
+    for one, share in zip(asked, shares, strict=True):
+        by.setdefault(one.category or one.name, []).append(share)
     return {
-        "value": float(np.mean([found[metric.name]["value"] / top for metric, top in zip(metrics, best, strict=True)])),
+        "value": float(np.mean(shares)),
         "low": low,
         "high": high,
         "n": sum(found[metric.name]["n"] for metric in metrics),
         "unit": "mean share",
         "higher_is_better": True,
-        "by": {metric.name: found[metric.name]["value"] / top for metric, top in zip(metrics, best, strict=True)},
+        "by": {name: float(np.mean(some)) for name, some in by.items()},
     }

@@ -69,6 +69,25 @@ def test_answers_that_are_written_are_scored_and_bleu_has_an_interval(folder):
     assert found["average"]["unit"] == "mean share"
 
 
+def test_an_average_tells_its_categories():
+    from mergetool.evaluate.harness_names import Asked
+    from mergetool.evaluate.harness_scores import average
+    from mergetool.evaluate.metrics import Metric
+
+    metrics = [
+        Metric(name, "tax", "x", True, "harness", name, "", perfect=top) for name, top in (("a", 1.0), ("b", 1.0), ("c", 100.0))
+    ]
+    asked = [Asked("a", "a", category="one"), Asked("b", "b", category="one"), Asked("c", "c", category="two")]
+    found = {name: {"value": value, "n": 2} for name, value in (("a", 0.2), ("b", 0.4), ("c", 90.0))}
+    drawn = [np.array([0.1, 0.3]), np.array([0.4, 0.4]), np.array([80.0, 100.0])]
+    score = average(asked, metrics, found, drawn)
+    assert score["value"] == pytest.approx((0.2 + 0.4 + 0.9) / 3)
+    assert score["by"] == pytest.approx({"one": 0.3, "two": 0.9})
+    assert score["low"] < score["value"] < score["high"]
+    plain = [Asked("a", "a"), Asked("b", "b"), Asked("c", "c")]
+    assert average(plain, metrics, found, drawn)["by"] == pytest.approx({"a": 0.2, "b": 0.4, "c": 0.9})
+
+
 @pytest.mark.parametrize("limit", [None, 4])
 def test_the_halves_share_no_document_and_make_up_the_whole(folder, limit):
     harness = Harness(task(folder, "quiz_a", "quiz_b", limit=limit))
@@ -102,8 +121,13 @@ def test_a_task_too_small_for_two_halves_says_so(tmp_path, model):
     folder = public.tasks(tmp_path)
     (folder / "a.jsonl").write_text(json.dumps(public.QUIZ[0]) + "\n")
     harness = Harness(task(folder, "quiz_a"))
+
+    def both() -> None:
+        for half in ("validation", "test"):
+            harness.measure(model, tiny.tokenizer(), half)
+
     with pytest.raises(DataError, match="'quiz_a' has too few documents"):
-        harness.sizes()
+        both()
 
 
 def test_measuring_leaves_seeds_tokenizer_and_streams_as_they_were(folder, model, capfd):
