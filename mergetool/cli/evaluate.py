@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, note
+from mergetool.cli.shell import emit_json, note, progress_bar
 
 DATA, BENCHMARKS, JUDGES, ANSWERS = "Data", "Public benchmarks", "Reward model and judge", "Limits"
 
@@ -120,7 +120,8 @@ def evaluate(
     from mergetool.evaluate import evaluate as run
 
     sft = resolve_source(reference, here) if reference else None
-    found = run(resolve_source(model, here), asked, sft, device=device)
+    with progress_bar("measuring") as update:
+        found = run(resolve_source(model, here), asked, sft, device=device, progress=update)
     shown = {name: {key: value for key, value in score.items() if key != "rows"} for name, score in found.items()}
     if json:
         emit_json({"model": model, "scores": shown})

@@ -223,13 +223,13 @@ def _seeded() -> Iterator[None]:
     import numpy as np
     import torch
 
-    python, numeric, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(0)
-    np.random.seed(SEED)
-    torch.manual_seed(SEED)
+    python, numeric = random.getstate(), np.random.get_state()
     try:
-        yield
+        with torch.random.fork_rng():
+            random.seed(0)
+            np.random.seed(SEED)
+            torch.manual_seed(SEED)
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(numeric)
-        torch.set_rng_state(tensors)

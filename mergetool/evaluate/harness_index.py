@@ -20,9 +20,11 @@ def manager(name: str, include: tuple[Path, ...] = ()) -> Any:
         RecipeError: the harness is not installed, or a directory holds no tasks or a broken one.
     """
     try:
-        import lm_eval.tasks  # noqa: F401
+        from lm_eval.tasks import TaskManager
     except ImportError:
         raise RecipeError("tasks: lm-evaluation-harness is missing", 'pip install "mergetool[eval]"') from None
+    if not hasattr(TaskManager, "load"):
+        raise RecipeError("tasks: lm-evaluation-harness is older than 0.4.13", 'pip install --upgrade "mergetool[eval]"')
     files = tuple((file, file.stat().st_mtime_ns) for folder in include for file in _yaml_files(folder))
     if include:
         local = _local(include, files)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def evaluate(
     tokenizer: Any = None,
     device: str | None = None,
     dtype: str | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> dict[str, dict]:
     """Reward and tax of one model.
 
@@ -130,6 +132,7 @@ def evaluate(
         reference: the SFT model, as `model`; needed by metrics that compare with it.
         tokenizer: needed for a live model; else the checkpoint's own.
         device, dtype: see `load_model`; used for what is loaded here.
+        progress: told (steps done, steps in all, what is being done).
 
     Returns:
         `TASK.METRIC` -> what `measure` gives, plus left_out, the rows that did not fit into max_length.
@@ -143,25 +146,31 @@ def evaluate(
         tokenizer = load_tokenizer(model)
     prepared = [prepare(task, tokenizer) for task in tasks if isinstance(task, Task)]
     public = [Harness(task) for task in tasks if isinstance(task, HarnessTask)]
-    for one in public:
-        one.load()  # what is misspelt should not show after an hour of measuring
-    instruments = Instruments(device, dtype)
-    references: dict[str, Reference] = {}
     comparing = [one for one in prepared if wants_reference(one) or wants_model(one)]
     if comparing and reference is None:
         raise without_reference(comparing[0])
+    steps = count()
+    total = len(comparing) + len(prepared) + len(public)
+    instruments = Instruments(device, dtype)
+    for one in public:
+        one.load()  # what is misspelt should not show after an hour of measuring
     instruments.make_ready(one.task for one in prepared)
+    references: dict[str, Reference] = {}
     if comparing:
         # one model in memory at a time, but where a metric holds on to the second
         sft = load_model(reference, device, dtype) if isinstance(reference, str | Path) else reference
-        references = {one.task.name: refer(sft, one, tokenizer) for one in comparing}
+        for one in comparing:
+            progress(next(steps), total, f"{one.task.name}, the SFT model")
+            references[one.task.name] = refer(sft, one, tokenizer)
         del sft
     live = load_model(model, device, dtype) if isinstance(model, str | Path) else model
     found = {}
     for one in prepared:
+        progress(next(steps), total, one.task.name)
         for name, value in measure(live, one, tokenizer, references.get(one.task.name), instruments=instruments).items():
             found[f"{one.task.name}.{name}"] = value | {"left_out": one.left_out}
     for one in public:
+        progress(next(steps), total, one.task.name)
         for name, value in one.measure(live, tokenizer).items():
             found[f"{one.task.name}.{name}"] = value | {"left_out": 0}
     return found
