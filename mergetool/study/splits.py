@@ -8,6 +8,7 @@ from typing import Any
 from mergetool.errors import DataError
 from mergetool.evaluate.harness import HarnessTask
 from mergetool.evaluate.harness_names import identity
+from mergetool.evaluate.judge import WORDING
 from mergetool.evaluate.metrics import METRICS, Metric
 from mergetool.evaluate.tasks import Prepared, Task, prepare, read_for
 from mergetool.study.entries import MetricEntry
@@ -62,13 +63,15 @@ def metrics_identity(recipe: StudyRecipe) -> str:
         settings = {**entry.model_dump(include=OLD_KEYS), "metrics": sorted(entry.metrics)}
         if entry.tasks:
             task = recipe.harness_task(entry)
-            parts.append([settings, sorted(entry.tasks), entry.num_fewshot, identity(task.asked, task.include)])
+            parts.append(
+                [settings, sorted(entry.tasks), entry.num_fewshot, identity(sorted(task.asked, key=str), task.include)]
+            )
             continue
         if entry.reward_model:
             source = recipe.source(entry.reward_model)
             settings["reward_model"] = checkpoint_identity(source)
         if entry.judge:
-            settings["judge"] = [entry.judge.base_url, entry.judge.model]
+            settings["judge"] = [entry.judge.base_url, entry.judge.model, WORDING]
         assert entry.data is not None  # the recipe has seen to it
         parts.append([settings, [data_identity(recipe.source(getattr(entry.data, split))) for split in SPLITS]])
     return digest(parts)
