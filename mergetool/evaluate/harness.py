@@ -57,12 +57,16 @@ class HarnessTask:
             RecipeError: an unknown task, or one that executes what the model writes where nobody allowed that.
         """
         found = described(self.asked, self.include, side)
-        if not self.unsafe_code and (unsafe := [one.task for one in self.asked if runs_code(one, self.include)]):
+        self.refuse([one.task for one in self.asked if runs_code(one, self.include)])
+        return found
+
+    def refuse(self, unsafe: list[str]) -> None:
+        """Raises where these tasks execute what the model writes and nobody allowed it."""
+        if unsafe and not self.unsafe_code:
             raise RecipeError(
                 f"tasks: of {self.name}, {', '.join(unsafe)} would execute code that the model wrote",
                 "allow it with unsafe_code: true, in a place where it can do no harm, or name the other tasks alone",
             )
-        return found
 
 
 def halves(documents: Sequence[Any]) -> dict[str, list[int]]:
@@ -114,6 +118,7 @@ class Harness:
                 if own is None or (fewshot is not None and own != 0):  # a task that says 0 takes no examples
                     leaf.set_config(key="num_fewshot", value=fewshot or 0)
                 leaf.set_fewshot_seed(seed=SEED)
+            task.refuse([name for name, leaf in found["tasks"].items() if getattr(leaf, "UNSAFE_CODE", False)])
             tasks |= found["tasks"]
             groups |= found.get("groups", {})
         self._loaded = {"tasks": tasks, "groups": groups}
@@ -159,6 +164,8 @@ class Harness:
             half: "validation", "test", or None for all documents.
             seed: of the bootstrap.
 
+        The model is left in evaluation mode.
+
         Returns:
             Per column: value, low, high, n, unit, higher_is_better, and for a group `by`, the value of each of its tasks.
         """
@@ -168,7 +175,6 @@ class Harness:
         from lm_eval.models.huggingface import HFLM
 
         self.load()
-        was_training = model.training
         with quietly(), _seeded():
             # a copy: the harness gives the tokenizer a padding token of its own choice
             live = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=self.task.batch_size)
@@ -182,7 +188,6 @@ class Harness:
                 fewshot_as_multiturn=self.task.chat,
                 confirm_run_unsafe_code=self.task.unsafe_code,
             )
-        model.train(was_training)
         found, drawn = {}, []
         metrics = [one for one in self.task.metrics() if one.name != AVERAGE]
         for one, metric in zip(self.task.asked, metrics, strict=True):

@@ -85,9 +85,18 @@ def children(entry: Any) -> list[str]:
     """Names of what a group or a tag holds; none for a task."""
     if entry.kind.name == "TAG":
         return sorted(entry.tags)
-    listed = (entry.cfg or {}).get("task") if entry.kind.name == "GROUP" else []
-    found = [item if isinstance(item, str) else item.get("group") or item.get("task") for item in listed or []]
-    return [name for name in found if isinstance(name, str)]
+    return list(_named((entry.cfg or {}).get("task"))) if entry.kind.name == "GROUP" else []
+
+
+def _named(listed: Any) -> Iterator[str]:
+    """Names in a group's list; of a group that is written out inside it, the names in its own."""
+    for item in listed if isinstance(listed, list) else []:
+        if isinstance(item, dict) and isinstance(item.get("task"), list):
+            yield from _named(item["task"])
+        else:
+            name = item if isinstance(item, str) else item.get("group") or item.get("task")
+            if isinstance(name, str):
+                yield name
 
 
 def entry_of(name: str, include: Sequence[Path]) -> Any:

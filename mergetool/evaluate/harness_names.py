@@ -116,7 +116,7 @@ def has_average(metrics: Sequence[Metric]) -> bool:
 def _metric(one: Asked, include: Sequence[Path], side: str) -> Metric:
     directions = directions_of(one.task, include)
     name = one.metric or next(iter(directions))
-    if one.metric and one.metric not in directions and not one.runs_code:
+    if one.metric and one.metric not in directions and not _names_scores_itself(one.task, include):
         close = get_close_matches(one.metric, directions, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(directions)}"
         raise RecipeError(f"tasks: '{one.task}' has no metric '{one.metric}'", hint)
@@ -126,6 +126,12 @@ def _metric(one: Asked, include: Sequence[Path], side: str) -> Metric:
     short = f"{one.task} {name}"
     about = f"{name} of the task {one.task} of lm-evaluation-harness"
     return Metric(one.name, side, unit, directions.get(name, True), "harness", short, about, perfect=perfect)
+
+
+def _names_scores_itself(name: str, include: Sequence[Path]) -> bool:
+    """Whether a function of the task's own gives its scores their names (HumanEval's `pass@1`): known when it runs."""
+    listed = (entry_of(name, include).cfg or {}).get("metric_list") or []
+    return any("/" in str(one.get("metric")) for one in listed)
 
 
 def directions_of(name: str, include: Sequence[Path]) -> dict[str, bool]:
@@ -194,6 +200,9 @@ def identity(asked: Sequence[Asked], include: Sequence[Path]) -> list[Any]:
 
     found: list[Any] = [version("lm_eval")]
     for one in asked:
+        whole = entry_of(one.task, include)
+        if whole.kind.name == "GROUP":  # how its tasks are averaged
+            found.append([one.metric, one.filter, str(sorted(whole.cfg.items(), key=str))])
         for entry in leaves(one.task, include):
             folder = Path(entry.yaml_path).parent
             own = any(folder.is_relative_to(base.resolve()) or folder.is_relative_to(base) for base in include)

@@ -212,6 +212,25 @@ def test_a_local_task_that_cannot_be_loaded_is_one_line(tmp_path, text, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["own", "own:agree@1"])
+def test_a_function_of_the_tasks_own_names_its_scores(tmp_path, model, name):
+    folder = public.tasks(tmp_path)
+    (folder / "own.py").write_text("def agree(references, predictions):\n    return {'agree@1': len(references) / 2}\n")
+    text = (folder / "say_em.yaml").read_text().replace("say_em", "own")
+    own = "{metric: !function own.agree, aggregation: mean, higher_is_better: true}"
+    (folder / "own.yaml").write_text(text.replace("{metric: exact_match}", own))
+    score = Harness(task(folder, name)).measure(model, tiny.tokenizer())[name]
+    assert (score["value"], score["n"]) == (0.5, 18)
+
+
+def test_a_group_inside_a_group_hides_no_code(tmp_path):
+    folder = public.tasks(tmp_path)
+    inner = "  - group: inner\n    task:\n      - {task: quiz_a, unsafe_code: true}\n"
+    (folder / "outer.yaml").write_text(f"group: outer\ntask:\n{inner}aggregate_metric_list: [{{metric: acc}}]\n")
+    with pytest.raises(RecipeError, match="quiz_a would execute code"):
+        Harness(task(folder, "outer")).load()
+
+
 def test_a_directory_without_tasks_says_so(tmp_path):
     for place, says in ((tmp_path, "no .yaml file"), (tmp_path / "none", "no such directory")):
         with pytest.raises(RecipeError, match=says):
@@ -234,6 +253,10 @@ def test_what_decides_the_scores_is_in_the_identity(tmp_path):
     assert identity(expand(["pooled"]), (folder,)) == before
     (folder / "b.jsonl").write_text((folder / "a.jsonl").read_text())
     assert identity(expand(["pooled"]), (folder,)) != before
+    (folder / "plain.yaml").write_text((folder / "pooled.yaml").read_text().replace("pooled", "plain"))
+    one_way = identity(expand(["plain"]), (folder,))
+    (folder / "plain.yaml").write_text((folder / "plain.yaml").read_text().replace("true", "false"))
+    assert identity(expand(["plain"]), (folder,)) != one_way, "how a group averages"
     (folder / "quiz_a.yaml").write_text((folder / "quiz_a.yaml").read_text().replace("A:", "Answer:"))
     after = identity(expand(["quiz_a"]), (folder,))
     (folder / "quiz_a.yaml").write_text((folder / "quiz_a.yaml").read_text().replace("Answer:", "A:"))
