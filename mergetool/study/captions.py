@@ -21,10 +21,12 @@ def draw_legend(axes: Any, points: list[Point], summary: Summary, split: str) ->
     shared = any(cover.share is not None for cover in covered.values())
     for family, (colour, marker) in colours(summary).items():
         if any(point.group.family == family for point in points):
-            joined = any({"every", "step", "share"} & set(p.group.settings) for p in points if p.group.family == family)
+            own = [p.group for p in points if p.group.family == family]
+            joined = any("every" in group.settings for group in own)
+            style = ":" if any(group.run for group in own) else "-" if joined else "none"
             label = f"{family}  {shown_cover(covered[family])}" if shared and family in covered else family
             look = {"color": colour, "marker": marker, "markeredgecolor": "white", "markersize": 8}
-            handles.append(Line2D([], [], linestyle="-" if joined else "none", label=label, **look))
+            handles.append(Line2D([], [], linestyle=style, label=label, **look))
     handles.append(Line2D([], [], color="#999999", alpha=0.5, linewidth=5, label="Pareto front of these points"))
     if summary.choice.group:
         handles.append(
