@@ -17,10 +17,13 @@ workers.py      a crew of processes; cluster.py: one of Ray actors
 save.py         candidates that were merged in memory, written as checkpoints
 choose.py       seeds to mean and spread, the Pareto front, the rule that chooses
 check.py        everything that can be known without weights
-picture.py      pareto.png
+hypervolume.py  how much of the box between SFT and RLHF a family covers
+look.py         colours, markers and axis names of all pictures
+picture.py      pareto.png: points.py says what is joined, captions.py puts words to it
 labels.py       text beside points without overlap
-report.py       report.html, one file
-outputs.py      both of them, from a result
+curve.py        KNOB.png: metrics over a swept knob
+report.py       report.html, one file; categories.py: its bars by category
+outputs.py      all of them, from a result
 """
 
 from __future__ import annotations
