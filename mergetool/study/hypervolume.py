@@ -30,7 +30,7 @@ class Cover:
         family: its name; "" for all candidates together.
         points: how many groups it has; more points cover more, so families of very different size are no fair match.
         area: in the product of the two axes' units.
-        share: of the box between SFT and RLHF; None where alignment gained no reward or cost no tax.
+        share: of the box between SFT and RLHF; None where one of them is better on both axes, so that nothing is traded.
         sd: of the share over seeds, each seed's points alone; None where not every group has the same seeds, or one.
     """
 
@@ -59,13 +59,19 @@ def hypervolume(points: Iterable[Point], reference: Point) -> float:
 
 
 def corners(summary: Summary, split: str = "test") -> tuple[Point, Point] | None:
-    """The box between SFT and RLHF: (reference point, ideal point), turned so that more is better; None without RLHF."""
+    """The box between SFT and RLHF: (reference point, ideal point), turned so that more is better; None without RLHF.
+
+    Where one of the two is the better one on both axes there is nothing to trade, and the box is empty: both corners are
+    the reference point.
+    """
     ends = [group for name in ("sft", summary.rlhf) if name and (group := summary.group(name))]
     if len(ends) < 2:
         return None
-    points = [_point(group, summary, split) for group in ends]
-    xs, ys = zip(*points, strict=True)
-    return (min(xs), min(ys)), (max(xs), max(ys))
+    (x, y), (other_x, other_y) = (_point(group, summary, split) for group in ends)
+    reference = min(x, other_x), min(y, other_y)
+    if (other_x - x) * (other_y - y) >= 0:
+        return reference, reference
+    return reference, (max(x, other_x), max(y, other_y))
 
 
 def covers(summary: Summary, split: str = "test") -> list[Cover]:

@@ -55,8 +55,10 @@ def test_the_box_is_between_sft_and_rlhf_and_each_family_is_measured_in_it(study
 
 
 def test_where_alignment_cost_nothing_there_is_an_area_and_no_share(study):  # noqa: F811
-    found = outcome(study, **{**SCORES, "rlhf": ((0.7, 0, 1.0), (0.7, 0, 1.0))})
-    assert {cover.share for cover in covers(found)} == {None}
+    for nll in (1.0, 0.9):
+        found = outcome(study, **{**SCORES, "rlhf": ((0.7, 0, nll), (0.7, 0, nll))})
+        assert {cover.share for cover in covers(found)} == {None}
+        assert corners(found)[0] == (0.5, -1.0)
 
 
 def test_a_share_is_written_with_its_spread():
