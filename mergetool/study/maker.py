@@ -74,6 +74,8 @@ class Maker:
             files = {key: recipe["data"][key] for key in ("train", "eval") if recipe["data"].get(key)}
             rows = {key: data_identity(_source(text)) for key, text in files.items()}
             parts = [candidate.kind, {**recipe, "data": {**recipe["data"], **rows}}]
+            if "reward" in recipe:
+                parts[1]["reward"] = [_reward_identity(text) for text in recipe["reward"]]
         elif candidate.kind == "merge":
             parts.append([checkpoint_identity(Path(name)) for name in _model_names(recipe) if Path(name).is_dir()])
         return digest(parts)
@@ -178,18 +180,16 @@ class Maker:
         """Whether the candidate's own directory holds it, and for a run all the models along it that are asked for."""
         from mergetool.align.along import place_of
 
-        place, note, head = self._note(candidate)
-        if not (note.exists() and note.read_text(encoding="utf-8").startswith(head) and (place / "config.json").exists()):
+        place, note, made = self._note(candidate)
+        if not (_says(note, made) and (place / "config.json").exists()):
             return False
         return all(place_of(place, at) for at in self.along.get(candidate.name, ()))
 
     def _note(self, candidate: Candidate) -> tuple[Path, Path, str]:
-        """Directory, recipe file beside it, and that file's first line, which names what is in the directory."""
+        """Directory, recipe file beside it, and how that file's first line ends, which says what is in the directory."""
         place = self.place(candidate.name)
         note = place.with_name(place.name + ".yaml")
-        command = "align" if candidate.kind == "align" else "merge"
-        made = f"made by `mergetool compare`, {self.making(candidate)}"
-        return place, note, f"# mergetool {command} {note.name} {place.name}   ({made})\n"
+        return place, note, f"(made by `mergetool compare`, {self.making(candidate)})"
 
     def claim(self, candidate: Candidate, recipe: dict[str, Any]) -> tuple[Path, bool]:
         """The candidate's directory, cleared of what is not this candidate, and its recipe beside it.
@@ -199,11 +199,13 @@ class Maker:
         """
         import yaml
 
-        place, note, head = self._note(candidate)
-        same = note.exists() and note.read_text(encoding="utf-8").startswith(head)
+        place, note, made = self._note(candidate)
+        same = _says(note, made)
         place.parent.mkdir(exist_ok=True)
         if note.exists() and (place / "mergetool.json").exists():
             shutil.rmtree(place)  # ours, by the note: another recipe had this name, or it has to be made again
+        command = "align" if candidate.kind == "align" else "merge"
+        head = f"# mergetool {command} {note.name} {place.name}   {made}\n"
         note.write_text(head + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
         return place, same
 
@@ -236,6 +238,23 @@ class Maker:
 def _at(candidate: Candidate) -> float:
     """The place in its run of a model along it: a step, or a share below 1."""
     return candidate.settings["step" if "step" in candidate.settings else "share"]
+
+
+def _says(note: Path, made: str) -> bool:
+    """Whether a note's first line ends in this."""
+    try:
+        with note.open(encoding="utf-8") as file:
+            return file.readline().rstrip("\n").endswith(made)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _reward_identity(text: str) -> str:
+    """A reward by what it is: a function's file by its bytes, a model by its weights."""
+    file, _, function = text.rpartition(":")
+    if file.endswith(".py"):
+        return f"{data_identity(Path(file))}:{function}"
+    return checkpoint_identity(_source(text))
 
 
 def _source(text: str) -> Path | str:

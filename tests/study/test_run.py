@@ -111,6 +111,35 @@ def test_the_outputs_are_a_picture_and_one_self_contained_page(done):
     assert "merge_method: ties" in text
 
 
+def test_a_study_and_its_results_may_move_and_a_changed_reward_or_file_is_another_candidate(folder, tmp_path):
+    import shutil
+
+    from mergetool.study.identity import data_identity
+    from mergetool.study.maker import Maker
+
+    def keys(place):
+        study = tiny.study(
+            place,
+            align_defaults={"data": {"train": "pairs_validation.jsonl"}, "reward": "rewards.py:brief"},
+            candidates=[
+                {"name": "plain", "align": {"method": "adamw"}},
+                {"name": "sampled", "align": {"method": "adamw", "algorithm": "raft"}},
+            ],
+        )
+        maker = Maker(study, place / "out")
+        return {one.name: maker.key(one) for one in maker.candidates}
+
+    shutil.copytree(folder, tmp_path / "here")
+    (tmp_path / "here/rewards.py").write_text("brief = len")
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    assert keys(tmp_path / "here") == keys(tmp_path / "there")
+    before = keys(tmp_path / "here")
+    (tmp_path / "there/rewards.py").write_text("brief = max")
+    data_identity.cache_clear()  # read once in a process
+    changed = {name for name, key in keys(tmp_path / "there").items() if key != before[name]}
+    assert changed == {"sampled"}
+
+
 def test_a_directory_of_something_else_is_left_alone(folder, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(OutputError, match="not a study"):
