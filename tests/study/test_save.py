@@ -93,3 +93,27 @@ def test_where_nothing_was_chosen_the_error_says_why(folder, tmp_path):
     result = run_study(study, tmp_path / "out")
     with pytest.raises(OutputError, match="no RLHF model"):
         save(study, result, "best")
+
+
+def test_the_command_prints_one_path_a_line_and_a_wrong_word_is_one_line(folder, tmp_path):
+    import yaml
+    from typer.testing import CliRunner
+
+    from mergetool.cli.main import app
+
+    recipe = folder / "study.yaml"
+    recipe.write_text(yaml.safe_dump(tiny.mapping()))
+    words = ["compare", str(recipe), str(tmp_path / "out"), "--save"]
+    wrong = CliRunner().invoke(app, [*words, "bset"])
+    assert wrong.exit_code == 2
+    assert wrong.stderr == "mergetool: --save bset is not known; did you mean 'best'?\n"
+    assert not (tmp_path / "out").exists()
+    found = CliRunner().invoke(app, [*words, "all"])
+    assert found.exit_code == 0
+    assert found.stdout.splitlines()[-4:] == [
+        str(tmp_path / "out/candidates" / name) for name in ("linear-w0.25", "linear-w0.75", "ties-p0.3", "ties-p0.7")
+    ]
+    assert "ties p=0.3: written" in found.stderr
+    again = json.loads(CliRunner().invoke(app, [*words, "best", "--json"]).stdout)
+    assert [one["name"] for one in again["saved"]] == [again["chosen"]["group"]]
+    assert {one["family"] for one in again["hypervolume"]["families"]} == {"linear", "ties", ""}

@@ -153,3 +153,11 @@ def test_a_search_that_cannot_be_made_is_said_in_one_line(folder, change, says):
         check_study(tiny.study(folder, candidates=[entry]))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_without_optuna_the_extra_is_named(study, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MergetoolError, match=r"Optuna is not installed; pip install \"mergetool\[search\]\""):
+        check_study(study)

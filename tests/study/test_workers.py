@@ -213,3 +213,11 @@ def test_a_cluster_that_is_not_there_is_one_line(folder, tmp_path, address):
         run_study(tiny.study(folder), tmp_path / "out", ray=address)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_without_ray_the_extra_is_named(folder, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MergetoolError, match=r"Ray is not installed; pip install \"mergetool\[ray\]\""):
+        run_study(tiny.study(folder), tmp_path / "out", ray="local")
