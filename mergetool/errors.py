@@ -6,8 +6,14 @@ them as one line and exits with 2; anything that is not one of these is a bug of
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+# Access tokens of the Hub: hf_ and letters, and the longer kinds that logins in a browser and in CI give.
+_TOKEN = re.compile(r"(?:hf_(?:oauth|jwt|app)_[\w.-]{8,}|(?:hf|api_org)_[A-Za-z0-9]{12,})")
+_SECRET_NAMES = ("_TOKEN", "_API_KEY")
 
 
 class MergetoolError(Exception):
@@ -19,8 +25,8 @@ class MergetoolError(Exception):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        self.message = " ".join(str(message).split())
-        self.hint = " ".join(str(hint).split())
+        self.message = without_tokens(" ".join(str(message).split()))
+        self.hint = without_tokens(" ".join(str(hint).split()))
         super().__init__(f"{self.message}; {self.hint}" if self.hint else self.message)
 
 
@@ -30,6 +36,10 @@ class RecipeError(MergetoolError):
 
 class CheckpointError(MergetoolError):
     """A model directory is missing, damaged, or does not fit the others."""
+
+
+class HubError(CheckpointError):
+    """The Hub cannot be reached, or refuses; what has arrived is kept, and the same command goes on from there."""
 
 
 class DataError(MergetoolError):
@@ -47,3 +57,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known: {', '.join(known)}"
+
+
+def without_tokens(text: str) -> str:
+    """The text with every access token made unreadable: what looks like one, and the values of *_TOKEN and *_API_KEY.
+
+    Whatever is printed or written that is not our own words (messages of libraries, tracebacks) goes through here.
+    """
+    for name, value in os.environ.items():
+        if name.endswith(_SECRET_NAMES) and len(value.strip()) >= 8:
+            text = text.replace(value.strip(), "***")
+    return _TOKEN.sub("hf_***", text)

@@ -11,7 +11,10 @@ from mergetool.align.recipe import KNOBS, AlignRecipe
 from mergetool.align.reward import check_rewards
 from mergetool.align.rows import FORMS, read_for
 from mergetool.align.training import training_config
-from mergetool.checkpoint.layout import Layout, read_layout
+from mergetool.checkpoint.fetch import missing_weights
+from mergetool.checkpoint.hub import open_layout
+from mergetool.checkpoint.layout import Layout
+from mergetool.data.rows import data_commit
 from mergetool.errors import CheckpointError, DataError, RecipeError
 
 FIRST_ROWS = 8  # enough to see a wrong file; the rest is read when training starts
@@ -32,23 +35,23 @@ def check_align(recipe: AlignRecipe) -> dict[str, Any]:
     config = training_config(recipe, "unused")
     facts: dict[str, Any] = {"algorithm": recipe.algorithm, "method": recipe.merging.method, "beta": recipe.beta}
     sft, base = layouts(recipe)
-    if sft is not None:
-        facts["model"] = {
-            "architecture": (sft.config.get("architectures") or [sft.config.get("model_type")])[0],
-            "tensors": len(sft.tensors),
-            "parameters": sum(tensor.numel for tensor in sft.tensors.values()),
-            "dtype": stored_dtype(sft),
-        }
-        facts["sft"] = str(sft.directory)
-        check_tokenizer(sft.directory)
-    facts["base"] = str(base.directory) if base is not None else recipe.base_model
+    facts["model"] = {
+        "architecture": (sft.config.get("architectures") or [sft.config.get("model_type")])[0],
+        "tensors": len(sft.tensors),
+        "parameters": sum(tensor.numel for tensor in sft.tensors.values()),
+        "dtype": stored_dtype(sft),
+    }
+    facts["sft"] = sft.name
+    check_tokenizer(sft)
+    facts["base"] = base.name if base is not None else recipe.base_model
+    facts |= _on_the_hub([sft] if base is None else [sft, base])
     for key, place in (("train", recipe.train_data), ("eval", recipe.eval_data)):
         if isinstance(place, Path):
             rows, told = read_for(recipe, place, FIRST_ROWS)
             form = "messages" if any(isinstance(value, list) for value in rows[0].values()) else "text"
             facts[key] = {"file": str(place), "rows": f"{FORMS[recipe.algorithm]} of {form}", "first rows": told}
         elif place is not None:
-            facts[key] = {"hub": place}
+            facts[key] = {"hub": place, "commit": data_commit(place)}
     if recipe.reward:
         check_rewards(recipe)
         facts["reward"] = recipe.reward
@@ -57,15 +60,22 @@ def check_align(recipe: AlignRecipe) -> dict[str, Any]:
     return facts
 
 
-def layouts(recipe: AlignRecipe) -> tuple[Layout | None, Layout | None]:
-    """The headers of theta_s and theta_b, found to fit each other; None for what lies on the Hub.
+def _on_the_hub(layouts: list[Layout]) -> dict[str, Any]:
+    """At which commits, and how much of it is not in the cache yet."""
+    commits = {layout.pinned.name: layout.pinned.commit for layout in layouts if layout.pinned}
+    missing = sum(size for _, _, size in missing_weights(layouts))
+    return {"commits": commits, "bytes_to_fetch": missing} if commits else {}
+
+
+def layouts(recipe: AlignRecipe) -> tuple[Layout, Layout | None]:
+    """The headers of theta_s and of theta_b, where the recipe has one, found to fit each other.
 
     Raises:
         CheckpointError: one is damaged, or they differ in a tensor's name or shape.
     """
-    sft = read_layout(recipe.sft) if isinstance(recipe.sft, Path) else None
-    base = read_layout(recipe.base) if isinstance(recipe.base, Path) else None
-    if sft is not None and base is not None:
+    sft = open_layout(recipe.sft)
+    base = open_layout(recipe.base) if recipe.base is not None else None
+    if base is not None:
         same_shapes(base, sft)
     return sft, base
 
@@ -79,12 +89,12 @@ def same_shapes(base: Layout, sft: Layout) -> None:
             if name.endswith("lm_head.weight") and lacks.tied:
                 continue  # a tied head has no tensor of its own
             raise CheckpointError(
-                f"{lacks.directory}: no tensor '{name}', which {has.directory} has",
+                f"{lacks.name}: no tensor '{name}', which {has.name} has",
                 "base_model and sft_model must be of one architecture",
             )
         if ours.shape != theirs.shape:
             raise CheckpointError(
-                f"{sft.directory}: tensor '{name}' is {list(theirs.shape)}, in {base.directory} {list(ours.shape)}",
+                f"{sft.name}: tensor '{name}' is {list(theirs.shape)}, in {base.name} {list(ours.shape)}",
                 "base_model and sft_model must be of one size; was the vocabulary extended for SFT?",
             )
 
@@ -96,15 +106,17 @@ def stored_dtype(layout: Layout) -> str:
         if tensor.floating:
             sizes[tensor.dtype_name] = sizes.get(tensor.dtype_name, 0) + tensor.numel
     if not sizes:
-        raise CheckpointError(f"{layout.directory}: no floating-point weights", "give a checkpoint that can be trained")
+        raise CheckpointError(f"{layout.name}: no floating-point weights", "give a checkpoint that can be trained")
     return {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(max(sizes, key=sizes.get), "float32")
 
 
-def check_tokenizer(directory: Path) -> None:
-    """Raises CheckpointError where a model directory has no tokenizer: nothing could be trained on text."""
-    if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+def check_tokenizer(layout: Layout) -> None:
+    """Raises CheckpointError where a model has no tokenizer beside it: nothing could be trained on text."""
+    assert layout.place is not None  # it was read from somewhere
+    if not {"tokenizer.json", "tokenizer.model", "vocab.json"} & set(layout.place.files()):
         raise CheckpointError(
-            f"{directory}: no tokenizer (tokenizer.json)", "copy the tokenizer's files from the model that it was trained from"
+            f"{layout.name}: no tokenizer (tokenizer.json)",
+            "copy the tokenizer's files from the model that it was trained from",
         )
 
 
@@ -118,9 +130,10 @@ def fingerprint(recipe: AlignRecipe) -> str:
     """
     parts: dict[str, Any] = {"recipe": recipe.as_written()}
     for name, place in (("base", recipe.base), ("sft", recipe.sft)):
-        parts[name] = read_layout(place).headers if isinstance(place, Path) else place
+        layout = open_layout(place) if place is not None else None
+        parts[name] = layout and (layout.headers, layout.pinned and layout.pinned.commit)
     for name, place in (("train", recipe.train_data), ("eval", recipe.eval_data)):
-        parts[name] = _digest(place) if isinstance(place, Path) else place
+        parts[name] = _digest(place) if isinstance(place, Path) else place and (place, data_commit(place))
     parts["rewards"] = check_rewards(recipe)
     # Where the files lie does not matter, what they hold does: a moved run resumes.
     parts["recipe"] = {key: value for key, value in parts["recipe"].items() if key not in ("base_model", "sft_model")}

@@ -10,10 +10,10 @@ from typing import Any
 
 from mergetool.align.check import stored_dtype
 from mergetool.align.recipe import AlignRecipe
+from mergetool.checkpoint.card import licences, metadata
 from mergetool.checkpoint.layout import Layout, read_layout
 from mergetool.checkpoint.sidecar import write_config, write_tokenizer
 from mergetool.checkpoint.writer import MANIFEST
-from mergetool.sources import looks_like_hub_id
 
 _BLOCK = 1 << 22
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -137,11 +137,9 @@ def card(manifest: dict[str, Any]) -> str:
             f", {merging['merges']} merges (every {merging['every']} steps) of alpha = {merging['alpha']:.3g}: "
             f"{merging['merged_total']:.3g} of the SFT delta in all"
         )
-    origin = f"base_model: {recipe['sft_model']}\n" if looks_like_hub_id(recipe["sft_model"]) else ""
+    warning = f"\n> **Licence:** {licences(manifest)[1]}.\n" if licences(manifest)[1] else ""
     return f"""---
-{origin}library_name: transformers
-pipeline_tag: text-generation
-tags: [mergetool, {recipe["algorithm"]}, {merging["method"]}]
+{yaml.safe_dump(metadata(manifest), sort_keys=False, allow_unicode=True).strip()}
 ---
 
 # {manifest["name"]}
@@ -149,7 +147,7 @@ tags: [mergetool, {recipe["algorithm"]}, {merging["method"]}]
 Trained by mergetool {versions["mergetool"]} from `{recipe["sft_model"]}`: {how}.
 {manifest["steps"]} steps on {manifest["data"]["train"]}.
 The weights are {manifest["drift"]["relative"]:.3g} (relative norm) away from the SFT model.
-
+{warning}
 | metric | value |
 |---|---|
 {metrics}

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergetool.checkpoint.classifier import must_classify
-from mergetool.checkpoint.hub import local_directory
-from mergetool.checkpoint.layout import read_layout
+from mergetool.checkpoint.hub import local_directory, open_layout
+from mergetool.checkpoint.layout import Layout
 from mergetool.errors import DataError, MergetoolError, RecipeError, nearest
 from mergetool.sources import resolve_source
 
@@ -62,9 +62,9 @@ def load_reward(text: str, directory: Path) -> Callable[..., Any] | str:
     found = _function(text, directory)
     if found is not None:
         return _told(_import(*found), text)
-    place = local_directory(resolve_source(text, directory))
-    _classifies(place)
-    return str(place)
+    source = resolve_source(text, directory)
+    _classifies(open_layout(source))
+    return str(local_directory(source))
 
 
 def _all(recipe: AlignRecipe) -> list[str]:
@@ -99,15 +99,13 @@ def _check_function(path: Path, name: str) -> str:
 
 
 def _check_model(text: str, directory: Path) -> str:
-    place = resolve_source(text, directory)
-    if isinstance(place, str):
-        return place
-    _classifies(place)
-    return str(read_layout(place).headers)
+    layout = open_layout(resolve_source(text, directory))
+    _classifies(layout)
+    return f"{layout.pinned.repo}@{layout.pinned.commit}" if layout.pinned else str(layout.headers)
 
 
-def _classifies(place: Path) -> None:
-    must_classify(place, "reward", "give a sequence-classification checkpoint, or FILE.py:FUNCTION")
+def _classifies(layout: Layout) -> None:
+    must_classify(layout, "reward", "give a sequence-classification checkpoint, or FILE.py:FUNCTION")
 
 
 def _import(path: Path, name: str) -> Callable[..., Any]:

@@ -21,7 +21,8 @@ from mergetool.align.rows import read_for
 from mergetool.align.trainer import Report, make_trainer, stop_on_signal
 from mergetool.align.training import training_config
 from mergetool.align.workspace import Workspace, disk_errors
-from mergetool.checkpoint.hub import local_directory
+from mergetool.checkpoint.card import origin
+from mergetool.checkpoint.hub import local_directory, open_layout
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.writer import MANIFEST, check_output
 from mergetool.errors import CheckpointError, DataError
@@ -90,8 +91,9 @@ def align(
     identity = fingerprint(recipe)
     if check_output(out, None if fresh else identity):
         return _done_before(out)
-    sft = local_directory(recipe.sft)
-    base = local_directory(recipe.base) if recipe.base is not None else None
+    fetching = _fetching(report)
+    sft = local_directory(recipe.sft, fetching)
+    base = local_directory(recipe.base, fetching) if recipe.base is not None else None
     with quiet(), disk_errors(out), Workspace(out, identity, fresh, ranks) as work, stop_on_signal() as stop:
         rows, told = _rows(recipe, report)
         if ranks.num_processes > 1:
@@ -109,6 +111,10 @@ def align(
             )
         made = _finish(trainer, recipe, (base, sft), work, kept, identity, told, report, picture)
     return AlignResult(**made, resumed_from=resumed, seconds=time.monotonic() - started)
+
+
+def _fetching(report: Report) -> Any:
+    return lambda done, total, file: report("fetch", {"done": done, "total": total, "file": file})
 
 
 def _ranks() -> Any:
@@ -155,8 +161,10 @@ def _load(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(sft)
-        model = AutoModelForCausalLM.from_pretrained(sft, dtype=getattr(torch, recipe.dtype), use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(sft, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            sft, dtype=getattr(torch, recipe.dtype), use_safetensors=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
@@ -266,6 +274,11 @@ def _finish(
                 for name, place in (("base", base), ("sft", sft))
                 if place is not None
             },
+            "origins": [
+                origin(str(name), open_layout(place))
+                for name, place in ((recipe.sft_model, recipe.sft), (recipe.base_model, recipe.base))
+                if place is not None
+            ],
             "versions": _versions(),
         }
         write_account(work.result, manifest, log)

@@ -49,7 +49,7 @@ class AveragedModel:
                 if info is None or info.shape != tuple(parameter.shape):
                     what = "no tensor" if info is None else f"shape {list(info.shape)}, the model {list(parameter.shape)}, in"
                     raise CheckpointError(
-                        f"{reader.layout.directory}: {what} '{name}'", "both models must be of one architecture and size"
+                        f"{reader.layout.name}: {what} '{name}'", "both models must be of one architecture and size"
                     )
             self._parameters[name] = parameter
         for name, parameter in self._uses:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mergetool.ama.learn import Learned
 from mergetool.ama.recipe import AmaRecipe
+from mergetool.data.rows import data_commit
 from mergetool.errors import OutputError
 from mergetool.merge.parts import Parts, complement
 
@@ -69,11 +70,14 @@ def _identity(recipe: AmaRecipe, alpha: float, sft: Layout, rlhf: Layout) -> str
 
     parts: dict[str, Any] = {"recipe": recipe.model_dump(mode="json", exclude={"alpha"}), "alpha": alpha}
     parts["headers"] = [sft.headers, rlhf.headers]
+    parts["commits"] = [layout.pinned.commit for layout in (sft, rlhf) if layout.pinned]
     for name in ("train", "eval"):
         source = recipe.source(getattr(recipe.data, name)) if getattr(recipe.data, name) else None
         if isinstance(source, Path) and source.is_file():
             with source.open("rb") as file:
                 parts[name] = file_digest(file, "sha256").hexdigest()
+        elif isinstance(source, str):
+            parts[name] = data_commit(source)
     return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -12,6 +12,7 @@ from mergetool.ama.averaged import AveragedModel
 from mergetool.ama.learn import Learned, Progress, learn
 from mergetool.ama.output import kept, merge_recipe, output_paths, write
 from mergetool.ama.recipe import AmaRecipe
+from mergetool.checkpoint.fetch import fetch_beside, fetch_weights
 from mergetool.checkpoint.hub import open_layout
 from mergetool.errors import CheckpointError, DataError
 from mergetool.merge.parts import Parts, parts_of
@@ -118,8 +119,8 @@ def _open(recipe: AmaRecipe) -> tuple[Layout, Layout, Parts]:
     for name, info in sft.tensors.items():
         theirs = rlhf.tensors.get(name)
         if theirs is None or theirs.shape != info.shape:
-            what = f"shape {list(theirs.shape)}, in {sft.directory} {list(info.shape)}" if theirs else "none"
-            raise CheckpointError(f"{rlhf.directory}: tensor '{name}': {what}", "average models of one architecture and size")
+            what = f"shape {list(theirs.shape)}, in {sft.name} {list(info.shape)}" if theirs else "none"
+            raise CheckpointError(f"{rlhf.name}: tensor '{name}': {what}", "average models of one architecture and size")
     return sft, rlhf, parts_of(sft, recipe.blocks, recipe.places)
 
 
@@ -139,6 +140,8 @@ def _learn_all(
     rows = {"train": _rows(recipe, recipe.data.train, recipe.data.limit)}
     if recipe.data.eval:
         rows["eval"] = _rows(recipe, recipe.data.eval, recipe.data.eval_limit)
+    fetch_weights([sft, rlhf])
+    fetch_beside(sft)
     with ExitStack() as held:
         readers = [held.enter_context(open_reader(layout)) for layout in (sft, rlhf)]
         tokenizer = load_tokenizer(sft.directory)

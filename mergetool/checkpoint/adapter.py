@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mergetool.checkpoint.layout import Layout, TensorInfo, read_header, read_json
+from mergetool.checkpoint.layout import ADAPTER, Layout, Place, TensorInfo, read_json
 from mergetool.checkpoint.reader import Reader
 from mergetool.errors import CheckpointError
 
@@ -36,28 +36,27 @@ class Factors:
 class Adapter:
     """What an adapter does to a model: low-rank additions by tensor name, and tensors that it replaces outright."""
 
-    directory: Path
+    place: Place
     factors: dict[str, Factors]
     replaced: dict[str, TensorInfo]
     header: tuple[int, str]
 
 
-def with_adapter(base: Layout, directory: Path) -> Layout:
+def with_adapter(base: Layout, place: Place) -> Layout:
     """The layout of a model with a LoRA adapter on top.
 
     Args:
         base: the model's own layout.
-        directory: holds adapter_config.json and adapter_model.safetensors, as PEFT writes them.
+        place: has adapter_config.json and adapter_model.safetensors, as PEFT writes them.
 
     Raises:
         CheckpointError: the adapter is missing or damaged, is not plain or rank-stabilised LoRA (the kind is named),
             or does not fit the model.
     """
-    if not directory.is_dir():
-        raise CheckpointError(f"{directory}: no such adapter directory", "check the path after the + in the recipe")
-    config = read_json(directory / "adapter_config.json", "an adapter needs its adapter_config.json")
-    _refuse_other_kinds(config, directory)
-    tensors, header = read_header(directory / "adapter_model.safetensors")
+    called = place.name
+    config = read_json(place, "adapter_config.json", "an adapter needs its adapter_config.json")
+    _refuse_other_kinds(config, called)
+    tensors, header = place.headers([ADAPTER])[ADAPTER]
     pairs: dict[tuple[str, bool], dict[str, TensorInfo]] = {}
     replaced: dict[str, TensorInfo] = {}
     for name, info in tensors.items():
@@ -67,24 +66,24 @@ def with_adapter(base: Layout, directory: Path) -> Layout:
         else:
             # layers saved whole, and the embedding that PEFT saves beside an adapter of its own
             target = re.sub(r"\.(modules_to_save(\.default)?|base_layer)(?=\.)", "", inner)
-            _fits(base, directory, target, info.shape)
+            _fits(base, called, target, info.shape)
             replaced[target] = info
     factors = {}
     for (module, embedding), pair in pairs.items():
         if set(pair) != {"A", "B"}:
-            raise CheckpointError(f"{directory}: '{module}' has lora_{next(iter(pair))} alone", "save the adapter again")
+            raise CheckpointError(f"{called}: '{module}' has lora_{next(iter(pair))} alone", "save the adapter again")
         a, b = pair["A"], pair["B"]
         shape = (a.shape[1], b.shape[0]) if embedding else (b.shape[0], a.shape[1])
         if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
-            raise CheckpointError(f"{directory}: the factors of '{module}' do not multiply", "save the adapter again")
-        _fits(base, directory, f"{module}.weight", shape)
+            raise CheckpointError(f"{called}: the factors of '{module}' do not multiply", "save the adapter again")
+        _fits(base, called, f"{module}.weight", shape)
         factors[f"{module}.weight"] = Factors(a, b, _scale(config, module, a.shape[0]), embedding)
     if not factors and not replaced:
-        raise CheckpointError(f"{directory}: the adapter changes nothing", "check that it was saved after training")
-    return replace(base, adapter=Adapter(directory, factors, replaced, header))
+        raise CheckpointError(f"{called}: the adapter changes nothing", "check that it was saved after training")
+    return replace(base, adapter=Adapter(place, factors, replaced, header))
 
 
-def _refuse_other_kinds(config: dict[str, Any], directory: Path) -> None:
+def _refuse_other_kinds(config: dict[str, Any], called: str) -> None:
     kind = config.get("peft_type")
     found = None if kind == "LORA" else f"of kind {kind}"
     for key, name in (("use_dora", "DoRA"), ("fan_in_fan_out", "of transposed layers (fan_in_fan_out)")):
@@ -95,7 +94,7 @@ def _refuse_other_kinds(config: dict[str, Any], directory: Path) -> None:
         found = found or (f"with {key}" if config.get(key) else None)
     if found:
         raise CheckpointError(
-            f"{directory}: an adapter {found} cannot be read tensor by tensor",
+            f"{called}: an adapter {found} cannot be read tensor by tensor",
             "merge it with PEFT first: PeftModel.merge_and_unload()",
         )
 
@@ -109,13 +108,13 @@ def _scale(config: dict[str, Any], module: str, rank: int) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _fits(base: Layout, directory: Path, name: str, shape: tuple[int, ...]) -> None:
+def _fits(base: Layout, called: str, name: str, shape: tuple[int, ...]) -> None:
     info = base.tensors.get(name)
     if info is None:
-        raise CheckpointError(f"{directory}: adapts '{name}', which {base.directory} lacks", "use the adapter's own base model")
+        raise CheckpointError(f"{called}: adapts '{name}', which {base.name} lacks", "use the adapter's own base model")
     if info.shape != shape:
         raise CheckpointError(
-            f"{directory}: adapts '{name}' of shape {list(shape)}, but it is {list(info.shape)} in {base.directory}",
+            f"{called}: adapts '{name}' of shape {list(shape)}, but it is {list(info.shape)} in {base.name}",
             "use the adapter's own base model",
         )
 
@@ -123,8 +122,8 @@ def _fits(base: Layout, directory: Path, name: str, shape: tuple[int, ...]) -> N
 class AdaptedReader(Reader):
     """A reader that gives the adapted tensors, in fp32: W + s·B·A is not rounded before it is merged."""
 
-    def __init__(self, layout: Layout) -> None:
-        super().__init__(layout)
+    def __init__(self, layout: Layout, places: dict[Path, Path] | None = None) -> None:
+        super().__init__(layout, places)
         assert layout.adapter is not None
         self._adapter = layout.adapter
         self._own = threading.local()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from mergetool.checkpoint.layout import read_layout
+from mergetool.checkpoint.layout import Layout
 from mergetool.errors import CheckpointError
 
 
-def must_classify(place: Path, what: str, hint: str, labels: int | None = None) -> None:
+def must_classify(layout: Layout, what: str, hint: str, labels: int | None = None) -> None:
     """Refuses a causal model, which would be given a random head and whose scores would mean nothing.
 
     Args:
-        place: a checkpoint directory.
+        layout: of the checkpoint.
         what: opens the message: the recipe's key.
         hint: what to give instead.
         labels: the number of scores that each text must get; any if None.
@@ -20,10 +18,10 @@ def must_classify(place: Path, what: str, hint: str, labels: int | None = None) 
     Raises:
         CheckpointError: the checkpoint has no classification head, or one of another width.
     """
-    config = read_layout(place).config
+    config = layout.config
     kind = (config.get("architectures") or ["nothing that its config names"])[0]
     if not kind.endswith("ForSequenceClassification"):
-        raise CheckpointError(f"{what}: {place} is {kind}, not a reward model", hint)
+        raise CheckpointError(f"{what}: {layout.name} is {kind}, not a reward model", hint)
     found = len(config.get("id2label") or (0, 1))  # transformers writes the names where there are not two labels
     if labels is not None and found != labels:
-        raise CheckpointError(f"{what}: {place} gives {found} scores to a text, not {labels}", hint)
+        raise CheckpointError(f"{what}: {layout.name} gives {found} scores to a text, not {labels}", hint)

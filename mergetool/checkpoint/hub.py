@@ -1,57 +1,218 @@
-"""Model references: a directory on this disk, or a repository on the Hub."""
+"""Model references: a directory on this disk, or a repository on the Hub, of which planning reads headers alone."""
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mergetool.checkpoint.layout import Layout, read_layout
+from mergetool import hub
+from mergetool.checkpoint.header import Header, parse_header
+from mergetool.checkpoint.layout import Directory, Layout, Place, header_of, read_layout
 from mergetool.errors import CheckpointError
 from mergetool.sources import looks_like_hub_id
 
-WANTED = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.jinja", "merges.txt", "vocab.*"]
+if TYPE_CHECKING:
+    from mergetool.checkpoint.fetch import Fetching
+
+_SMALL = 200_000_000  # no configuration or tokenizer is larger
 
 
-def local_directory(reference: str | Path) -> Path:
-    """The directory that a model reference stands for; a Hub repository is fetched into the standard cache first.
+@dataclass(frozen=True)
+class Reference:
+    """``MODEL`` or ``MODEL+ADAPTER`` taken apart; each a path or a Hub id."""
+
+    model: str
+    adapter: str | None = None
+
+    @classmethod
+    def read(cls, text: str | Path) -> Reference:
+        """Raises CheckpointError where there is more than one adapter."""
+        if Path(text).is_dir():
+            return cls(str(text))
+        model, *adapters = str(text).split("+")
+        if len(adapters) > 1:
+            raise CheckpointError(f"{text}: has more than one adapter", "merge one adapter at a time")
+        return cls(model, *adapters)
+
+    @property
+    def repositories(self) -> list[str]:
+        """The Hub ids in it, without revisions: what a model card may call a base model."""
+        return [part.partition("@")[0] for part in (self.model, self.adapter) if part and not is_local(part)]
+
+
+def is_local(reference: str | Path) -> bool:
+    """True where a reference is a path, whether it exists or not, and not a Hub id."""
+    return isinstance(reference, Path) or Path(reference).is_dir() or not looks_like_hub_id(str(reference))
+
+
+def open_layout(reference: str | Path, allow_pickle: bool = False) -> Layout:
+    """The headers behind a model reference; of a repository nothing but its small files and headers is fetched.
+
+    Args:
+        reference: ``MODEL`` or ``MODEL+ADAPTER``, each a directory or ``org/name[@revision]``.
+        allow_pickle: let a repository without safetensors pass; its .bin files are then fetched whole, here.
+
+    Raises:
+        CheckpointError: a part is missing, damaged, refused, or does not fit the other.
+    """
+    parts = Reference.read(reference)
+    layout = read_layout(open_place(parts.model, allow_pickle))
+    if parts.adapter is None:
+        return layout
+    if layout.pickled:
+        raise CheckpointError(f"{parts.model}: an adapter on pickled weights is not supported", "save the model as safetensors")
+    if is_local(parts.adapter) and not Path(parts.adapter).is_dir():
+        raise CheckpointError(f"{parts.adapter}: no such adapter directory", "check the path after the + in the recipe")
+    from mergetool.checkpoint.adapter import with_adapter
+
+    return with_adapter(layout, open_place(parts.adapter))
+
+
+def open_place(reference: str | Path, allow_pickle: bool = False) -> Place:
+    """Where the files of one model, adapter or tokenizer lie.
+
+    Raises:
+        CheckpointError: there is no such directory or repository, or it is refused.
+    """
+    return Directory(reference) if is_local(reference) else Repository(hub.pin(str(reference)), allow_pickle)
+
+
+def local_directory(reference: str | Path, progress: Fetching | None = None) -> Path:
+    """The directory that a model reference stands for; all of a Hub repository that a model needs is fetched first.
 
     Args:
         reference: a path, or ``org/name[@revision]``.
+        progress: told of bytes as they arrive.
 
     Raises:
-        CheckpointError: there is no such directory, or the Hub does not answer or refuses.
+        CheckpointError: the Hub does not answer or refuses, or holds no safetensors.
     """
-    text = str(reference)
-    if isinstance(reference, Path) or Path(text).is_dir() or not looks_like_hub_id(text):
-        return Path(text)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    if is_local(reference):
+        return Path(reference)
+    from mergetool.checkpoint.fetch import fetch_beside, fetch_weights
 
-    repo, _, revision = text.partition("@")
-    try:
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=WANTED))
-    except LocalEntryNotFoundError:
-        raise CheckpointError(
-            f"{text}: no such directory, and the Hub cannot be reached", "check the path or the network, or HF_HUB_OFFLINE"
-        ) from None
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{text}: cannot be fetched from the Hub ({reason})", "check the name, or log in") from None
+    layout = open_layout(reference)
+    fetch_weights([layout], progress)
+    fetch_beside(layout)
+    return layout.directory
 
 
-def open_layout(reference: str | Path) -> Layout:
-    """The headers behind a model reference: ``MODEL`` or ``MODEL+ADAPTER``, each a directory or a Hub id.
+def local_tokenizer(reference: str | Path) -> Path:
+    """As `local_directory`, for its tokenizer and configuration alone."""
+    if is_local(reference):
+        return Path(reference)
+    from mergetool.checkpoint.fetch import fetch_beside
+
+    place = open_place(reference)
+    fetch_beside(place)
+    return place.directory
+
+
+class Repository:
+    """A `Place` on the Hub, at the commit that this run has pinned."""
+
+    def __init__(self, pinned: hub.Pinned, allow_pickle: bool = False) -> None:
+        self.pinned = pinned
+        self.name = pinned.name
+        self.directory = pinned.directory
+        self._allow_pickle = allow_pickle
+
+    def files(self) -> list[str]:
+        """The names of all files; of those in the cache where the Hub could not be reached."""
+        if self.pinned.files is not None:
+            return sorted(self.pinned.files)
+        return Directory(self.directory).files()
+
+    def path(self, file: str) -> Path:
+        """Where a small file lies in the cache; it is fetched if need be. It does not exist if the repository lacks it."""
+        found = self.directory / file
+        known = (self.pinned.files or {}).get(file)
+        if known is None or found.exists():
+            return found
+        if known.size > _SMALL:
+            raise CheckpointError(f"{self.called(file)}: has {known.size:,} bytes", "do not use this checkpoint")
+        from mergetool.checkpoint.fetch import fetch_file
+
+        return fetch_file(self.pinned, file)
+
+    def headers(self, files: list[str]) -> dict[str, Header]:
+        """The headers of weight files: from the cache where they are in it, else by range requests."""
+        missing = [file for file in files if file not in self.files()]
+        if missing:
+            where = "the cache" if self.pinned.files is None else "the repository"
+            raise CheckpointError(
+                f"{self.name}: {where} lacks the weight file {missing[0]}",
+                "fetch it with the network on" if self.pinned.files is None else "use another revision, or tell its owner",
+            )
+        if files[0].endswith(".bin") and not self._allow_pickle:
+            raise CheckpointError(
+                f"{self.name}: holds pickled weights alone ({files[0]}), which could run code",
+                "use a revision with safetensors, or pass --allow-pickle to read them without running any",
+            )
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            return dict(zip(files, pool.map(self._header, files), strict=True))
+
+    def _header(self, file: str) -> Header:
+        path = self.directory / file
+        if path.exists() or file.endswith(".bin"):
+            from mergetool.checkpoint.fetch import fetch_file
+
+            return header_of(path if path.exists() else fetch_file(self.pinned, file), self.called(file))
+        key = (self.pinned.repo, self.pinned.commit, file)
+        with _headers_lock:
+            found = _headers.get(key)
+        if found is None:
+            found = self._ranged(file)
+            with _headers_lock:
+                _headers[key] = found
+        return found
+
+    def _ranged(self, file: str) -> Header:
+        """Its eight bytes of length, then what they announce: two requests, and not a byte of weights."""
+        assert self.pinned.files is not None  # else the file is in the cache
+        size = self.pinned.files[file].size
+        return parse_header(
+            self.directory / file, size, lambda start, stop: read_range(self.pinned, file, start, stop), self.called(file)
+        )
+
+    def called(self, file: str) -> str:
+        """``org/name/file``."""
+        return f"{self.name}/{file}"
+
+
+_headers: dict[tuple[str, str, str], Header] = {}
+_headers_lock = threading.Lock()
+
+
+def read_range(pinned: hub.Pinned, file: str, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of a file of a repository; no more is read, even where the server knows no ranges.
 
     Raises:
-        CheckpointError: a part is missing, damaged, or does not fit the other.
+        CheckpointError: the Hub does not answer or refuses.
     """
-    model, *adapters = str(reference).split("+") if not Path(str(reference)).is_dir() else [str(reference)]
-    if len(adapters) > 1:
-        raise CheckpointError(f"{reference}: has more than one adapter", "merge one adapter at a time")
-    layout = read_layout(local_directory(model))
-    if not adapters:
-        return layout
-    if layout.pickled:
-        raise CheckpointError(f"{model}: an adapter on pickled weights is not supported", "save the model as safetensors")
-    from mergetool.checkpoint.adapter import with_adapter
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-    return with_adapter(layout, local_directory(adapters[0]))
+    if stop <= start:
+        return b""
+    url = hf_hub_url(pinned.repo, file, repo_type=pinned.kind, revision=pinned.commit)
+    headers = {**build_hf_headers(), "Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+
+    def ask() -> bytes:
+        with get_session().stream("GET", url, headers=headers, timeout=hub.TIMEOUT) as response:
+            if response.status_code >= 400:
+                response.read()
+            hf_raise_for_status(response)
+            skip = 0 if response.status_code == 206 else start
+            found = bytearray()
+            for chunk in response.iter_bytes(1 << 16):
+                found += chunk
+                if len(found) >= skip + stop - start:
+                    break
+            return bytes(found[skip : skip + stop - start])
+
+    with hub.refusals(f"{pinned.name}/{file}"):
+        return hub.patiently(ask)

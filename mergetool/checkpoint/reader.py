@@ -20,8 +20,9 @@ class Reader:
     Views are read-only memory of the file: they cost no anonymous memory, and writing to one is undefined.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, places: dict[Path, Path] | None = None) -> None:
         self.layout = layout
+        self._places = {} if places is None else places  # where a file lies that is not where its layout says
         self._maps: dict[Path, torch.Tensor] = {}
         self._flats: dict[tuple[Path, str], torch.Tensor] = {}
         self._lock = threading.Lock()
@@ -47,7 +48,7 @@ class Reader:
         try:
             return self.layout.tensors[name]
         except KeyError:
-            raise CheckpointError(f"{self.layout.directory}: has no tensor '{name}'", "check that the models match") from None
+            raise CheckpointError(f"{self.layout.name}: has no tensor '{name}'", "check that the models match") from None
 
     def _flat(self, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
         flat = self._flats.get((info.file, info.name))
@@ -66,7 +67,7 @@ class Reader:
         with self._lock:
             if info.file not in self._maps:
                 try:
-                    with info.file.open("rb") as file:
+                    with self._places.get(info.file, info.file).open("rb") as file:
                         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 except (OSError, ValueError) as error:
                     raise CheckpointError(f"{info.file}: cannot be mapped ({error})", "check that the file is whole") from None
@@ -77,6 +78,11 @@ class Reader:
                     warnings.simplefilter("ignore", UserWarning)  # "the given buffer is not writable": it is only read
                     self._maps[info.file] = torch.frombuffer(memory, dtype=torch.uint8)
             return self._maps[info.file]
+
+    def release(self, file: Path) -> None:
+        """Forget one file; nothing may be reading it."""
+        self._maps.pop(file, None)
+        self._flats = {key: flat for key, flat in self._flats.items() if key[0] != file}
 
     def close(self) -> None:
         """Forget the maps; the memory goes when the last view of it does."""
@@ -90,14 +96,19 @@ class Reader:
         self.close()
 
 
-def open_reader(layout: Layout) -> Reader:
-    """The reader that fits a layout: plain, pickled, or with an adapter on top."""
+def open_reader(layout: Layout, places: dict[Path, Path] | None = None) -> Reader:
+    """The reader that fits a layout: plain, pickled, or with an adapter on top.
+
+    Args:
+        layout: its files are on this disk, see `checkpoint.fetch.fetch_weights`.
+        places: where a file lies that is not where the layout says; it may change while the reader is in use.
+    """
     if layout.adapter is not None:
         from mergetool.checkpoint.adapter import AdaptedReader
 
-        return AdaptedReader(layout)
+        return AdaptedReader(layout, places)
     if layout.pickled:
         from mergetool.checkpoint.pickled import PickledReader
 
         return PickledReader(layout)
-    return Reader(layout)
+    return Reader(layout, places)

@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from mergetool.checkpoint.layout import Place
 from mergetool.errors import CheckpointError
 
+_VOCABULARY = "tokenizer.json"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
@@ -16,11 +18,17 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 
 
-def same_vocabulary(a: Path, b: Path) -> bool:
-    """True where two directories' tokenizers map the same words to the same ids (or one has no tokenizer.json)."""
-    first, second = a / "tokenizer.json", b / "tokenizer.json"
-    if a == b or not first.exists() or not second.exists():
+BESIDE = ("config.json", "generation_config.json", "adapter_config.json", *TOKENIZER_FILES)
+
+
+def same_vocabulary(a: Place, b: Place) -> bool:
+    """True where two checkpoints' tokenizers map the same words to the same ids (or one has no tokenizer.json)."""
+    known = [((p.pinned and p.pinned.files) or {}).get(_VOCABULARY) for p in (a, b)]
+    if a.directory == b.directory or (known[0] and known[0] == known[1]):
+        return True  # the Hub tells the hash of either: nothing need be fetched
+    if not all(_VOCABULARY in p.files() for p in (a, b)):
         return True
+    first, second = a.path(_VOCABULARY), b.path(_VOCABULARY)
     if first.stat().st_size == second.stat().st_size and first.read_bytes() == second.read_bytes():
         return True
     return _vocabulary(first) == _vocabulary(second)

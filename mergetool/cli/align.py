@@ -43,6 +43,8 @@ def _teller(update: Any) -> Any:
     def tell(event: str, facts: dict[str, Any]) -> None:
         if event == "step":
             update(facts["step"], facts["steps"], f"step {facts['step']} of {facts['steps']}")
+        elif event == "fetch":
+            update(facts["done"], facts["total"], f"fetching {facts['file']}")
         elif event == "log" and "loss" in facts:
             margin = f"  margin {facts['rewards/margins']:.4f}" if "rewards/margins" in facts else ""
             margin += f"  reward {facts['reward']:.4f}" if "reward" in facts else ""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, note
+from mergetool.cli.shell import emit_json, note, progress_bar
 
 
 def inspect(
@@ -28,7 +28,8 @@ def inspect(
     if other and not base:
         raise RecipeError("--with compares two task vectors and needs --base", "add --base BASE")
     model, base, other = (None if m is None else str(resolve_source(m, ".")) for m in (model, base, other))
-    facts = inspect_model(str(model), base, other)
+    with progress_bar("fetching") as update:
+        facts = inspect_model(str(model), base, other, update)
     if plot:
         heat_map(facts, plot, f"{Path(str(model)).name}" + (f" − {Path(base).name}" if base else ""))
         note(f"drew {plot}")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import sys
+import traceback
 from typing import Annotated
 
 import typer
 
 from mergetool import __version__
-from mergetool.cli import align, ama, check, compare, demo, evaluate, inspect, merge, methods, recipes
+from mergetool.cli import align, ama, check, compare, demo, evaluate, inspect, merge, methods, push, recipes
 from mergetool.cli.shell import guarded
+from mergetool.errors import without_tokens
 
 app = typer.Typer(
     name="mergetool",
@@ -37,11 +40,13 @@ def _root(
     # transformers and datasets draw bars and warnings of their own over ours
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 for command in (
     demo.demo, merge.merge, align.align, compare.compare, ama.ama, evaluate.evaluate, check.check, inspect.inspect,
-    methods.methods,
+    push.push, methods.methods,
 ):  # fmt: skip
     app.command()(guarded(command))
 app.add_typer(recipes.app, name="recipes")
@@ -53,7 +58,11 @@ def main() -> None:
     # once more at the exit, costs a third of the start
     gc.set_threshold(100_000, 20, 100)
     atexit.register(gc.freeze)
-    app()
+    try:
+        app()
+    except Exception:  # a bug of ours: its traceback may hold what a library put into its message
+        sys.stderr.write(without_tokens(traceback.format_exc()))
+        sys.exit(1)
 
 
 if __name__ == "__main__":

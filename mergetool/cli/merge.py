@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mergetool.cli.push import tell_pushed, upload
 from mergetool.cli.shell import emit_json, naming, note, parse_size, progress_bar, size
 
 
@@ -26,8 +27,20 @@ def merge(
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, native or mergekit.")] = "auto",
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and Inf in the inputs pass.")] = False,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Let Hub repositories without safetensors pass; no code in them is run.")
+    ] = False,
+    low_disk: Annotated[
+        bool, typer.Option("--low-disk", help="Hold one shard of each Hub model at a time; the result is the same.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what an interrupted run left.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read headers only; say what would be done.")] = False,
+    push: Annotated[
+        str | None, typer.Option(metavar="REPO", help="Then upload it; private. See mergetool push.", show_default=False)
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --push: everyone may see it.")] = False,
+    revision: Annotated[str | None, typer.Option(help="With --push: the branch.", show_default=False)] = None,
+    pr: Annotated[bool, typer.Option("--pr", help="With --push: as a pull request.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest (or the plan) as JSON.")] = False,
 ) -> None:
     """Merge checkpoints offline: recipe in, complete checkpoint out."""
@@ -40,13 +53,14 @@ def merge(
     if engine not in ("auto", "native", "mergekit"):
         raise RecipeError(f"--engine {engine} is not known", nearest(engine, ["auto", "native", "mergekit"]))
     _check_device(device)
+    _check_push(push, sweep, public or pr or revision is not None)
     shard_bytes = parse_size(shard_size, "--shard-size")
     loaded = load_merge_recipe(recipe)
     if seed is not None:
         loaded = loaded.model_copy(update={"seed": seed})
     with naming(recipe):
         wanted = [(out / label, r) for label, r in expand(loaded, sweep)] if sweep else [(out, loaded)]
-        plans = [plan_merge(r, engine) for _, r in wanted]
+        plans = [plan_merge(r, engine, allow_pickle) for _, r in wanted]
     outs = [path for path, _ in wanted]
     if dry_run:
         reports = [describe(plan, threads) for plan in plans]
@@ -59,17 +73,22 @@ def merge(
         check_output(path, plan.fingerprint if plan.engine == "native" else None)
         for path, plan in zip(outs, plans, strict=True)
     ]
+    if push:
+        from mergetool.checkpoint.push import check_access
+
+        check_access(push, public, pr)  # a wrong token should not show after an hour
     if reason := next((plan.reason for plan in plans if plan.engine == "mergekit"), None):
         note(f"mergekit runs this recipe ({reason})")
     started = time.perf_counter()
     with progress_bar("merging") as update:
         manifests = merge_to_directories(
             plans, outs, threads=threads, shard_bytes=shard_bytes, fresh=fresh, device=device,
-            allow_nonfinite=allow_nonfinite, progress=update,
+            allow_nonfinite=allow_nonfinite, low_disk=low_disk, progress=update,
         )  # fmt: skip
     seconds = time.perf_counter() - started
+    pushed = upload(outs[0], push, public=public, revision=revision, pull_request=pr) if push else None
     if json:
-        emit_json(manifests if sweep else manifests[0])
+        emit_json(manifests if sweep else {**manifests[0], "pushed": pushed.as_facts()} if pushed else manifests[0])
         return
     for path, plan, manifest, done in zip(outs, plans, manifests, ready, strict=True):
         if done:
@@ -77,6 +96,17 @@ def merge(
         else:
             _report(manifest, path, seconds, plan)
         typer.echo(path)
+    if pushed:
+        tell_pushed(pushed)
+
+
+def _check_push(push: str | None, sweep: list[str] | None, options: bool) -> None:
+    from mergetool.errors import RecipeError
+
+    if push and sweep:
+        raise RecipeError("--push takes one merge and --sweep makes many", "push the best: mergetool push OUT/KEY=V REPO")
+    if options and not push:
+        raise RecipeError("--public, --revision and --pr say how to push", "add --push REPO")
 
 
 def _check_device(device: str) -> None:

@@ -118,14 +118,25 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
         ) from None
 
 
+def data_commit(source: str) -> str | None:
+    """The commit that a data set of the Hub is read at in this run; None offline, where `datasets` has its own cache.
+
+    Raises:
+        DataError: there is no such data set, it is refused, or the Hub cannot be reached.
+    """
+    from mergetool import hub
+
+    return None if hub.offline() else hub.pin(source.partition(":")[0], "dataset", DataError).commit
+
+
 def _hub(source: str) -> Iterator[tuple[int, Any]]:
     from datasets import load_dataset
 
     name, *rest = source.split(":")
-    name, _, revision = name.partition("@")
     config, split = (None, *rest, "train")[:2] if len(rest) < 2 else rest
+    revision = data_commit(source) or name.partition("@")[2] or None
     try:
-        dataset = load_dataset(name, config, split=split, revision=revision or None)
+        dataset = load_dataset(name.partition("@")[0], config, split=split, revision=revision)
     except Exception as error:  # the library and its transports raise dozens of kinds; all mean: not readable
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(

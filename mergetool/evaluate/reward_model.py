@@ -29,11 +29,11 @@ class RewardModel:
         from transformers import AutoModelForSequenceClassification
 
         from mergetool.checkpoint.classifier import must_classify
-        from mergetool.checkpoint.hub import local_directory
+        from mergetool.checkpoint.hub import local_directory, open_layout
         from mergetool.evaluate.run import load_tokenizer, loaded
 
+        must_classify(open_layout(source), "reward_model", HINT, labels=1)
         place = local_directory(source)
-        must_classify(place, "reward_model", HINT, labels=1)
         self.source = source
         self.tokenizer = load_tokenizer(place)
         self.model = loaded(AutoModelForSequenceClassification, place, device, dtype, HINT)

@@ -38,11 +38,11 @@ def loaded(kind: Any, source: str | Path, device: str | None, dtype: str | None,
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or ("float32" if device == "cpu" else "auto")
-    _must_exist(source)
+    source = _directory(source)
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # one bar for each file of each candidate says nothing to anybody
     try:
-        model = kind.from_pretrained(source, dtype=dtype)
+        model = kind.from_pretrained(source, dtype=dtype, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{source}: {error}", hint) from None
     finally:
@@ -59,18 +59,23 @@ def load_tokenizer(source: str | Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    _must_exist(source)
+    source = _directory(source, weights=False)
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         hint = "put the tokenizer files beside the weights"
         raise CheckpointError(f"{source}: no tokenizer: {error}", hint) from None
 
 
-def _must_exist(source: str | Path) -> None:
-    if isinstance(source, Path) and not (source / "config.json").is_file():
-        what = "no config.json" if source.is_dir() else "no such directory"
+def _directory(source: str | Path, weights: bool = True) -> Path:
+    """Where a checkpoint lies; of a Hub id, at the commit that this run has pinned, and never pickled."""
+    from mergetool.checkpoint.hub import local_directory, local_tokenizer
+
+    found = local_directory(source) if weights else local_tokenizer(source)
+    if not (found / "config.json").is_file():
+        what = "no config.json" if found.is_dir() else "no such directory"
         raise CheckpointError(f"{source}: {what}", "give a checkpoint directory as save_pretrained writes it")
+    return found
 
 
 def measure(

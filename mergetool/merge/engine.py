@@ -18,15 +18,17 @@ from typing import Any
 
 import torch
 
+from mergetool.checkpoint.fetch import fetch_beside, fetch_weights
 from mergetool.checkpoint.reader import open_reader
+from mergetool.checkpoint.stream import Stream
 from mergetool.checkpoint.writer import CheckpointWriter, OutTensor, check_output
-from mergetool.errors import CheckpointError, MergetoolError
+from mergetool.errors import CheckpointError, HubError, MergetoolError, RecipeError
 from mergetool.merge import provenance
 from mergetool.merge.combine import TensorMerger, Thresholds, torch_dtype
 from mergetool.merge.plan import Plan, TensorPlan
 
 Progress = Callable[[int, int, str], None]
-"""Receives (elements done, elements in all, tensor name)."""
+"""Receives (elements done, elements in all, tensor name); before that (bytes, bytes in all, "fetching FILE")."""
 
 
 def default_threads() -> int:
@@ -56,6 +58,7 @@ def merge_tensors(
         raise MergetoolError(
             f"this recipe needs mergekit ({plan.reason}) and cannot be merged in memory", "merge to a directory"
         )
+    fetch_weights([s.layout for s in plan.sources])
     mergers = _Mergers([plan], device, allow_nonfinite)
 
     def one(tensor: TensorPlan, whole: Thresholds) -> tuple[str, torch.Tensor]:
@@ -109,6 +112,7 @@ def merge_to_directories(
     fresh: bool = False,
     device: str = "cpu",
     allow_nonfinite: bool = False,
+    low_disk: bool = False,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Several merges of the same inputs in one reading: each block is read once for all of them.
@@ -121,14 +125,18 @@ def merge_to_directories(
         fresh: discard what an interrupted run left.
         device: where the arithmetic happens: cpu, cuda, cuda:1, ...
         allow_nonfinite: let NaN and Inf in the inputs pass.
+        low_disk: hold one shard of each model of the Hub at a time, in the working directory; the bytes are the same.
         progress: called after each tensor.
 
     Returns:
         The manifests.
     """
+    fetching = None if progress is None else lambda done, total, file: progress(done, total, f"fetching {file}")
     if any(plan.engine == "mergekit" for plan in plans):
+        if low_disk:
+            raise RecipeError(f"--low-disk needs the native engine ({plans[0].reason})", "leave it out")
         return [
-            provenance.through_mergekit(plan, Path(out), shard_bytes=shard_bytes, device=device)
+            provenance.through_mergekit(plan, Path(out), shard_bytes=shard_bytes, device=device, fetching=fetching)
             for plan, out in zip(plans, outs, strict=True)
         ]
     prints = [plan.fingerprint for plan in plans]
@@ -136,6 +144,16 @@ def merge_to_directories(
     todo = [i for i, ready in enumerate(done) if not ready]
     if todo:
         working = [plans[i] for i in todo]
+        layouts = [s.layout for s in working[0].sources]
+        if low_disk and any(t.scope == "model" for plan in working for t in plan.tensors):
+            raise RecipeError(
+                "parameters.scope: model looks at all tensors before it merges one, and --low-disk has one shard at a time",
+                "use scope: tensor, or leave out --low-disk",
+            )
+        if not low_disk:
+            fetch_weights(layouts, fetching)
+        for i in {working[0].sidecar, *(plan.tokenizer for plan in working)}:
+            fetch_beside(layouts[i])
         with ExitStack() as stack:
             writers = [
                 stack.enter_context(
@@ -143,11 +161,15 @@ def merge_to_directories(
                 )
                 for i in todo
             ]
+            stream = Stream(layouts if low_disk else [], writers[0].directory / "inputs")
             try:
-                mergers = _Mergers(working, device, allow_nonfinite)
-                _run_all(working, writers, mergers, threads or default_threads(), progress)
+                mergers = _Mergers(working, device, allow_nonfinite, stream.places)
+                _run_all(working, writers, mergers, threads or default_threads(), progress, stream)
+                stream.close()
                 if [plan.fingerprint for plan in working] != [prints[i] for i in todo]:
                     raise CheckpointError("an input changed while it was being merged", "run again when it is complete")
+            except HubError:  # what is done is kept: the same command goes on from there
+                raise
             except CheckpointError:
                 for writer in writers:
                     writer.discard()
@@ -165,11 +187,13 @@ def _out_tensors(plan: Plan) -> list[OutTensor]:
 class _Mergers:
     """One TensorMerger for each thread, over shared readers."""
 
-    def __init__(self, plans: Sequence[Plan], device: str, allow_nonfinite: bool) -> None:
+    def __init__(
+        self, plans: Sequence[Plan], device: str, allow_nonfinite: bool, places: dict[Path, Path] | None = None
+    ) -> None:
         if any(plan.sources != plans[0].sources for plan in plans):
             raise ValueError("merges in one reading need the same inputs in the same order")
-        self._make = lambda: TensorMerger(plans, readers, device=device, allow_nonfinite=allow_nonfinite)
-        readers = [open_reader(s.layout) for s in plans[0].sources]
+        self._make = lambda: TensorMerger(plans, self.readers, device=device, allow_nonfinite=allow_nonfinite)
+        self.readers = [open_reader(s.layout, places) for s in plans[0].sources]
         self._own = threading.local()
 
     def mine(self) -> TensorMerger:
@@ -180,13 +204,17 @@ class _Mergers:
 
 
 def _run_all(
-    plans: Sequence[Plan], writers: Sequence[CheckpointWriter], mergers: _Mergers, threads: int, progress: Progress | None
-) -> None:
-    """Every tensor that some output lacks, `threads` at a time."""
+    plans: Sequence[Plan], writers: Sequence[CheckpointWriter], mergers: _Mergers, threads: int, progress: Progress | None,
+    stream: Stream,
+) -> None:  # fmt: skip
+    """Every tensor that some output lacks, `threads` at a time; all of them, or shard by shard where they are streamed."""
     rows = list(zip(*(plan.tensors for plan in plans), strict=True))
     missing = [i for i, row in enumerate(rows) if any(row[0].name not in w.reports for w in writers)]
     total = sum(row[0].numel for row in rows)
     ready = total - sum(rows[i][0].numel for i in missing)
+    groups: dict[frozenset[Path], list[int]] = {}
+    for i in missing:
+        groups.setdefault(stream.needed(_files(plans[0], rows[i])), []).append(i)
 
     def one(i: int) -> TensorPlan:
         tensors = rows[i]
@@ -198,18 +226,26 @@ def _run_all(
 
     with _single_threaded_torch(), ThreadPoolExecutor(max_workers=threads, thread_name_prefix="merge") as pool:
         scopes = [mergers.mine().whole_model_thresholds(plan, plan.tensors) for plan in plans]
-        futures = {pool.submit(one, i) for i in missing}
         try:
-            while futures:
-                finished, futures = wait(futures, return_when=FIRST_EXCEPTION, timeout=0.1)
-                for future in finished:
-                    tensor = future.result()
-                    ready += tensor.numel
-                    if progress is not None:
-                        progress(ready, total, tensor.name)
+            for files, group in stream.in_order(groups):
+                stream.hold(files, mergers.readers)
+                futures = {pool.submit(one, i) for i in group}
+                while futures:
+                    finished, futures = wait(futures, return_when=FIRST_EXCEPTION, timeout=0.1)
+                    for future in finished:
+                        tensor = future.result()
+                        ready += tensor.numel
+                        if progress is not None:
+                            progress(ready, total, tensor.name)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _files(plan: Plan, row: Sequence[TensorPlan]) -> list[Path]:
+    """The weight files that one tensor is read from."""
+    sources = [plan.sources[s] for s in dict.fromkeys(s for tensor in row for s in tensor.sources)]
+    return [source.layout.tensors[source.stored_name(row[0].name)].file for source in sources]
 
 
 def _emit(writer: CheckpointWriter, name: str) -> Callable[[int, torch.Tensor], None]:

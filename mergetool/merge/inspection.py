@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mergetool.checkpoint.fetch import Fetching, fetch_weights
 from mergetool.checkpoint.hub import open_layout
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.reader import Reader, open_reader
@@ -45,11 +46,14 @@ class TensorFacts:
         return asdict(self)
 
 
-def inspect_model(model: str, base: str | None = None, other: str | None = None) -> list[TensorFacts]:
+def inspect_model(
+    model: str, base: str | None = None, other: str | None = None, progress: Fetching | None = None
+) -> list[TensorFacts]:
     """Walk a checkpoint tensor by tensor, in blocks, beside a base and a second model where they are given.
 
     Args:
         model, base, other: directories or Hub ids; `other` needs `base`.
+        progress: told of bytes as they arrive from the Hub.
 
     Raises:
         CheckpointError: a model is missing or damaged, or lacks a tensor of the first one's shape.
@@ -57,6 +61,7 @@ def inspect_model(model: str, base: str | None = None, other: str | None = None)
     layouts = [open_layout(m) for m in (model, base, other) if m is not None]
     for layout in layouts[1:]:
         _same_shapes(layouts[0], layout)
+    fetch_weights(layouts, progress)
     readers = [open_reader(layout) for layout in layouts]
     return [_facts(readers, name) for name, info in layouts[0].tensors.items() if info.floating]
 
@@ -67,7 +72,7 @@ def _same_shapes(first: Layout, second: Layout) -> None:
         if found is None or found.shape != info.shape:
             problem = f"has shape {list(found.shape)}, but {list(info.shape)}" if found else "is missing, but present"
             raise CheckpointError(
-                f"{second.directory}: tensor '{name}' {problem} in {first.directory}", "compare models of one architecture"
+                f"{second.name}: tensor '{name}' {problem} in {first.name}", "compare models of one architecture"
             )
 
 

@@ -87,7 +87,7 @@ def parts_of(layout: Layout, blocks: int | Literal["layers"], places: Mapping[st
     if len(stacks) != 1:
         found = ", ".join(sorted(stacks)) or "none"
         raise CheckpointError(
-            f"{layout.directory}: part-wise ratios need one stack of layers, found {found}", "merge it with one weight"
+            f"{layout.name}: part-wise ratios need one stack of layers, found {found}", "merge it with one weight"
         )
     depth = next(iter(stacks.values()))
     count = depth if blocks == "layers" else int(blocks)

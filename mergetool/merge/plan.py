@@ -13,7 +13,8 @@ from hashlib import sha256
 from typing import Any
 
 from mergetool import __version__
-from mergetool.checkpoint.hub import open_layout
+from mergetool.checkpoint.fetch import missing_weights
+from mergetool.checkpoint.hub import is_local, open_layout
 from mergetool.checkpoint.layout import BY_TORCH_NAME, DTYPES, Layout
 from mergetool.checkpoint.sidecar import same_vocabulary
 from mergetool.errors import CheckpointError, RecipeError, nearest
@@ -109,28 +110,25 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies recipe, inputs (headers, sizes and times of change) and program; equal fingerprints, equal bytes."""
-        inputs = [
-            [str(path), size, digest, path.stat().st_mtime_ns]
-            for s in self.sources
-            for path, (size, digest) in s.layout.files.items()
-        ]
+        """Identifies recipe, inputs (headers, sizes, commits or times of change) and program; equal ones, equal bytes."""
+        inputs = [part for s in self.sources for part in s.layout.identity]
         text = json.dumps([__version__, self.recipe.to_dict(), inputs], sort_keys=True)
         return sha256(text.encode()).hexdigest()
 
 
-def plan_merge(recipe: MergeRecipe, engine: str = "auto") -> Plan:
-    """Work out what a recipe means, from headers alone.
+def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = False) -> Plan:
+    """Work out what a recipe means, from headers alone: of a Hub repository no weights are fetched.
 
     Args:
         recipe: validated; its paths resolved.
         engine: ``auto`` (ours where every feature is ours), ``native``, or ``mergekit``.
+        allow_pickle: let a Hub repository that has no safetensors pass; see `open_layout`.
 
     Raises:
         RecipeError: unknown method or parameter, a value out of range, a feature that the engine asked for lacks.
         CheckpointError: an input is missing, damaged, or does not fit the others.
     """
-    recipe = _whole_models(recipe)
+    recipe = _whole_models(recipe, allow_pickle)
     method = METHODS.get(recipe.merge_method)
     if method is None and recipe.merge_method not in MERGEKIT_METHODS:
         raise RecipeError(
@@ -140,11 +138,14 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto") -> Plan:
     if reason:
         if engine == "native":
             raise RecipeError(f"the native engine cannot run this recipe: {reason}", "use --engine auto")
-        return Plan(recipe, "mergekit", reason, method, (), 0, 0)
+        # mergekit reads headers when it runs; what it is to be given from the Hub is looked at now
+        remote = [name for name in _references(recipe.to_dict()) if not all(map(is_local, name.split("+")))]
+        found = tuple(Source(name, open_layout(name, allow_pickle)) for name in remote)
+        return Plan(recipe, "mergekit", reason, method, found, 0, 0)
     assert method is not None  # _not_native answered for a method that is not in the table
     _check_shape_of_recipe(recipe, method)
     names = _distinct_names(recipe)
-    sources = tuple(Source(name, open_layout(name)) for name in names)
+    sources = tuple(Source(name, open_layout(name, allow_pickle)) for name in names)
     index = {name: i for i, name in enumerate(names)}
     base = index[recipe.base_model] if recipe.base_model else index[recipe.models[0].model]
     _check_alike(sources, base)
@@ -152,7 +153,19 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto") -> Plan:
     return Plan(recipe, "native", "", method, sources, base, _tokenizer(recipe, sources, index, base), tensors)
 
 
-def _whole_models(recipe: MergeRecipe) -> MergeRecipe:
+def _references(value: Any, key: str = "") -> list[str]:
+    """Every model that a recipe names, in whatever part of mergekit's dialect."""
+    if isinstance(value, dict):
+        inner = [_references(item, name) for name, item in value.items()]
+    elif isinstance(value, list):
+        inner = [_references(item, key) for item in value]
+    else:
+        named = key in ("model", "base_model", "relative_to", "lora", "path", "tokenizer_source")
+        return [value] if named and isinstance(value, str) else []
+    return list(dict.fromkeys(name for names in inner for name in names))
+
+
+def _whole_models(recipe: MergeRecipe, allow_pickle: bool) -> MergeRecipe:
     """A recipe in slices form that takes one slice, every layer of each model, says the same as its models form."""
     if not recipe.slices or len(recipe.slices) != 1 or set(recipe.slices[0]) - {"sources", "parameters"}:
         return recipe
@@ -161,7 +174,7 @@ def _whole_models(recipe: MergeRecipe) -> MergeRecipe:
         if not isinstance(source, dict) or set(source) - {"model", "layer_range", "parameters"} or "model" not in source:
             return recipe
         entry = validate(ModelEntry, {k: v for k, v in source.items() if k != "layer_range"}, "slices[0].sources")
-        layers = open_layout(entry.model).config.get("num_hidden_layers")
+        layers = open_layout(entry.model, allow_pickle).config.get("num_hidden_layers")
         if source.get("layer_range") != [0, layers]:
             return recipe
         entries.append(entry)
@@ -227,7 +240,7 @@ def _check_alike(sources: tuple[Source, ...], base: int) -> None:
             ours, theirs = reference.config.get(key), layout.config.get(key)
             if ours != theirs:
                 raise CheckpointError(
-                    f"{layout.directory}: {key} is {theirs!r}, but {ours!r} in {reference.directory}",
+                    f"{layout.name}: {key} is {theirs!r}, but {ours!r} in {reference.name}",
                     "merge models of one architecture",
                 )
         for name in dict.fromkeys([*reference.tensors, *layout.tensors]):
@@ -237,13 +250,13 @@ def _check_alike(sources: tuple[Source, ...], base: int) -> None:
                 lacking, having = (layout, reference) if theirs is None else (reference, layout)
                 count = len(set(having.tensors) - set(lacking.tensors))
                 raise CheckpointError(
-                    f"{lacking.directory}: lacks tensor '{name}' ({count} in all) that {having.directory} has",
+                    f"{lacking.name}: lacks tensor '{name}' ({count} in all) that {having.name} has",
                     "merge checkpoints of one architecture",
                 )
             if ours.shape != theirs.shape:
                 raise CheckpointError(
-                    f"{layout.directory}: tensor '{name}' has shape {list(theirs.shape)}, "
-                    f"but {list(ours.shape)} in {reference.directory}",
+                    f"{layout.name}: tensor '{name}' has shape {list(theirs.shape)}, "
+                    f"but {list(ours.shape)} in {reference.name}",
                     "merge models of one size and vocabulary",
                 )
 
@@ -253,9 +266,9 @@ def _tokenizer(recipe: MergeRecipe, sources: tuple[Source, ...], index: dict[str
     if recipe.tokenizer_source is not None:
         return base if recipe.tokenizer_source == "base" else index[str(recipe.tokenizer_source)]
     for source in sources:
-        if not same_vocabulary(sources[base].layout.directory, source.layout.directory):
+        if not same_vocabulary(sources[base].layout.place, source.layout.place):
             raise CheckpointError(
-                f"{source.layout.directory}: its tokenizer's vocabulary differs from that of {sources[base].layout.directory}",
+                f"{source.layout.name}: its tokenizer's vocabulary differs from that of {sources[base].layout.name}",
                 "say which one the result gets: `tokenizer_source: base` or a model's path",
             )
     return base
@@ -359,7 +372,7 @@ def describe(plan: Plan, threads: int | None = None) -> dict[str, Any]:
     ``bytes_of_peak_memory`` is an estimate of anonymous memory: the interpreter with torch, and each thread's buffers.
     """
     if plan.engine == "mergekit":
-        return {"engine": "mergekit", "reason": plan.reason}
+        return {"engine": "mergekit", "reason": plan.reason, **_fetched(plan)}
     threads = threads or len(os.sched_getaffinity(0))
     terms = max((len(t.terms) for t in plan.tensors), default=0)
     largest = max((t.numel for t in plan.tensors), default=0)
@@ -372,8 +385,18 @@ def describe(plan: Plan, threads: int | None = None) -> dict[str, Any]:
         "tensors": len(plan.tensors),
         "parameters": sum(t.numel for t in plan.tensors),
         "dtype": sorted({t.dtype_name for t in plan.tensors}),
+        **_fetched(plan),
         "bytes_read": plan.bytes_read,
         "bytes_written": plan.bytes_written,
         "bytes_of_disk": plan.bytes_written,
         "bytes_of_peak_memory": 250_000_000 + threads * buffers,
     }
+
+
+def _fetched(plan: Plan) -> dict[str, Any]:
+    """What lies on the Hub: at which commit, and how much of it is not in the cache yet."""
+    pinned = {s.layout.pinned.name: s.layout.pinned.commit for s in plan.sources if s.layout.pinned}
+    if not pinned:
+        return {}
+    missing = missing_weights([s.layout for s in plan.sources])
+    return {"commits": pinned, "bytes_to_fetch": sum(size for _, _, size in missing)}

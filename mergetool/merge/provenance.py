@@ -10,15 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mergetool import __version__
+from mergetool.checkpoint.card import CARD, licences, merge_card, origin
+from mergetool.checkpoint.fetch import Fetching, fetch_beside, fetch_weights
 from mergetool.checkpoint.layout import DTYPES
 from mergetool.checkpoint.sidecar import write_config, write_tokenizer
 from mergetool.checkpoint.writer import MANIFEST, check_output, partial_directory
 from mergetool.merge import mergekit
 from mergetool.merge.plan import EMBEDDING, HEAD, Plan
-from mergetool.sources import looks_like_hub_id
+from mergetool.merge.recipe import MergeRecipe
 
 
 def finish(
@@ -45,7 +45,8 @@ def finish(
         "seed": plan.recipe.seed,
         "versions": versions(),
         "inputs": [
-            {"model": s.name, "headers_sha256": {f.name: d for f, (_, d) in s.layout.files.items()}} for s in plan.sources
+            {**origin(s.name, s.layout), "headers_sha256": {f.name: d for f, (_, d) in s.layout.files.items()}}
+            for s in plan.sources
         ],
         "outputs_sha256": hashes,
         "dtype": dtype,
@@ -57,35 +58,62 @@ def finish(
         for name, distance in manifest["distances"].items()
         if distance == 0.0
     ]
-    _write(directory, plan.recipe.to_dict(), manifest)
+    _write(directory, manifest)
     return manifest
 
 
-def through_mergekit(plan: Plan, out: Path, *, shard_bytes: int, device: str = "cpu") -> dict[str, Any]:
-    """Let mergekit make the checkpoint, under the same rule: its name appears when it is complete."""
-    recipe = plan.recipe.to_dict()
+def through_mergekit(
+    plan: Plan, out: Path, *, shard_bytes: int, device: str = "cpu", fetching: Fetching | None = None
+) -> dict[str, Any]:
+    """Let mergekit make the checkpoint, under the same rule: its name appears when it is complete.
+
+    What the recipe names on the Hub is fetched here, at the commits that were checked, and given to it as directories.
+    """
     check_output(out)
     working = partial_directory(out)
     shutil.rmtree(working, ignore_errors=True)
+    places = _fetched(plan, fetching)
     try:
-        mergekit.run(plan.recipe, working, device=device, shard_bytes=shard_bytes, seed=plan.recipe.seed)
+        recipe = MergeRecipe.model_validate(_placed(plan.recipe.to_dict(), places)) if places else plan.recipe
+        mergekit.run(recipe, working, device=device, shard_bytes=shard_bytes, seed=plan.recipe.seed)
         manifest = {
             "mergetool": __version__,
             "kind": "merge",
             "engine": "mergekit",
             "reason": plan.reason,
-            "recipe": recipe,
+            "recipe": plan.recipe.to_dict(),
             "seed": plan.recipe.seed,
             "versions": {**versions(), "mergekit": metadata.version("mergekit")},
+            "inputs": [origin(s.name, s.layout) for s in plan.sources],
             "distances": {},
             "warnings": [],
         }
-        _write(working, recipe, manifest)
+        _write(working, manifest)
         out.parent.mkdir(parents=True, exist_ok=True)
         working.rename(out)
     finally:
         shutil.rmtree(working, ignore_errors=True)
     return manifest
+
+
+def _fetched(plan: Plan, fetching: Fetching | None) -> dict[str, str]:
+    """A model of the Hub as the recipe names it -> the directories that it was fetched into."""
+    fetch_weights([s.layout for s in plan.sources], fetching)
+    places = {}
+    for source in plan.sources:
+        parts = [source.layout.place, *([source.layout.adapter.place] if source.layout.adapter else [])]
+        for part in parts:
+            fetch_beside(part)
+        places[source.name] = "+".join(str(part.directory) for part in parts)
+    return places
+
+
+def _placed(value: Any, places: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _placed(item, places) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_placed(item, places) for item in value]
+    return places.get(value, value) if isinstance(value, str) else value
 
 
 def read_manifest(out: Path) -> dict[str, Any]:
@@ -118,20 +146,8 @@ def _kept(plan: Plan, reports: dict[str, dict[str, Any]]) -> dict[str, float]:
     return {f"models[{role}] {plan.recipe.models[int(role)].model}": kept[role] / numel[role] for role in sorted(kept)}
 
 
-def _write(directory: Path, recipe: dict[str, Any], manifest: dict[str, Any]) -> None:
+def _write(directory: Path, manifest: dict[str, Any]) -> None:
+    if warning := licences(manifest)[1]:
+        manifest["warnings"].append(warning)
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-    (directory / "README.md").write_text(_card(recipe, manifest))
-
-
-def _card(recipe: dict[str, Any], manifest: dict[str, Any]) -> str:
-    models = list(dict.fromkeys(filter(None, [recipe.get("base_model"), *(m["model"] for m in recipe.get("models", []))])))
-    front = {"library_name": "transformers", "tags": ["merge", "mergetool"], "base_model_relation": "merge"}
-    if public := [m for m in models if looks_like_hub_id(m) and not Path(m).exists()]:
-        front["base_model"] = public
-    lines = ["---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "", f"# {recipe.get('name') or 'Merged model'}", ""]
-    lines += [f"Merged with mergetool {__version__} by `{recipe['merge_method']}`, seed {manifest['seed']}.", ""]
-    lines += ["```yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).strip(), "```", ""]
-    if manifest["distances"]:
-        lines += ["| input | distance of the result |", "|---|---|"]
-        lines += [f"| {name} | {distance:.6g} |" for name, distance in manifest["distances"].items()]
-    return "\n".join(lines) + "\n"
+    (directory / CARD).write_text(merge_card(manifest))

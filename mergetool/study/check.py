@@ -61,25 +61,24 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
 
 
 def _check_reward_models(recipe: StudyRecipe) -> None:
-    """Every local reward model is one. The Hub is not asked."""
+    """Every reward model is one."""
     from mergetool.checkpoint.classifier import must_classify
+    from mergetool.checkpoint.hub import open_layout
     from mergetool.evaluate.reward_model import HINT
 
     for entry in entries(recipe):
-        place = recipe.source(entry.reward_model) if entry.reward_model else None
-        if isinstance(place, Path):
-            must_classify(place, f"{entry.label}: reward_model", HINT, labels=1)
+        if entry.reward_model:
+            layout = open_layout(recipe.source(entry.reward_model))
+            must_classify(layout, f"{entry.label}: reward_model", HINT, labels=1)
 
 
 def _one_architecture(sft: Path | str, others: list[Path | str]) -> None:
-    """Every local checkpoint has the tensors of the SFT model, in its shapes. The Hub is not asked."""
-    from mergetool.checkpoint.layout import read_layout
+    """Every checkpoint has the tensors of the SFT model, in its shapes."""
+    from mergetool.checkpoint.hub import open_layout
 
-    if not isinstance(sft, Path):
-        return
-    ours = read_layout(sft)
-    for other in dict.fromkeys(place for place in others if isinstance(place, Path)):
-        theirs = read_layout(other)
+    ours = open_layout(sft)
+    for other in dict.fromkeys(others):
+        theirs = open_layout(other)
         for name, info in ours.tensors.items():
             found = theirs.tensors.get(name)
             if found is None and not (name.endswith("lm_head.weight") and theirs.tied):

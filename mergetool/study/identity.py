@@ -8,6 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from mergetool import hub
+from mergetool.data.rows import data_commit
 from mergetool.errors import CheckpointError, DataError
 
 SAMPLES, SAMPLE_BYTES = 32, 4096
@@ -23,13 +25,13 @@ def checkpoint_identity(source: Path | str) -> str:
     """A hash that changes when the weights do.
 
     From sizes, headers and 32 evenly spaced blocks of each weight file: any training moves nearly every entry, and
-    hashing all of a 7B model for each study would take a minute. A Hub id stands for itself.
+    hashing all of a 7B model for each study would take a minute. On the Hub the commit says it.
 
     Raises:
-        CheckpointError: the directory has no weights.
+        CheckpointError: the directory has no weights, or the Hub refuses.
     """
     if not isinstance(source, Path):
-        return digest(["hub", source])
+        return digest(["hub", *(f"{one.repo}@{one.commit}" for one in map(hub.pin, source.split("+")))])
     files = sorted(source.glob("*.safetensors")) or sorted(source.glob("*.bin"))
     if not files:
         what = "no such model directory" if not source.is_dir() else "no model.safetensors"
@@ -47,13 +49,13 @@ def checkpoint_identity(source: Path | str) -> str:
 
 @lru_cache(maxsize=64)
 def data_identity(source: Path | str) -> str:
-    """A hash of a data file's bytes; a Hub id stands for itself.
+    """A hash of a data file's bytes; of a data set of the Hub, of its commit.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or the Hub refuses.
     """
     if not isinstance(source, Path):
-        return digest(["hub", source])
+        return digest(["hub", source, data_commit(source)])
     if not source.is_file():
         raise DataError(f"{source}: no such file", "check the path, or give a Hub id as org/name")
     return sha256(source.read_bytes()).hexdigest()[:16]

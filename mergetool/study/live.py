@@ -71,7 +71,7 @@ class LiveModel:
         from mergetool.checkpoint.layout import read_layout
         from mergetool.checkpoint.reader import Reader
 
-        layout = read_layout(local_directory(str(source)))
+        layout = read_layout(local_directory(source))
         with Reader(layout) as reader:
             self.put(((name, reader.tensor(name)) for name in layout.tensors), str(source))
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mergetool.errors import CheckpointError, MergetoolError
+from mergetool import hub
+from mergetool.errors import CheckpointError, MergetoolError, without_tokens
 from mergetool.study.averages import learned_recipe
 from mergetool.study.bench import Bench
 from mergetool.study.candidates import Candidate, expand
@@ -42,6 +43,7 @@ class Maker:
         self, recipe: StudyRecipe, out: Path, fresh: bool = False, device: str | None = None, dtype: str | None = None
     ) -> None:
         self.recipe, self.out, self.fresh = recipe, out, fresh
+        hub.hold(recipe.commits)
         self._device = device
         self._learned: dict[str, dict[str, Any]] = {}  # merge recipes of AMA candidates
         self.candidates = expand(recipe)
@@ -77,7 +79,8 @@ class Maker:
             if "reward" in recipe:
                 parts[1]["reward"] = [_reward_identity(text) for text in recipe["reward"]]
         elif candidate.kind == "merge":
-            parts.append([checkpoint_identity(Path(name)) for name in _model_names(recipe) if Path(name).is_dir()])
+            places = [_source(part) for name in _model_names(recipe) for part in name.split("+")]
+            parts.append([checkpoint_identity(one) for one in places if isinstance(one, str) or one.is_dir()])
         return digest(parts)
 
     def key(self, candidate: Candidate) -> str:
@@ -130,13 +133,13 @@ class Maker:
             row["error"] = (
                 str(error)
                 if isinstance(error, MergetoolError)
-                else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                else without_tokens(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             )
             if not isinstance(error, MergetoolError):
                 row["bug"] = True
                 log = self.out / "errors" / f"{slug(candidate.name)}.txt"
                 log.parent.mkdir(exist_ok=True)
-                log.write_text(traceback.format_exc(), encoding="utf-8")
+                log.write_text(without_tokens(traceback.format_exc()), encoding="utf-8")
         return row
 
     def _make(self, candidate: Candidate) -> Callable[[Any], None]:

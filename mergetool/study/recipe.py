@@ -207,6 +207,7 @@ class StudyRecipe(Strict):
     figure: list[Figure] = Field(default_factory=list)
     name: str = "study"
     _directory: Path = PrivateAttr(default=Path("."))
+    _commits: dict[tuple[str, str, str], str] = PrivateAttr(default_factory=dict)
 
     @field_validator("reward", "tax", "figure", mode="before")
     @classmethod
@@ -261,6 +262,15 @@ class StudyRecipe(Strict):
             unsafe_code=entry.unsafe_code,
             batch_size=entry.batch_size,
         )
+
+    @property
+    def commits(self) -> dict[tuple[str, str, str], str]:
+        """What Hub ids stand for, as `mergetool.hub.pins` tells it; it travels with the recipe to workers."""
+        return self._commits
+
+    def pin(self, commits: dict[tuple[str, str, str], str]) -> None:
+        """Say what Hub ids stand for in workers."""
+        self._commits.update(commits)
 
     def reward_source(self, text: str) -> str:
         """`FILE.py:FUNCTION` or a reward model, as an align recipe that lies elsewhere can name it."""

@@ -1,0 +1,205 @@
+"""The model card: metadata that the Hub draws its merge tree from, and what a reader of the model should know.
+
+A card is made with the checkpoint, from what its manifest says; pushing adds what was measured. What a person has
+written into it meanwhile is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mergetool.checkpoint.hub import Reference
+from mergetool.checkpoint.layout import Layout
+from mergetool.errors import CheckpointError
+
+CARD = "README.md"
+_BEGIN, _END = "<!-- mergetool: evaluation -->", "<!-- /mergetool: evaluation -->"
+LICENCE_KEYS = ("license", "license_name", "license_link")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One number on rows that were not used to choose.
+
+    Attributes:
+        data, split: what it was measured on.
+        metric, unit: what was measured.
+        value, low, high: and its 95 % interval over rows.
+        n: rows.
+    """
+
+    data: str
+    split: str
+    metric: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def origin(model: str, layout: Layout) -> dict[str, Any]:
+    """Where an input comes from, for the manifest: its name, its commit on the Hub, its licence."""
+    found: dict[str, Any] = {"model": model}
+    if layout.pinned is not None:
+        found["revision"] = layout.pinned.commit
+    metadata = layout.pinned.card if layout.pinned is not None else _metadata(layout.directory / CARD)
+    return {**found, **{key: metadata[key] for key in LICENCE_KEYS if metadata.get(key)}}
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a card on this disk; none where there is no card, or one that cannot be read."""
+    from huggingface_hub import metadata_load
+
+    try:
+        found = metadata_load(path)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def origins(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The inputs of a result, as `origin` tells them."""
+    found = manifest.get("origins") or manifest.get("inputs") or []
+    return [one for one in found if isinstance(one, dict) and "model" in one] if isinstance(found, list) else []
+
+
+def licences(manifest: dict[str, Any]) -> tuple[dict[str, str], str]:
+    """(what the card says of the result's licence, a warning or "").
+
+    The result has a licence of its own only where all its inputs have the same one.
+    """
+    inputs = origins(manifest)
+    known = {one["model"]: {key: str(one[key]) for key in LICENCE_KEYS if key in one} for one in inputs if one.get("license")}
+    shown = ", ".join(f"{model}: {one.get('license_name', one['license'])}" for model, one in known.items())
+    if not known:
+        return {}, ""
+    if len({tuple(one.items()) for one in known.values()}) > 1:
+        return {}, f"the licences of the inputs differ ({shown}): see what each allows before you publish the result"
+    if len(known) < len(inputs):
+        unknown = ", ".join(one["model"] for one in inputs if one["model"] not in known)
+        return {}, f"the licence of {unknown} is not known ({shown}): find it out before you publish the result"
+    return next(iter(known.values())), ""
+
+
+def metadata(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The card's YAML block."""
+    recipe = manifest["recipe"]
+    if manifest.get("kind") == "merge":
+        entries = [recipe.get("base_model"), *(m["model"] for m in recipe.get("models", [])), *_in_slices(recipe)]
+        relation, tags = "merge", ["merge", "mergetool", recipe["merge_method"]]
+    else:
+        entries, relation = [recipe["sft_model"]], "finetune"
+        tags = ["mergetool", recipe["algorithm"], manifest["merging"]["method"]]
+    named = [str(entry) for entry in entries if entry]
+    public = list(dict.fromkeys(repo for name in named for repo in Reference.read(name).repositories))
+    block: dict[str, Any] = {"base_model": public, "base_model_relation": relation} if public else {}
+    block |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
+    return {**block, **licences(manifest)[0]}
+
+
+def _in_slices(recipe: dict[str, Any]) -> list[str]:
+    sources = [source for one in recipe.get("slices") or [] for source in one.get("sources") or []]
+    return [source["model"] for source in sources if isinstance(source.get("model"), str)]
+
+
+def merge_card(manifest: dict[str, Any]) -> str:
+    """The card of a merge."""
+    recipe = manifest["recipe"]
+    lines = [*_block(metadata(manifest)), "", f"# {recipe.get('name') or 'Merged model'}", ""]
+    version = manifest["mergetool"]
+    lines += [f"Merged with mergetool {version} by `{recipe['merge_method']}`, seed {manifest['seed']}.", ""]
+    if warning := licences(manifest)[1]:
+        lines += [f"> **Licence:** {warning}.", ""]
+    if origins(manifest):
+        lines += ["| input | commit | licence | distance of the result |", "|---|---|---|---|"]
+        for one in origins(manifest):
+            distance = manifest["distances"].get(one["model"])
+            licence = one.get("license_name") or one.get("license") or "–"
+            shown = "–" if distance is None else f"{distance:.6g}"
+            lines.append(f"| {one['model']} | {one.get('revision', '–')[:12]} | {licence} | {shown} |")
+        lines.append("")
+    lines += ["## Recipe", "", "```yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).strip(), "```", ""]
+    if hashes := manifest.get("outputs_sha256"):
+        lines += ["| file | sha256 |", "|---|---|", *(f"| {name} | `{digest}` |" for name, digest in hashes.items()), ""]
+    lines.append("Versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()) + ".")
+    return "\n".join(lines) + "\n"
+
+
+def _block(content: dict[str, Any]) -> list[str]:
+    return ["---", yaml.safe_dump(content, sort_keys=False, allow_unicode=True).strip(), "---"]
+
+
+def completed(text: str, manifest: dict[str, Any], evaluations: Sequence[Evaluation], name: str) -> str:
+    """A card as it is pushed: with all metadata that the manifest gives, and with what was measured.
+
+    Args:
+        text: the card as it is; what it says already is kept.
+        manifest: of the result.
+        evaluations: for the model-index and a table; none leave those of an earlier push as they are.
+        name: of the model in the model-index.
+
+    Raises:
+        CheckpointError: the card's YAML block cannot be read.
+    """
+    from huggingface_hub import EvalResult, ModelCard
+
+    if not text.strip():
+        text = merge_card(manifest) if manifest.get("kind") == "merge" else f"# {name}\n"
+    try:
+        card = ModelCard(text)
+        data = card.data
+        for key, value in metadata(manifest).items():
+            if key == "tags":
+                data.tags = list(dict.fromkeys([*(data.tags or []), *value]))
+            elif key not in LICENCE_KEYS or not data.get("license"):
+                data[key] = data.get(key, value)
+        if evaluations:
+            data.model_name = name
+            data.eval_results = [
+                EvalResult(
+                    task_type="text-generation", task_name="Text generation", dataset_type=_slug(one.data),
+                    dataset_name=one.data, dataset_split=one.split, metric_type=_slug(one.metric),
+                    metric_name=f"{one.metric}, {one.unit}", metric_value=one.value,
+                )
+                for one in evaluations
+            ]  # fmt: skip
+        content = data.to_dict()
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{CARD}: its metadata cannot be read ({error})", "mend the YAML block at its top") from None
+    content = {key: content[key] for key in sorted(content, key=_place)}
+    body = card.text.strip("\n")
+    if evaluations:
+        body = re.sub(rf"\n*{re.escape(_BEGIN)}.*?{re.escape(_END)}", "", body, flags=re.DOTALL)
+        body += "\n\n" + _table(evaluations)
+    return "\n".join(_block(content)) + "\n\n" + body + "\n"
+
+
+def _place(key: str) -> int:
+    order = ("base_model", "base_model_relation", "library_name", "pipeline_tag", "tags", *LICENCE_KEYS)
+    return order.index(key) if key in order else len(order)
+
+
+def _table(evaluations: Sequence[Evaluation]) -> str:
+    lines = [
+        _BEGIN,
+        "## Evaluation",
+        "",
+        "| data | metric | value | 95 % over rows | rows | unit |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {e.data}, {e.split} | {e.metric} | {e.value:.4f} | {e.low:.4f} to {e.high:.4f} | {e.n} | {e.unit} |"
+        for e in evaluations
+    ]
+    return "\n".join([*lines, "", "Measured by `mergetool compare` on rows that were not used to choose.", _END])
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w./-]+", "_", text).strip("_") or "data"

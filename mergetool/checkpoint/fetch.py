@@ -1,0 +1,133 @@
+"""Files of repositories into the standard cache: only those that are needed, several at a time, resumable."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mergetool import hub
+from mergetool.checkpoint.layout import ADAPTER, Layout, Place
+from mergetool.checkpoint.sidecar import BESIDE
+from mergetool.errors import CheckpointError
+
+Fetching = Callable[[int, int, str], None]
+"""Receives (bytes that have arrived, bytes in all, file name)."""
+_AT_ONCE = 4
+
+
+def missing_weights(layouts: Sequence[Layout]) -> list[tuple[hub.Pinned, str, int]]:
+    """Weight files that are still on the Hub: (repository, file, bytes), each once."""
+    found = {}
+    for layout in layouts:
+        for place, headers in _parts(layout):
+            for file, (size, _) in headers.items():
+                if place is not None and place.pinned is not None and not (place.directory / file).exists():
+                    found[place.pinned.repo, place.pinned.commit, file] = (place.pinned, file, size)
+    return list(found.values())
+
+
+def _parts(layout: Layout) -> list[tuple[Place | None, dict[str, tuple[int, str]]]]:
+    parts = [(layout.place, layout.headers)]
+    return parts if layout.adapter is None else [*parts, (layout.adapter.place, {ADAPTER: layout.adapter.header})]
+
+
+def fetch_weights(layouts: Sequence[Layout], progress: Fetching | None = None) -> int:
+    """Fetch the weight files of layouts that lie on the Hub and are not in the cache.
+
+    A fetch that is cut short goes on where it stopped, in this call or in the next.
+
+    Args:
+        layouts: local ones are left alone.
+        progress: told of bytes as they arrive.
+
+    Returns:
+        Bytes of the files that were fetched.
+
+    Raises:
+        CheckpointError: the Hub does not answer or refuses, or the disk is full.
+    """
+    wanted = missing_weights(layouts)
+    total = sum(size for _, _, size in wanted)
+    tell = _sum(total, progress)
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        futures = [pool.submit(fetch_file, pinned, file, tell) for pinned, file, _ in wanted]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return total
+
+
+def fetch_beside(place: Layout | Place) -> None:
+    """Fetch what lies beside the weights: configuration, generation settings, tokenizer, chat template, the index."""
+    place = place.place if isinstance(place, Layout) else place
+    if place is None or place.pinned is None:
+        return
+    for file in place.files():
+        if file in BESIDE or file.endswith(".index.json"):
+            place.path(file)
+
+
+def fetch_file(
+    pinned: hub.Pinned, file: str, tell: Callable[[int, str], None] | None = None, directory: Path | None = None
+) -> Path:
+    """One file of a repository.
+
+    Args:
+        pinned: the repository and its commit.
+        file: its name.
+        tell: called with (bytes that have arrived since the last call, file name).
+        directory: where it goes; the standard cache where nothing is said.
+
+    Raises:
+        CheckpointError: the Hub does not answer or refuses, or the disk is full.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with hub.refusals(f"{pinned.name}/{file}"):
+        path = hf_hub_download(
+            pinned.repo, file, repo_type=pinned.kind, revision=pinned.commit, local_dir=directory,
+            tqdm_class=_bar(file, tell),
+        )  # fmt: skip
+    found = Path(path)
+    expected = (pinned.files or {}).get(file)
+    if expected is not None and found.stat().st_size != expected.size:
+        raise CheckpointError(
+            f"{pinned.name}/{file}: {found.stat().st_size:,} bytes arrived of {expected.size:,}",
+            f"remove {found} and run again",
+        )
+    return found
+
+
+def _bar(file: str, tell: Callable[[int, str], None] | None) -> Any:
+    """The client counts bytes on a bar; ours draws nothing and hands them on."""
+    from huggingface_hub.utils import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})
+            self.update(kwargs.get("initial") or 0)  # what an earlier run had fetched
+
+        def update(self, n: float | None = 1) -> None:
+            if tell is not None and n:
+                tell(int(n), file)
+
+    return Bar
+
+
+def _sum(total: int, progress: Fetching | None) -> Callable[[int, str], None] | None:
+    if progress is None:
+        return None
+    lock, arrived = threading.Lock(), [0]
+
+    def tell(count: int, file: str) -> None:
+        with lock:
+            arrived[0] += count
+            progress(min(arrived[0], total), total, file)
+
+    return tell

@@ -1,0 +1,274 @@
+"""A finished checkpoint to the Hub: complete or not at all, private unless asked, and only what is not there yet."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
+from hashlib import file_digest, sha1
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mergetool import __version__, hub
+from mergetool.checkpoint.card import CARD, Evaluation, completed
+from mergetool.checkpoint.layout import read_layout
+from mergetool.checkpoint.writer import MANIFEST, partial_directory
+from mergetool.errors import CheckpointError, HubError, OutputError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did.
+
+    Attributes:
+        repo, url: where it lies.
+        revision: the branch or the pull request's ref.
+        commit: of that revision now.
+        uploaded: files that were not there yet; empty where there was nothing to do.
+        nbytes: of these files.
+        private: whether the repository is.
+        pull_request: its page, where one was opened or gone on with.
+    """
+
+    repo: str
+    url: str
+    revision: str
+    commit: str
+    uploaded: list[str]
+    nbytes: int
+    private: bool
+    pull_request: str | None = None
+
+    def as_facts(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def check_complete(directory: Path) -> dict[str, Any]:
+    """The manifest of a finished result.
+
+    Raises:
+        CheckpointError: it is not there, unfinished, damaged, or no longer what its manifest says.
+    """
+    again = "run the same command again until it is complete"
+    if not directory.is_dir():
+        if partial_directory(directory).exists():
+            raise CheckpointError(f"{directory}: is not complete, its run was interrupted", again)
+        raise CheckpointError(f"{directory}: no such directory", "name the directory that merge or align has made")
+    if directory.name.endswith(".mergetool-partial") or (directory / "journal.jsonl").exists():
+        raise CheckpointError(f"{directory}: is the work of an unfinished run", again)
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{directory}: has no {MANIFEST}", "push a directory that merge or align has made") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{directory / MANIFEST}: cannot be read ({error})", "make the result again") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("recipe"), dict):
+        raise CheckpointError(f"{directory / MANIFEST}: is not an account of a merge or an alignment", "make the result again")
+    layout = read_layout(directory)
+    for name, digest in (manifest.get("outputs_sha256") or {}).items():
+        if name not in layout.headers:
+            raise CheckpointError(f"{directory}: lacks {name}, which its {MANIFEST} lists", "make the result again")
+        if _sha256(directory / name) != digest:
+            raise CheckpointError(f"{directory / name}: is not what {MANIFEST} says was written", "make the result again")
+    return manifest
+
+
+def check_access(repo: str, public: bool = False, pull_request: bool = False) -> str:
+    """See before any work whether a push could succeed; returns the name of the token's owner.
+
+    Raises:
+        HubError: no token or a wrong one, no right to the namespace, or a public repository without `public`.
+    """
+    from huggingface_hub import HfApi
+
+    with hub.refusals(repo):
+        return _access(HfApi(), repo, public, pull_request)[0]
+
+
+def _access(api: HfApi, repo: str, public: bool, pull_request: bool) -> tuple[str, Any]:
+    """(the token's owner, what the Hub knows of the repository or None)."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
+
+    if hub.offline():
+        raise HubError(f"{repo}: HF_HUB_OFFLINE is set, so nothing can be pushed", "unset it")
+    validate_repo_id(repo)
+    me = hub.patiently(api.whoami)
+    if "/" not in repo:
+        raise HubError(f"{repo}: has no owner", f"write {me['name']}/{repo}")
+    try:
+        info = hub.patiently(lambda: api.model_info(repo, timeout=hub.TIMEOUT))
+    except RepositoryNotFoundError:
+        info = None
+    owner = repo.partition("/")[0]
+    if info is None and pull_request:
+        raise HubError(f"{repo}: does not exist, so it can have no pull request", "check the name, or leave out --pr")
+    if info is None and owner not in (names := [me["name"], *(one["name"] for one in me.get("orgs") or [])]):
+        raise HubError(f"{repo}: the token is {me['name']}'s, who is not in '{owner}'", f"push to {' or '.join(names)}")
+    if info is not None and not info.private and not public:
+        raise HubError(f"{repo}: is public, and everyone would see what is pushed", "pass --public if that is meant")
+    return me["name"], info
+
+
+def push(
+    directory: str | Path,
+    repo: str,
+    *,
+    public: bool = False,
+    revision: str | None = None,
+    pull_request: bool = False,
+    evaluations: Sequence[Evaluation] = (),
+) -> Pushed:
+    """Upload a finished checkpoint; what the repository has already is not uploaded again.
+
+    A push that is cut short goes on where it stopped when it is run again: files that have arrived are not sent again,
+    and an open pull request of the same result is gone on with.
+
+    Args:
+        directory: what `merge` or `align` has made.
+        repo: ``owner/name``; made if it does not exist.
+        public: without it a new repository is private, and nothing is pushed into a public one.
+        revision: a branch, made if need be; ``refs/pr/N`` goes into a pull request.
+        pull_request: open a pull request instead of committing to the main branch.
+        evaluations: what was measured, for the card.
+
+    Raises:
+        CheckpointError: the directory is not complete.
+        HubError: the Hub does not answer or refuses.
+        OutputError: the card cannot be written into the directory.
+    """
+    from huggingface_hub import HfApi
+
+    directory = Path(directory)
+    if pull_request and revision:
+        raise HubError(f"{repo}: --pr and --revision {revision} are both given", "keep one: a pull request has its own ref")
+    with hub.refusals(repo):  # a wrong token is told of before 15 GB are hashed
+        api = HfApi()
+        me, info = _access(api, repo, public, pull_request)
+    manifest = check_complete(directory)
+    _write_card(directory, manifest, evaluations, repo.partition("/")[2])
+    with hub.refusals(repo):
+        if info is None:
+            hub.patiently(lambda: api.create_repo(repo, private=not public, exist_ok=True))
+        private = info.private if info is not None else not public
+        return _upload(api, directory, repo, me, manifest, revision, pull_request, bool(private))
+
+
+def _upload(
+    api: HfApi, directory: Path, repo: str, me: str, manifest: dict[str, Any], revision: str | None, pull_request: bool,
+    private: bool,
+) -> Pushed:  # fmt: skip
+    title = f"Upload {directory.name} with mergetool ({str(manifest.get('fingerprint', __version__))[:8]})"
+    request = _open_request(api, repo, me, title) if pull_request else None
+    target = request.git_reference if request else revision or "main"
+    if revision and not revision.startswith("refs/") and revision != "main":
+        hub.patiently(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
+    local = _local_files(directory)
+    tree = _remote_files(api, repo, target)
+    changed, stale = _difference(directory, local, tree)
+    todo = list(changed)
+    if todo and pull_request and request is None:
+        request = hub.patiently(lambda: api.create_pull_request(repo, title=title, description=f"mergetool {__version__}"))
+        target = request.git_reference
+    for attempt in range(1, _ATTEMPTS + 1):
+        if not changed and not stale:
+            break
+        try:
+            api.upload_folder(
+                repo_id=repo, folder_path=directory, revision=target, commit_message=title,
+                allow_patterns=[glob.escape(name) for name in changed],
+                delete_patterns=[glob.escape(name) for name in stale] or None,
+            )  # fmt: skip
+            break
+        except ValueError as error:  # the Hub's verdict on the card's YAML
+            raise CheckpointError(f"{directory / CARD}: {str(error).strip().splitlines()[0]}", "mend the card") from None
+        except (OSError, RuntimeError):
+            if attempt == _ATTEMPTS or not _reachable(api):
+                raise
+            # the answer may have been lost after the commit had landed: look before trying again
+            changed, stale = _difference(directory, local, _remote_files(api, repo, target))
+    if request is not None and request.status == "draft":
+        hub.patiently(lambda: api.change_discussion_status(repo, request.num, new_status="open"))
+    commit = hub.patiently(lambda: api.model_info(repo, revision=target, timeout=hub.TIMEOUT)).sha or ""
+    url = f"{api.endpoint}/{repo}" + ("" if target == "main" else f"/tree/{target}")
+    nbytes = sum(local[name] for name in todo)
+    return Pushed(repo, url, target, commit, todo, nbytes, private, request.url if request else None)
+
+
+def _reachable(api: HfApi) -> bool:
+    """False where trying again at once is of no use: the token is refused, or nobody answers."""
+    try:
+        hub.patiently(api.whoami)
+    except OSError:
+        return False
+    return True
+
+
+def _open_request(api: HfApi, repo: str, me: str, title: str) -> Any:
+    """My open pull request of this very result, left by an earlier push."""
+    mine = hub.patiently(lambda: list(api.get_repo_discussions(repo, author=me, discussion_type="pull_request")))
+    num = next((one.num for one in mine if one.title == title and one.status in ("open", "draft")), None)
+    return hub.patiently(lambda: api.get_discussion_details(repo, num)) if num is not None else None
+
+
+def _local_files(directory: Path) -> dict[str, int]:
+    """Name -> bytes of what is pushed: the files of the directory itself, no hidden ones."""
+    return {p.name: p.stat().st_size for p in sorted(directory.iterdir()) if p.is_file() and not p.name.startswith(".")}
+
+
+def _remote_files(api: HfApi, repo: str, revision: str) -> dict[str, tuple[int, str]]:
+    """Name -> (bytes, sha256 of a large file or git's sha1 of a small one)."""
+    from huggingface_hub.hf_api import RepoFile
+
+    tree = hub.patiently(lambda: list(api.list_repo_tree(repo, revision=revision)))
+    return {one.path: (one.size, one.lfs.sha256 if one.lfs else one.blob_id) for one in tree if isinstance(one, RepoFile)}
+
+
+def _difference(directory: Path, local: dict[str, int], remote: dict[str, tuple[int, str]]) -> tuple[list[str], list[str]]:
+    """(files that the repository lacks or has otherwise, its weight files of an earlier result)."""
+    changed = [
+        name
+        for name, size in local.items()
+        if name not in remote or remote[name][0] != size or not _same(directory / name, remote[name][1])
+    ]
+    stale = [name for name in remote if name not in local and any(fnmatch(name, pattern) for pattern in _WEIGHTS)]
+    return changed, stale
+
+
+def _same(path: Path, oid: str) -> bool:
+    if len(oid) == 64:
+        return _sha256(path) == oid
+    content = path.read_bytes() if path.stat().st_size < 100_000_000 else b""  # git itself holds none larger
+    return sha1(b"blob %d\0" % len(content) + content).hexdigest() == oid
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})", "check the disk") from None
+
+
+def _write_card(directory: Path, manifest: dict[str, Any], evaluations: Sequence[Evaluation], name: str) -> None:
+    """Bring the card in the directory up to date, so that it is part of the same commit."""
+    path = directory / CARD
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        after = completed(before, manifest, evaluations, name)
+        if after != before:
+            part = directory / f".{CARD}.part"
+            part.write_text(after, encoding="utf-8")
+            os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})", "check its permissions") from None
