@@ -39,7 +39,7 @@ class CheckpointError(MergetoolError):
 
 
 class HubError(CheckpointError):
-    """The Hub cannot be reached, or refuses; what has arrived is kept, and the same command goes on from there."""
+    """The Hub cannot be reached, or refuses; whole files that have arrived are kept."""
 
 
 class DataError(MergetoolError):

@@ -39,6 +39,7 @@ class Pinned:
         commit: what it stood for when it was first asked about.
         files: name -> RemoteFile; None where the Hub could not be reached and the cache is all there is.
         card: the metadata of its card: licence, base models.
+        headers: of its weight files, as they are read.
     """
 
     repo: str
@@ -47,6 +48,7 @@ class Pinned:
     commit: str
     files: dict[str, RemoteFile] | None = None
     card: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -247,9 +249,9 @@ def _meaning(error: BaseException) -> tuple[str, str]:
     if isinstance(error, (hub.HTTPError, ConnectionError, hub.LocalEntryNotFoundError)):
         return (
             f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {said})",
-            "check the path or the network and run the same command again; what has arrived is kept",
+            "check the path or the network, and run the same command again; files that have arrived are kept",
         )
-    return f"cannot be fetched ({said})", "run the same command again; what has arrived is kept"
+    return f"cannot be fetched ({said})", "run the same command again; files that have arrived are kept"
 
 
 def _first_line(text: str) -> str:

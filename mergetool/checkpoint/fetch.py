@@ -1,4 +1,4 @@
-"""Files of repositories into the standard cache: only those that are needed, several at a time, resumable."""
+"""Files of repositories into the standard cache: only those that are needed, several at a time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def _parts(layout: Layout) -> list[tuple[Place | None, dict[str, tuple[int, str]
 def fetch_weights(layouts: Sequence[Layout], progress: Fetching | None = None) -> int:
     """Fetch the weight files of layouts that lie on the Hub and are not in the cache.
 
-    A fetch that is cut short goes on where it stopped, in this call or in the next.
+    A connection that drops is taken up where it stopped. After a failure the next call fetches the files that are not
+    whole; the client keeps no part of a file between processes.
 
     Args:
         layouts: local ones are left alone.

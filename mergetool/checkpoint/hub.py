@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,14 +160,9 @@ class Repository:
             from mergetool.checkpoint.fetch import fetch_file
 
             return header_of(path if path.exists() else fetch_file(self.pinned, file), self.called(file))
-        key = (self.pinned.repo, self.pinned.commit, file)
-        with _headers_lock:
-            found = _headers.get(key)
-        if found is None:
-            found = self._ranged(file)
-            with _headers_lock:
-                _headers[key] = found
-        return found
+        if file not in self.pinned.headers:
+            self.pinned.headers[file] = self._ranged(file)
+        return self.pinned.headers[file]
 
     def _ranged(self, file: str) -> Header:
         """Its eight bytes of length, then what they announce: two requests, and not a byte of weights."""
@@ -181,10 +175,6 @@ class Repository:
     def called(self, file: str) -> str:
         """``org/name/file``."""
         return f"{self.name}/{file}"
-
-
-_headers: dict[tuple[str, str, str], Header] = {}
-_headers_lock = threading.Lock()
 
 
 def read_range(pinned: hub.Pinned, file: str, start: int, stop: int) -> bytes:

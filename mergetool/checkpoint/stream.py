@@ -52,7 +52,7 @@ class Stream:
         """Have these shards and no others; nothing may be reading meanwhile.
 
         Raises:
-            HubError: the Hub does not answer or refuses. What has arrived is kept: the same merge goes on from there.
+            HubError: the Hub does not answer or refuses. What is merged is kept: the same merge goes on from there.
         """
         wanted = files | self._kept
         for file in [file for file in self.places if file not in wanted]:
