@@ -196,7 +196,7 @@ def _retry_after(error: BaseException) -> float | None:
 @contextmanager
 def refusals(what: str, kind: type[MergetoolError] = HubError) -> Iterator[None]:
     """Turns whatever the Hub's client raises into one line about `what`."""
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, HTTPError
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 
     try:
         yield
@@ -204,7 +204,7 @@ def refusals(what: str, kind: type[MergetoolError] = HubError) -> Iterator[None]
         raise error if type(error) is not MergetoolError else kind(f"{what}: {error.message}", error.hint) from None
     except (HTTPError, EntryNotFoundError, HFValidationError, OSError, RuntimeError, UnicodeError) as error:
         cause: BaseException = error
-        while not isinstance(cause, HfHubHTTPError) and cause.__cause__ is not None:
+        while not isinstance(cause, HTTPError) and cause.__cause__ is not None:
             cause = cause.__cause__  # uploads wrap what happened in a RuntimeError
         message, hint = _meaning(cause)
         raise kind(f"{what}: {message}", hint) from None
@@ -251,7 +251,7 @@ def _meaning(error: BaseException) -> tuple[str, str]:
             f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {said})",
             "check the path or the network, and run the same command again; files that have arrived are kept",
         )
-    return f"cannot be fetched ({said})", "run the same command again; files that have arrived are kept"
+    return f"the Hub's client gives up ({said})", "run the same command again; files that have arrived are kept"
 
 
 def _first_line(text: str) -> str:

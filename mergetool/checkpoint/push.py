@@ -168,6 +168,8 @@ def _upload(
     api: HfApi, directory: Path, repo: str, me: str, manifest: dict[str, Any], revision: str | None, pull_request: bool,
     private: bool,
 ) -> Pushed:  # fmt: skip
+    from huggingface_hub.errors import HTTPError
+
     title = f"Upload {directory.name} with mergetool ({str(manifest.get('fingerprint', __version__))[:8]})"
     request = _open_request(api, repo, me, title) if pull_request else None
     target = request.git_reference if request else revision or "main"
@@ -191,8 +193,8 @@ def _upload(
             )  # fmt: skip
             break
         except ValueError as error:  # the Hub's verdict on the card's YAML
-            raise CheckpointError(f"{directory / CARD}: {str(error).strip().splitlines()[0]}", "mend the card") from None
-        except (OSError, RuntimeError):
+            raise CheckpointError(f"{directory / CARD}: {error}", "mend the YAML block at its top") from None
+        except (HTTPError, OSError, RuntimeError):
             if attempt == _ATTEMPTS or not _reachable(api):
                 raise
             # the answer may have been lost after the commit had landed: look before trying again
@@ -207,9 +209,11 @@ def _upload(
 
 def _reachable(api: HfApi) -> bool:
     """False where trying again at once is of no use: the token is refused, or nobody answers."""
+    from huggingface_hub.errors import HTTPError
+
     try:
         hub.patiently(api.whoami)
-    except OSError:
+    except (HTTPError, OSError):
         return False
     return True
 

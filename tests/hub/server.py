@@ -38,8 +38,9 @@ class Asked:
 class Fault:
     """The next `times` requests that match `pattern` ("GET /path…") go wrong.
 
-    kind: "busy" (429, `after` seconds), "broken" (500), "cut" (`after` bytes come or are sent, then the connection
-    drops), "lost" (the request is carried out, and the connection drops before the answer).
+    kind: "none" (it goes well), "busy" (429, `after` seconds), "refused" (403), "broken" (500), "cut" (`after` bytes come
+    or are sent, then the connection drops), "lost" (the request is carried out, and the connection drops before the
+    answer).
     """
 
     pattern: str
@@ -118,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.body = self._read(fault.after if fault and fault.kind == "cut" and self.command != "GET" else None)
             if fault and fault.kind == "busy":
                 raise Refusal(429, message="slow down", headers={"Retry-After": str(fault.after)})
+            if fault and fault.kind == "refused":
+                raise Refusal(403, message="the storage refuses")
             if fault and fault.kind == "broken":
                 raise Refusal(500, message="out of order")
             self.person = self.hub.store.people.get(self.token)
@@ -240,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
         errors = [f'"base_model" with value "{one}" is not valid' for one in bad]
         if data.get("base_model_relation") not in (None, "merge", "finetune", "adapter", "quantized"):
             errors.append('"base_model_relation" is not valid')
-        return self._json({"errors": [{"message": one} for one in errors], "warnings": []})
+        return self._json({"errors": [{"message": one} for one in errors], "warnings": []}, 400 if errors else 200)
 
     def info(self, kind: str, repo: str, revision: str = "") -> tuple:
         found = self._repository(kind, repo)
