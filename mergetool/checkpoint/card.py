@@ -17,6 +17,7 @@ import yaml
 from mergetool.checkpoint.hub import Reference
 from mergetool.checkpoint.layout import Layout
 from mergetool.errors import CheckpointError
+from mergetool.sources import looks_like_hub_id
 
 CARD = "README.md"
 _BEGIN, _END = "<!-- mergetool: evaluation -->", "<!-- /mergetool: evaluation -->"
@@ -93,15 +94,21 @@ def metadata(manifest: dict[str, Any]) -> dict[str, Any]:
     recipe = manifest["recipe"]
     if manifest.get("kind") == "merge":
         entries = [recipe.get("base_model"), *(m["model"] for m in recipe.get("models", [])), *_in_slices(recipe)]
-        relation, tags = "merge", ["merge", "mergetool", recipe["merge_method"]]
+        datasets, relation, tags = [], "merge", ["merge", "mergetool", recipe["merge_method"]]
     else:
         entries, relation = [recipe["sft_model"]], "finetune"
         tags = ["mergetool", recipe["algorithm"], manifest["merging"]["method"]]
+        datasets = [str(text).partition(":")[0].partition("@")[0] for text in recipe["data"].values() if _of_the_hub(text)]
     named = [str(entry) for entry in entries if entry]
     public = list(dict.fromkeys(repo for name in named for repo in Reference.read(name).repositories))
     block: dict[str, Any] = {"base_model": public, "base_model_relation": relation} if public else {}
+    block |= {"datasets": list(dict.fromkeys(datasets))} if datasets else {}
     block |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
     return {**block, **licences(manifest)[0]}
+
+
+def _of_the_hub(text: Any) -> bool:
+    return isinstance(text, str) and looks_like_hub_id(text) and not Path(text).exists()
 
 
 def _in_slices(recipe: dict[str, Any]) -> list[str]:
@@ -182,7 +189,7 @@ def completed(text: str, manifest: dict[str, Any], evaluations: Sequence[Evaluat
 
 
 def _place(key: str) -> int:
-    order = ("base_model", "base_model_relation", "library_name", "pipeline_tag", "tags", *LICENCE_KEYS)
+    order = ("base_model", "base_model_relation", "datasets", "library_name", "pipeline_tag", "tags", *LICENCE_KEYS)
     return order.index(key) if key in order else len(order)
 
 

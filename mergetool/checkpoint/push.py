@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from hashlib import file_digest, sha1
@@ -186,11 +188,12 @@ def _upload(
         if not changed and not stale:
             break
         try:
-            api.upload_folder(
-                repo_id=repo, folder_path=directory, revision=target, commit_message=title,
-                allow_patterns=[glob.escape(name) for name in changed],
-                delete_patterns=[glob.escape(name) for name in stale] or None,
-            )  # fmt: skip
+            with _bars_on_terminals_alone():
+                api.upload_folder(
+                    repo_id=repo, folder_path=directory, revision=target, commit_message=title,
+                    allow_patterns=[glob.escape(name) for name in changed],
+                    delete_patterns=[glob.escape(name) for name in stale] or None,
+                )  # fmt: skip
             break
         except ValueError as error:  # the Hub's verdict on the card's YAML
             raise CheckpointError(f"{directory / CARD}: {error}", "mend the YAML block at its top") from None
@@ -205,6 +208,21 @@ def _upload(
     url = f"{api.endpoint}/{repo}" + ("" if target == "main" else f"/tree/{target}")
     nbytes = sum(local[name] for name in todo)
     return Pushed(repo, url, target, commit, todo, nbytes, private, request.url if request else None)
+
+
+@contextmanager
+def _bars_on_terminals_alone() -> Iterator[None]:
+    """The client draws bars of its own, into files too."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _reachable(api: HfApi) -> bool:

@@ -9,7 +9,9 @@ import pytest
 from mergetool.align import load_align_recipe
 from mergetool.lab import lab_path
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "align").glob("*.yaml"))
+ALL = sorted((Path(__file__).parents[2] / "recipes" / "align").glob("*.yaml"))
+# what lies on the Hub is checked in tests/hub, through a stand-in for it
+RECIPES = [path for path in ALL if isinstance(load_align_recipe(path).sft, Path)]
 
 
 def test_there_are_recipes() -> None:

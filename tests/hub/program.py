@@ -69,8 +69,7 @@ class Program:
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._process.kill()  # it holds nothing that has to be written
         self._process.wait(timeout=30)
 
 

@@ -38,9 +38,9 @@ class Asked:
 class Fault:
     """The next `times` requests that match `pattern` ("GET /path…") go wrong.
 
-    kind: "none" (it goes well), "busy" (429, `after` seconds), "refused" (403), "broken" (500), "cut" (`after` bytes come
-    or are sent, then the connection drops), "lost" (the request is carried out, and the connection drops before the
-    answer).
+    kind: "none" (it goes well), "busy" (429, `after` seconds), "refused" (403), "echo" (403, with the token in it), "broken"
+    (500), "cut" (`after` bytes come or are sent, then the connection drops), "lost" (the request is carried out, and the
+    connection drops before the answer).
     """
 
     pattern: str
@@ -121,6 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
                 raise Refusal(429, message="slow down", headers={"Retry-After": str(fault.after)})
             if fault and fault.kind == "refused":
                 raise Refusal(403, message="the storage refuses")
+            if fault and fault.kind == "echo":
+                raise Refusal(403, message=f"echoed {self.token}")
             if fault and fault.kind == "broken":
                 raise Refusal(500, message="out of order")
             self.person = self.hub.store.people.get(self.token)
