@@ -19,6 +19,8 @@ from mergetool.errors import HubError, MergetoolError
 
 T = TypeVar("T")
 TRIES, LONGEST_WAIT, TIMEOUT = 4, 60.0, 30.0  # of one question; seconds
+_BUSY = (408, 429, 500, 502, 503, 504)
+_NOBODY = ("ConnectError", "UnsupportedProtocol", "LocalProtocolError")  # asking again would change nothing
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ def patiently(call: Callable[[], T]) -> T:
         try:
             return call()
         except (HTTPError, ConnectionError) as error:
-            busy = not isinstance(error, HfHubHTTPError) or error.response.status_code in (408, 429, 500, 502, 503, 504)
+            answered = isinstance(error, HfHubHTTPError)
+            busy = error.response.status_code in _BUSY if answered else type(error).__name__ not in _NOBODY
             pause = _retry_after(error)
             pause = 0.5 * 2**attempt if pause is None else pause
             if not busy or offline() or attempt == TRIES or pause > LONGEST_WAIT:

@@ -137,6 +137,7 @@ def card(manifest: dict[str, Any]) -> str:
             f", {merging['merges']} merges (every {merging['every']} steps) of alpha = {merging['alpha']:.3g}: "
             f"{merging['merged_total']:.3g} of the SFT delta in all"
         )
+    hashes = "".join(f"\nsha256 of {name}: `{digest}`\n" for name, digest in manifest["outputs_sha256"].items())
     warning = f"\n> **Licence:** {licences(manifest)[1]}.\n" if licences(manifest)[1] else ""
     return f"""---
 {yaml.safe_dump(metadata(manifest), sort_keys=False, allow_unicode=True).strip()}
@@ -157,7 +158,7 @@ Made with this recipe:
 ```yaml
 {yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).strip()}
 ```
-
+{hashes}
 Seeds: data {manifest["seeds"]["training"]}, masks {manifest["seeds"]["merging"]}. Versions: \
 {", ".join(f"{name} {version}" for name, version in versions.items())}.
 """

@@ -23,7 +23,7 @@ from mergetool.align.training import training_config
 from mergetool.align.workspace import Workspace, disk_errors
 from mergetool.checkpoint.card import origin
 from mergetool.checkpoint.hub import local_directory, open_layout
-from mergetool.checkpoint.layout import read_layout
+from mergetool.checkpoint.layout import read_layout, weight_hashes
 from mergetool.checkpoint.writer import MANIFEST, check_output
 from mergetool.errors import CheckpointError, DataError
 
@@ -279,6 +279,7 @@ def _finish(
                 for name, place in ((recipe.sft_model, recipe.sft), (recipe.base_model, recipe.base))
                 if place is not None
             ],
+            "outputs_sha256": weight_hashes(work.result),
             "versions": _versions(),
         }
         write_account(work.result, manifest, log)

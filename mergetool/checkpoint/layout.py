@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
+from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -186,6 +187,15 @@ def read_layout(place: str | Path | Place) -> Layout:
     if not tensors:
         raise CheckpointError(f"{place.name}: its weight files hold no tensors", "fetch the checkpoint again")
     return layout
+
+
+def weight_hashes(directory: Path) -> dict[str, str]:
+    """File name -> sha256 of each weight file of a checkpoint directory."""
+    found = {}
+    for name in read_layout(directory).headers:
+        with (directory / name).open("rb") as file:
+            found[name] = file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def header_of(path: Path, called: str | None = None) -> Header:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
@@ -129,7 +130,7 @@ def push(
     public: bool = False,
     revision: str | None = None,
     pull_request: bool = False,
-    evaluations: Sequence[Evaluation] = (),
+    measured: Callable[[dict[str, Any]], Sequence[Evaluation]] = lambda manifest: (),
 ) -> Pushed:
     """Upload a finished checkpoint; what the repository has already is not uploaded again.
 
@@ -142,7 +143,7 @@ def push(
         public: without it a new repository is private, and nothing is pushed into a public one.
         revision: a branch, made if need be; ``refs/pr/N`` goes into a pull request.
         pull_request: open a pull request instead of committing to the main branch.
-        evaluations: what was measured, for the card.
+        measured: given the manifest, what was measured of the result, for the card.
 
     Raises:
         CheckpointError: the directory is not complete.
@@ -152,27 +153,27 @@ def push(
     from huggingface_hub import HfApi
 
     directory = Path(directory)
+    if revision is not None and not re.fullmatch(r"[\w][\w./-]*", revision):
+        raise HubError(f"{repo}: --revision {revision!r} is no name for a branch", "use letters, digits, and . _ - /")
     if pull_request and revision:
         raise HubError(f"{repo}: --pr and --revision {revision} are both given", "keep one: a pull request has its own ref")
     with hub.refusals(repo):  # a wrong token is told of before 15 GB are hashed
         api = HfApi()
         me, info = _access(api, repo, public, pull_request)
     manifest = check_complete(directory)
-    _write_card(directory, manifest, evaluations, repo.partition("/")[2])
+    _write_card(directory, manifest, measured(manifest), repo.partition("/")[2])
     with hub.refusals(repo):
         if info is None:
             hub.patiently(lambda: api.create_repo(repo, private=not public, exist_ok=True))
         private = info.private if info is not None else not public
-        return _upload(api, directory, repo, me, manifest, revision, pull_request, bool(private))
+        return _upload(api, directory, repo, me, revision, pull_request, bool(private))
 
 
-def _upload(
-    api: HfApi, directory: Path, repo: str, me: str, manifest: dict[str, Any], revision: str | None, pull_request: bool,
-    private: bool,
-) -> Pushed:  # fmt: skip
+def _upload(api: HfApi, directory: Path, repo: str, me: str, revision: str | None, pull_request: bool, private: bool) -> Pushed:
     from huggingface_hub.errors import HTTPError
 
-    title = f"Upload {directory.name} with mergetool ({str(manifest.get('fingerprint', __version__))[:8]})"
+    # the same result has the same title, by which its pull request is found again
+    title = f"Upload {directory.name} with mergetool ({_sha256(directory / MANIFEST)[:8]})"
     request = _open_request(api, repo, me, title) if pull_request else None
     target = request.git_reference if request else revision or "main"
     if revision and not revision.startswith("refs/") and revision != "main":

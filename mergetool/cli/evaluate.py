@@ -97,6 +97,7 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Measure one model: rewards, tax on your own data, and public benchmarks."""
+    from mergetool.checkpoint.hub import local_directory
     from mergetool.cli.asked import Files, benchmarks, data_tasks, names_of
     from mergetool.errors import RecipeError
     from mergetool.evaluate import JudgeSettings
@@ -120,8 +121,13 @@ def evaluate(
     from mergetool.evaluate import evaluate as run
 
     sft = resolve_source(reference, here) if reference else None
+    source = resolve_source(model, here)
+    with progress_bar("fetching") as update:  # of what lies on the Hub
+        for place in (source, sft):
+            if isinstance(place, str):
+                local_directory(place, update)
     with progress_bar("measuring") as update:
-        found = run(resolve_source(model, here), asked, sft, device=device, progress=update)
+        found = run(source, asked, sft, device=device, progress=update)
     shown = {name: {key: value for key, value in score.items() if key != "rows"} for name, score in found.items()}
     if json:
         emit_json({"model": model, "scores": shown})

@@ -77,7 +77,7 @@ def merge(
         from mergetool.checkpoint.push import check_access
 
         check_access(push, public, pr)  # a wrong token should not show after an hour
-    if reason := next((plan.reason for plan in plans if plan.engine == "mergekit"), None):
+    if not low_disk and (reason := next((plan.reason for plan in plans if plan.engine == "mergekit"), None)):
         note(f"mergekit runs this recipe ({reason})")
     started = time.perf_counter()
     with progress_bar("merging") as update:

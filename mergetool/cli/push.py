@@ -35,14 +35,13 @@ def push(
 
 def upload(directory: Path, repo: str, *, results: Path | None = None, **options: Any) -> Pushed:
     """Pushes, with the scores of a study where one is named."""
-    from mergetool.checkpoint.push import check_complete, push
+    from mergetool.checkpoint.push import push
 
-    found = []
-    if results is not None:
-        from mergetool.study.published import evaluations
+    if results is None:
+        return push(directory, repo, **options)
+    from mergetool.study.published import evaluations
 
-        found = evaluations(results, check_complete(directory))
-    return push(directory, repo, evaluations=found, **options)
+    return push(directory, repo, measured=lambda manifest: evaluations(results, manifest), **options)
 
 
 def tell_pushed(pushed: Pushed) -> None:

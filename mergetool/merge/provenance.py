@@ -13,7 +13,7 @@ from typing import Any
 from mergetool import __version__
 from mergetool.checkpoint.card import CARD, licences, merge_card, origin
 from mergetool.checkpoint.fetch import Fetching, fetch_beside, fetch_weights
-from mergetool.checkpoint.layout import DTYPES
+from mergetool.checkpoint.layout import DTYPES, weight_hashes
 from mergetool.checkpoint.sidecar import write_config, write_tokenizer
 from mergetool.checkpoint.writer import MANIFEST, check_output, partial_directory
 from mergetool.merge import mergekit
@@ -85,6 +85,7 @@ def through_mergekit(
             "seed": plan.recipe.seed,
             "versions": {**versions(), "mergekit": metadata.version("mergekit")},
             "inputs": [origin(s.name, s.layout) for s in plan.sources],
+            "outputs_sha256": weight_hashes(working),
             "distances": {},
             "warnings": [],
         }

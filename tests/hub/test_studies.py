@@ -27,6 +27,7 @@ def study(hub: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_study_is_checked_from_headers_and_goes_on_after_a_push_with_what_has_changed(
     hub: StandIn, mergetool: Program, study: Path, tmp_path: Path
 ) -> None:
