@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "mergetool"
 # A room may import rooms of a lower level, and itself; `ops` imports no room at all.
 LEVEL = {
     "errors": 0, "strict_yaml": 1, "sources": 1, "hub": 1, "recipe_files": 1, "ops": 1, "checkpoint": 2, "data": 2, "lab": 0,
-    "merge": 3, "optim": 3, "align": 4, "evaluate": 4, "ama": 5, "study": 6, "cli": 7, "__main__": 8,
+    "identity": 3, "merge": 3, "optim": 3, "align": 4, "evaluate": 4, "ama": 5, "study": 6, "cli": 7, "__main__": 8,
 }  # fmt: skip
 # The lab's own maker trains and measures a model; nothing imports it but a test.
 STANDALONE = {"lab"}

@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergetool.align.reward import check_reward
 from mergetool.ama.learn import Learned
 from mergetool.ama.recipe import AmaRecipe
-from mergetool.data.rows import data_commit
 from mergetool.errors import OutputError
+from mergetool.identity import checkpoint_identity, data_identity, digest
 from mergetool.merge.parts import Parts, complement
 
 if TYPE_CHECKING:
@@ -64,29 +65,23 @@ def output_paths(recipe: AmaRecipe, out: Path | None) -> dict[float, Path | None
     return dict(paths)
 
 
-def _identity(recipe: AmaRecipe, alpha: float, sft: Layout, rlhf: Layout) -> str:
-    """Changes where the ratios would: the recipe, its data and the models' headers."""
-    from hashlib import file_digest, sha256
-
-    parts: dict[str, Any] = {"recipe": recipe.model_dump(mode="json", exclude={"alpha"}), "alpha": alpha}
-    parts["headers"] = [sft.headers, rlhf.headers]
-    parts["commits"] = [layout.pinned.commit for layout in (sft, rlhf) if layout.pinned]
-    for name in ("train", "eval"):
-        source = recipe.source(getattr(recipe.data, name)) if getattr(recipe.data, name) else None
-        if isinstance(source, Path) and source.is_file():
-            with source.open("rb") as file:
-                parts[name] = file_digest(file, "sha256").hexdigest()
-        elif isinstance(source, str):
-            parts[name] = data_commit(source)
-    return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def _identity(recipe: AmaRecipe, alpha: float) -> str:
+    """Changes where the ratios would: the recipe, the weights of both models, and the rows."""
+    parts: list[Any] = [recipe.model_dump(mode="json", exclude={"alpha"}), alpha]
+    for name in (recipe.sft_model, recipe.rlhf_model):
+        parts += [checkpoint_identity(recipe.source(part)) for part in name.split("+")]
+    parts += [data_identity(recipe.source(text)) for text in (recipe.data.train, recipe.data.eval) if text]
+    if recipe.reward:
+        parts.append(check_reward(recipe.reward, recipe.directory))
+    return digest(parts)
 
 
-def write(path: Path, recipe: AmaRecipe, learned: Learned, whole: dict[str, Any], sft: Layout, rlhf: Layout) -> None:
+def write(path: Path, recipe: AmaRecipe, learned: Learned, whole: dict[str, Any]) -> None:
     """The merge recipe, headed by what was learned; it appears whole or not at all."""
     import yaml
 
     facts = {
-        "identity": _identity(recipe, learned.alpha, sft, rlhf),
+        "identity": _identity(recipe, learned.alpha),
         "alpha": learned.alpha,
         "shares": list(learned.shares),
         "uniform_nll": learned.uniform_nll,
@@ -107,7 +102,7 @@ def write(path: Path, recipe: AmaRecipe, learned: Learned, whole: dict[str, Any]
     os.replace(part, path)
 
 
-def kept(recipe: AmaRecipe, path: Path, alpha: float, sft: Layout, rlhf: Layout) -> Learned | None:
+def kept(recipe: AmaRecipe, path: Path, alpha: float) -> Learned | None:
     """What an earlier run of the same recipe learned, if its file is whole and unchanged in its facts."""
     if not path.exists():
         return None
@@ -115,6 +110,6 @@ def kept(recipe: AmaRecipe, path: Path, alpha: float, sft: Layout, rlhf: Layout)
     if line is None:
         return None
     facts = json.loads(line.removeprefix(_FACTS))
-    if facts.pop("identity", None) != _identity(recipe, alpha, sft, rlhf):
+    if facts.pop("identity", None) != _identity(recipe, alpha):
         return None
     return Learned(**{**facts, "shares": tuple(facts["shares"])})

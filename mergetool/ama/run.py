@@ -100,7 +100,7 @@ def run_ama(
     sft, rlhf, parts = _open(recipe)
     found: dict[float, AmaResult] = {}
     for alpha, path in paths.items():
-        learned = kept(recipe, path, alpha, sft, rlhf) if path is not None and not fresh else None
+        learned = kept(recipe, path, alpha) if path is not None and not fresh else None
         if learned is not None:
             found[alpha] = AmaResult(learned, parts, merge_recipe(recipe, learned, parts, sft), path, True)
     missing = [alpha for alpha in recipe.alphas if alpha not in found]
@@ -109,7 +109,7 @@ def run_ama(
             whole = merge_recipe(recipe, learned, parts, sft)
             path = paths[alpha]
             if path is not None:
-                write(path, recipe, learned, whole, sft, rlhf)
+                write(path, recipe, learned, whole)
             found[alpha] = AmaResult(learned, parts, whole, path)
     return [found[alpha] for alpha in recipe.alphas]
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from mergetool import hub
 from mergetool.errors import CheckpointError, MergetoolError, without_tokens
+from mergetool.identity import checkpoint_identity, data_identity, digest
 from mergetool.study.averages import learned_recipe
 from mergetool.study.bench import Bench
 from mergetool.study.candidates import Candidate, expand
-from mergetool.study.identity import checkpoint_identity, data_identity, digest
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.splits import metrics_identity
 

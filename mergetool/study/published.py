@@ -37,10 +37,11 @@ def evaluations(out: Path, manifest: dict[str, Any]) -> list[Evaluation]:
             row = json.loads(line)
         except ValueError:
             continue  # the line that a kill cut short
-        if row.get("error") or row.get("kind") != kind or not row.get("recipe"):
+        made = row.get("learned") or row.get("recipe")  # of AMA: the merge that it learned
+        if row.get("error") or {"ama": "merge"}.get(str(row.get("kind")), row.get("kind")) != kind or not made:
             continue
         names.append(row["name"])
-        if _plain(kind, row["recipe"]) == wanted:
+        if _plain(kind, made) == wanted:
             found = row  # a later line of the same candidate replaces it
     if found is None:
         known = ", ".join(dict.fromkeys(names)) or "none"

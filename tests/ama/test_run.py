@@ -214,3 +214,21 @@ def test_the_recipe_that_ships_is_valid() -> None:
         assert f"mergetool ama recipes/ama/{name}.yaml" in path.read_text()
         if "lab:" in path.read_text():
             assert check_ama(load_ama_recipe(path))["parameters"] > 0
+
+
+def test_ratios_are_learned_again_where_the_weights_have_changed_and_the_shapes_have_not(pair, tmp_path) -> None:
+    import shutil
+
+    from mergetool.identity import checkpoint_identity
+
+    for name in ("sft", "rlhf"):
+        shutil.copytree(pair / name, tmp_path / name)
+    shutil.copy(pair / "pairs.jsonl", tmp_path)
+    short = {"training": {"steps": 2, "batch_size": 4}}
+    (first,) = made(tmp_path, tmp_path / "out.yaml", **short)
+    assert made(tmp_path, tmp_path / "out.yaml", **short)[0].already_done
+    tiny.llama(7, tied=False, layers=3).save_pretrained(tmp_path / "rlhf")
+    checkpoint_identity.cache_clear()
+    (again,) = made(tmp_path, tmp_path / "out.yaml", **short)
+    assert not again.already_done
+    assert again.learned.uniform_nll != first.learned.uniform_nll

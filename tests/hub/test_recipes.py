@@ -16,7 +16,9 @@ from tests.hub.store import OWNER
 from tests.study import tiny
 
 ON_THE_HUB = [
-    (kind, name) for kind, name in list_recipes() if re.search(r": *[A-Z]\w+/\w", recipe_path(kind, name).read_text())
+    (kind, name)
+    for kind, name in list_recipes()
+    if kind in ("merge", "align") and re.search(r": *[A-Z]\w+/\w", recipe_path(kind, name).read_text())
 ]
 MODELS = ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B-Instruct")
 PAIRS = "trl-lib/ultrafeedback_binarized"
