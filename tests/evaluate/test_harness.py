@@ -247,6 +247,17 @@ def test_examples_are_shown_where_they_are_asked_for(folder):
         assert harness._loaded["tasks"][name].get_config("num_fewshot") == shown
 
 
+def test_questions_go_through_the_chat_template_with_their_examples_as_turns(folder, model):
+    (folder / "chat.yaml").write_text((folder / "quiz_a.yaml").read_text().replace("quiz_a", "chat") + "fewshot_split: test\n")
+    for chat, start, turns in ((True, "<user>Q: ", 3), (False, "Q: ", 0)):
+        harness = Harness(task(folder, "chat", chat=chat, num_fewshot=2, limit=2))
+        harness.measure(model, tiny.tokenizer())
+        asked = harness._loaded["tasks"]["chat"].instances[0].args[0]
+        assert asked.startswith(start)
+        assert asked.count("<user>") == turns
+        assert asked.count("Q: ") == 3
+
+
 def test_what_decides_the_scores_is_in_the_identity(tmp_path):
     folder = public.tasks(tmp_path)
     before = identity(expand(["pooled"]), (folder,))
