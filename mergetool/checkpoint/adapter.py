@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Factors:
 class Adapter:
     """What an adapter does to a model: low-rank additions by tensor name, and tensors that it replaces outright."""
 
-    place: Place
+    place: Place = field(compare=False)
     factors: dict[str, Factors]
     replaced: dict[str, TensorInfo]
     header: tuple[int, str]

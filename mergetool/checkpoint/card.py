@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from mergetool.checkpoint.hub import Reference
-from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.layout import Layout, Place
 from mergetool.errors import CheckpointError
 from mergetool.sources import looks_like_hub_id
 
@@ -45,17 +45,21 @@ class Evaluation:
     n: int
 
 
-def origin(model: str, layout: Layout) -> dict[str, Any]:
+def origin(model: str, place: Layout | Place | None) -> dict[str, Any]:
     """Where an input comes from, for the manifest: its name, its commit on the Hub, its licence."""
     found: dict[str, Any] = {"model": model}
-    if layout.pinned is not None:
-        found["revision"] = layout.pinned.commit
-    metadata = layout.pinned.card if layout.pinned is not None else _metadata(layout.directory / CARD)
+    if place is None:
+        return found
+    if place.pinned is not None:
+        found["revision"] = place.pinned.commit
+    metadata = place.pinned.card if place.pinned is not None else _metadata(place.directory / CARD)
     return {**found, **{key: metadata[key] for key in LICENCE_KEYS if metadata.get(key)}}
 
 
 def _metadata(path: Path) -> dict[str, Any]:
     """The metadata of a card on this disk; none where there is no card, or one that cannot be read."""
+    if not path.is_file():
+        return {}
     from huggingface_hub import metadata_load
 
     try:
@@ -76,7 +80,7 @@ def licences(manifest: dict[str, Any]) -> tuple[dict[str, str], str]:
 
     The result has a licence of its own only where all its inputs have the same one.
     """
-    inputs = origins(manifest)
+    inputs = list({one["model"]: one for one in origins(manifest)}.values())
     known = {one["model"]: {key: str(one[key]) for key in LICENCE_KEYS if key in one} for one in inputs if one.get("license")}
     shown = ", ".join(f"{model}: {one.get('license_name', one['license'])}" for model, one in known.items())
     if not known:

@@ -34,7 +34,7 @@ def _parts(layout: Layout) -> list[tuple[Place | None, dict[str, tuple[int, str]
     return parts if layout.adapter is None else [*parts, (layout.adapter.place, {ADAPTER: layout.adapter.header})]
 
 
-def fetch_weights(layouts: Sequence[Layout], progress: Fetching | None = None) -> int:
+def fetch_weights(layouts: Sequence[Layout], progress: Fetching | None = None) -> None:
     """Fetch the weight files of layouts that lie on the Hub and are not in the cache.
 
     A connection that drops is taken up where it stopped. After a failure the next call fetches the files that are not
@@ -42,26 +42,34 @@ def fetch_weights(layouts: Sequence[Layout], progress: Fetching | None = None) -
 
     Args:
         layouts: local ones are left alone.
-        progress: told of bytes as they arrive.
-
-    Returns:
-        Bytes of the files that were fetched.
+        progress: told of bytes as they arrive; without it the client draws its own bars, on terminals.
 
     Raises:
-        CheckpointError: the Hub does not answer or refuses, or the disk is full.
+        HubError: the Hub does not answer or refuses, or the disk is full. Files that were under way are still fetched.
     """
     wanted = missing_weights(layouts)
-    total = sum(size for _, _, size in wanted)
-    tell = _sum(total, progress)
+    total, arrived = sum(size for _, _, size in wanted), 0
+    lock, stop = threading.Lock(), threading.Event()
+
+    def tell(count: int, file: str) -> None:
+        nonlocal arrived
+        if stop.is_set():
+            raise InterruptedError("Ctrl-C")  # ends this thread's download
+        with lock:
+            arrived += count
+            if progress is not None:
+                progress(min(arrived, total), total, file)
+
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-        futures = [pool.submit(fetch_file, pinned, file, tell) for pinned, file, _ in wanted]
+        futures = [pool.submit(fetch_file, pinned, file, tell, draw=progress is None) for pinned, file, _ in wanted]
         try:
             for future in futures:
                 future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except KeyboardInterrupt:
+            stop.set()
             raise
-    return total
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def fetch_beside(place: Layout | Place) -> None:
@@ -75,25 +83,30 @@ def fetch_beside(place: Layout | Place) -> None:
 
 
 def fetch_file(
-    pinned: hub.Pinned, file: str, tell: Callable[[int, str], None] | None = None, directory: Path | None = None
+    pinned: hub.Pinned,
+    file: str,
+    tell: Callable[[int, str], None] | None = None,
+    directory: Path | None = None,
+    draw: bool = False,
 ) -> Path:
     """One file of a repository.
 
     Args:
         pinned: the repository and its commit.
         file: its name.
-        tell: called with (bytes that have arrived since the last call, file name).
+        tell: called with (bytes that have arrived since the last call, file name); what it raises ends the download.
         directory: where it goes; the standard cache where nothing is said.
+        draw: let the client draw a bar, on a terminal.
 
     Raises:
-        CheckpointError: the Hub does not answer or refuses, or the disk is full.
+        HubError: the Hub does not answer or refuses, or the disk is full.
     """
     from huggingface_hub import hf_hub_download
 
     with hub.refusals(f"{pinned.name}/{file}"):
         path = hf_hub_download(
             pinned.repo, file, repo_type=pinned.kind, revision=pinned.commit, local_dir=directory,
-            tqdm_class=_bar(file, tell),
+            tqdm_class=_bar(file, tell, draw),
         )  # fmt: skip
     found = Path(path)
     expected = (pinned.files or {}).get(file)
@@ -105,30 +118,17 @@ def fetch_file(
     return found
 
 
-def _bar(file: str, tell: Callable[[int, str], None] | None) -> Any:
-    """The client counts bytes on a bar; ours draws nothing and hands them on."""
+def _bar(file: str, tell: Callable[[int, str], None] | None, draw: bool) -> Any:
+    """The client counts bytes on a bar; ours hands them on."""
     from huggingface_hub.utils import tqdm
 
     class Bar(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "disable": True})
-            self.update(kwargs.get("initial") or 0)  # what an earlier run had fetched
+            super().__init__(*args, **(kwargs if draw else {**kwargs, "disable": True}))
 
-        def update(self, n: float | None = 1) -> None:
+        def update(self, n: float | None = 1) -> bool | None:
             if tell is not None and n:
                 tell(int(n), file)
+            return super().update(n)
 
     return Bar
-
-
-def _sum(total: int, progress: Fetching | None) -> Callable[[int, str], None] | None:
-    if progress is None:
-        return None
-    lock, arrived = threading.Lock(), [0]
-
-    def tell(count: int, file: str) -> None:
-        with lock:
-            arrived[0] += count
-            progress(min(arrived[0], total), total, file)
-
-    return tell

@@ -6,7 +6,7 @@ Shards go to a directory of the merge's own and not to the standard cache. One t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,11 +24,10 @@ class Stream:
     Args:
         layouts: the inputs of the merge.
         directory: where shards go; made when the first one comes.
-        tell: called with (bytes that have arrived since the last call, file name).
     """
 
-    def __init__(self, layouts: Sequence[Layout], directory: Path, tell: Callable[[int, str], None] | None = None) -> None:
-        self._directory, self._tell = directory, tell
+    def __init__(self, layouts: Sequence[Layout], directory: Path) -> None:
+        self._directory = directory
         self._remote: dict[Path, tuple[hub.Pinned, str, int]] = {
             pinned.directory / file: (pinned, file, size) for pinned, file, size in missing_weights(layouts)
         }
@@ -62,7 +61,7 @@ class Stream:
         for file in sorted(wanted - self.places.keys()):
             pinned, name, _ = self._remote[file]
             own = self._directory / f"{pinned.repo.replace('/', '--')}@{pinned.commit[:12]}"
-            self.places[file] = fetch_file(pinned, name, self._tell, own)
+            self.places[file] = fetch_file(pinned, name, directory=own)
 
     def close(self) -> None:
         """Remove what is left."""

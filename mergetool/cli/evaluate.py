@@ -122,9 +122,9 @@ def evaluate(
 
     sft = resolve_source(reference, here) if reference else None
     source = resolve_source(model, here)
-    with progress_bar("fetching") as update:  # of what lies on the Hub
-        for place in (source, sft):
-            if isinstance(place, str):
+    for place in (source, sft):
+        if isinstance(place, str):  # it lies on the Hub
+            with progress_bar("fetching") as update:
                 local_directory(place, update)
     with progress_bar("measuring") as update:
         found = run(source, asked, sft, device=device, progress=update)

@@ -28,7 +28,7 @@ def inspect(
     if other and not base:
         raise RecipeError("--with compares two task vectors and needs --base", "add --base BASE")
     model, base, other = (None if m is None else str(resolve_source(m, ".")) for m in (model, base, other))
-    with progress_bar("fetching") as update:
+    with progress_bar("reading") as update:
         facts = inspect_model(str(model), base, other, update)
     if plot:
         heat_map(facts, plot, f"{Path(str(model)).name}" + (f" − {Path(base).name}" if base else ""))

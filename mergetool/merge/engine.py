@@ -228,6 +228,8 @@ def _run_all(
         scopes = [mergers.mine().whole_model_thresholds(plan, plan.tensors) for plan in plans]
         try:
             for files, group in stream.in_order(groups):
+                if files and progress is not None:
+                    progress(ready, total, "fetching " + ", ".join(sorted(file.name for file in files)))
                 stream.hold(files, mergers.readers)
                 futures = {pool.submit(one, i) for i in group}
                 while futures:

@@ -139,7 +139,7 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         if engine == "native":
             raise RecipeError(f"the native engine cannot run this recipe: {reason}", "use --engine auto")
         # mergekit reads headers when it runs; what it is to be given from the Hub is looked at now
-        remote = [name for name in _references(recipe.to_dict()) if not all(map(is_local, name.split("+")))]
+        remote = [name for name in references(recipe.to_dict()) if not all(map(is_local, name.split("+")))]
         found = tuple(Source(name, open_layout(name, allow_pickle)) for name in remote)
         return Plan(recipe, "mergekit", reason, method, found, 0, 0)
     assert method is not None  # _not_native answered for a method that is not in the table
@@ -153,12 +153,12 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     return Plan(recipe, "native", "", method, sources, base, _tokenizer(recipe, sources, index, base), tensors)
 
 
-def _references(value: Any, key: str = "") -> list[str]:
+def references(value: Any, key: str = "") -> list[str]:
     """Every model that a recipe names, in whatever part of mergekit's dialect."""
     if isinstance(value, dict):
-        inner = [_references(item, name) for name, item in value.items()]
+        inner = [references(item, name) for name, item in value.items()]
     elif isinstance(value, list):
-        inner = [_references(item, key) for item in value]
+        inner = [references(item, key) for item in value]
     else:
         named = key in ("model", "base_model", "relative_to", "lora", "path", "tokenizer_source")
         return [value] if named and isinstance(value, str) else []

@@ -13,11 +13,11 @@ from typing import Any
 from mergetool import __version__
 from mergetool.checkpoint.card import CARD, licences, merge_card, origin
 from mergetool.checkpoint.fetch import Fetching, fetch_beside, fetch_weights
-from mergetool.checkpoint.layout import DTYPES, weight_hashes
+from mergetool.checkpoint.layout import DTYPES, Directory, weight_hashes
 from mergetool.checkpoint.sidecar import write_config, write_tokenizer
 from mergetool.checkpoint.writer import MANIFEST, check_output, partial_directory
 from mergetool.merge import mergekit
-from mergetool.merge.plan import EMBEDDING, HEAD, Plan
+from mergetool.merge.plan import EMBEDDING, HEAD, Plan, references
 from mergetool.merge.recipe import MergeRecipe
 
 
@@ -84,7 +84,7 @@ def through_mergekit(
             "recipe": plan.recipe.to_dict(),
             "seed": plan.recipe.seed,
             "versions": {**versions(), "mergekit": metadata.version("mergekit")},
-            "inputs": [origin(s.name, s.layout) for s in plan.sources],
+            "inputs": _mergekit_inputs(plan),
             "outputs_sha256": weight_hashes(working),
             "distances": {},
             "warnings": [],
@@ -95,6 +95,13 @@ def through_mergekit(
     finally:
         shutil.rmtree(working, ignore_errors=True)
     return manifest
+
+
+def _mergekit_inputs(plan: Plan) -> list[dict[str, Any]]:
+    """Every model that the recipe names: of the Hub as it was planned, and what lies on this disk."""
+    remote = {s.name: s.layout for s in plan.sources}
+    local = {name: Directory(name) for name in references(plan.recipe.to_dict()) if Path(name).is_dir()}
+    return [origin(name, place) for name, place in {**local, **remote}.items()]
 
 
 def _fetched(plan: Plan, fetching: Fetching | None) -> dict[str, str]:

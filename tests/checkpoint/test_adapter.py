@@ -85,6 +85,8 @@ def test_a_merge_takes_a_model_with_an_adapter(base: Path, tmp_path: Path) -> No
     weights = load_file(base / "model.safetensors")
     for name, value in merge_tensors(plan_merge(recipe, "native")):
         torch.testing.assert_close(value, (weights[name] + expected[name]) / 2, rtol=1e-6, atol=1e-7)
+    # a sweep plans the same inputs more than once and reads them once
+    assert plan_merge(recipe, "native").sources == plan_merge(recipe, "native").sources
 
 
 @pytest.mark.parametrize(

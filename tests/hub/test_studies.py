@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,17 @@ def test_test_scores_of_the_very_recipe_go_into_the_card(hub: StandIn, mergetool
     assert refused.code == 2
     assert "no candidate has this result's recipe (measured there: linear w=0.25)" in refused.line
     assert ("models", "me/unmeasured") not in hub.store.repositories
+
+
+def test_workers_read_the_commits_that_were_checked(hub: StandIn, mergetool: Program, study: Path) -> None:
+    """They travel with the recipe, and hold although the branch has moved."""
+    base = hub.store.repositories["models", "lab/base"]
+    checked = base.refs["main"]
+    recipe = tiny.study(study.parent)
+    recipe.pin({("model", "lab/base", "main"): checked})
+    assert pickle.loads(pickle.dumps(recipe)).commits == {("model", "lab/base", "main"): checked}
+    base.commit(base.tree(), message="moved")
+    code = "from mergetool import hub; hub.forget(); hub.hold({}); result = hub.pin('lab/base').commit"
+    assert mergetool.python(code) == base.refs["main"] != checked
+    held = f"{{('model', 'lab/base', 'main'): {checked!r}}}"
+    assert mergetool.python(code.replace("{}", held)) == checked
