@@ -120,7 +120,8 @@ def _must_answer(address: str) -> None:
 
 def _silent(address: str, reason: str) -> MergetoolError:
     return MergetoolError(
-        f"--ray {address}: no Ray cluster answers ({reason})", "start one with `ray start --head`, or give --ray local"
+        f"--ray {address}: no Ray cluster answers ({reason})",
+        "start one with `ray start --head`, set RAY_AUTH_MODE=token if it asks for a token, or give --ray local",
     )
 
 

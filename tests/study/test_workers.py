@@ -191,8 +191,9 @@ def same_lines(result, alone):
 
 
 @pytest.mark.slow
-def test_a_ray_cluster_gives_the_same_lines_and_a_dead_actor_is_replaced(folder, tmp_path):
+def test_a_ray_cluster_gives_the_same_lines_and_a_dead_actor_is_replaced(folder, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray leaves its token there
     linear = tiny.mapping()["candidates"][0]
     try:
         result = run_study(deadly(folder, tmp_path, 1, linear), tmp_path / "ray", workers=2, ray="local")
