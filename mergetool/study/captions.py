@@ -41,10 +41,9 @@ def draw_legend(axes: Any, points: list[Point], summary: Summary, split: str) ->
                 label="chosen on the validation rows",
             )
         )
-    legend = axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=10)
-    if shared:
-        legend.set_title("hypervolume: share of the box\nbetween SFT and RLHF", prop={"size": 9})
-        legend._legend_box.align = "left"
+    title = {"title": "hypervolume: share of the box\nbetween SFT and RLHF", "title_fontsize": 9} if shared else {}
+    place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "alignment": "left"}
+    axes.legend(handles=handles, frameon=False, fontsize=10, **place, **title)
 
 
 def draw_texts(figure: Any, axes: Any, points: list[Point], summary: Summary) -> None:
