@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mergetool import __version__
+from mergetool import __version__, hub
 from mergetool.errors import MergetoolError, OutputError
 from mergetool.study.candidates import Candidate
 from mergetool.study.choose import Summary, summarise
@@ -138,6 +138,7 @@ def _crew(
     ray: str | None,
 ) -> Crew:
     """Who makes the candidates; `most` of them can be in work at a time."""
+    maker.recipe.pin(hub.pins())  # workers read the commits that were checked
     if ray is not None:
         from mergetool.study.cluster import Cluster
 

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from mergetool import hub
 from mergetool.errors import MergetoolError
 from mergetool.study.candidates import Candidate
 from mergetool.study.maker import Maker
@@ -35,7 +34,6 @@ class Crew(ABC):
 
     def __init__(self, maker: Maker, size: int) -> None:
         self.maker, self.size = maker, size
-        maker.recipe.pin(hub.pins())  # the workers read the commits that were checked
         self.tell: Callable[[str], None] = lambda what: None
         """Told what a candidate is at; of a worker elsewhere nothing is heard."""
         self._free = list(range(size))
