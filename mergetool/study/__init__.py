@@ -1,11 +1,14 @@
 """Many candidates through the same metrics: chosen on validation rows, reported on test rows.
 
-recipe.py       the study language, read strictly
-candidates.py   grids -> one candidate per point, and the exact merge or align recipe each point stands for
-identity.py     what a checkpoint, a data file and a candidate are, as hashes: the keys of results.jsonl
+recipe.py       the study language, read strictly; entries.py: its metrics
+grid.py         a candidate: one point of a grid
+candidates.py   entries -> candidates, and the trials of a search
+offline.py      the merge recipe that a point stands for; trained.py: the align recipe
+averages.py     shares by part, and AMA
 splits.py       the data of the metrics, tokenised once; no row in both splits
 live.py         one model in memory that every candidate's weights are put into
 results.py      results.jsonl: appended to, read back, one line a candidate
+published.py    the scores of one result, for its model card
 checkpoints.py  models along a training run as candidates
 ranges.py       what a search may vary
 search.py       points that Optuna proposes, as candidates

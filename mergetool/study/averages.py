@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergetool.merge.parts import parts_of
-from mergetool.study.candidates import Candidate, label_of, points_of, rlhf_runs
+from mergetool.study.grid import Candidate, label_of, points_of, rlhf_runs
 from mergetool.study.recipe import CandidateEntry, StudyRecipe
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import Any
 
 from mergetool.errors import CheckpointError, MergetoolError
 from mergetool.evaluate.harness_names import not_run
-from mergetool.study.candidates import Candidate, expand
+from mergetool.study.candidates import expand
 from mergetool.study.curve import check_figures
+from mergetool.study.grid import Candidate
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.search import probes
 from mergetool.study.splits import columns, entries, read_tasks

@@ -13,7 +13,7 @@ from typing import Any
 from mergetool.align.along import step_of
 from mergetool.errors import RecipeError
 from mergetool.sources import looks_like_hub_id
-from mergetool.study.candidates import Candidate, label_of
+from mergetool.study.grid import Candidate, label_of
 from mergetool.study.recipe import CandidateEntry, StudyRecipe
 
 

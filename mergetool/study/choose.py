@@ -11,7 +11,8 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from mergetool.study.candidates import Candidate, rlhf_group
+from mergetool.study.candidates import rlhf_group
+from mergetool.study.grid import Candidate
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.splits import SPLITS, Column, axes, columns
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import MergetoolError
-from mergetool.study.candidates import Candidate
+from mergetool.study.grid import Candidate
 from mergetool.study.maker import Maker
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.spread import Crew, Lost, Row

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import RecipeError
-from mergetool.study.candidates import SYMBOLS
 from mergetool.study.choose import Group, Summary
+from mergetool.study.grid import SYMBOLS
 from mergetool.study.look import axis_title, canvas, colours, what_bars_are
 from mergetool.study.points import bar_of
 from mergetool.study.recipe import Figure
@@ -76,7 +76,7 @@ def draw_curve(summary: Summary, figure: Figure, path: Path, title: str, split: 
 
 def _lines(summary: Summary, over: str) -> dict[tuple[str, str], list[Group]]:
     """(family, its other settings in words) -> its groups along the knob."""
-    from mergetool.study.candidates import label_of
+    from mergetool.study.grid import label_of
 
     found: dict[tuple[str, str], list[Group]] = {}
     for group in summary.groups:

@@ -15,7 +15,8 @@ from mergetool.errors import CheckpointError, MergetoolError, without_tokens
 from mergetool.identity import checkpoint_identity, data_identity, digest
 from mergetool.study.averages import learned_recipe
 from mergetool.study.bench import Bench
-from mergetool.study.candidates import Candidate, expand
+from mergetool.study.candidates import expand
+from mergetool.study.grid import Candidate
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.splits import metrics_identity
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mergetool.study.candidates import label_of
 from mergetool.study.choose import Group, Score, Summary
+from mergetool.study.grid import label_of
 from mergetool.study.look import MODELS, colours
 
 ALONG = ("every", "step", "share", "weight", "alpha")

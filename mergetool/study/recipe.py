@@ -43,7 +43,7 @@ class MergeGrid(BaseModel):
     A list within the list gives each part of the model a share of its own: `weight: [[0.2, 0.5, 0.8]]` splits the layers
     into three consecutive parts, the embeddings with the first and the final norm and the head with the last.
     parts: `parts: 3` makes every combination of the given shares over three parts.
-    relative_to: what RLHF is a delta from, `base` or `sft`; see `candidates.merge_recipe`. With `sft` both may be
+    relative_to: what RLHF is a delta from, `base` or `sft`; see `offline.merge_recipe`. With `sft` both may be
     given, since the two deltas are then of two different things: alpha: 0 leaves SFT + w * F(RLHF - SFT).
     Every other key goes to the merge recipe's `parameters` (normalize, rescale, scope, lambda, ...).
     """

@@ -9,8 +9,8 @@ from typing import Any
 
 from mergetool import __version__, hub
 from mergetool.errors import MergetoolError, OutputError
-from mergetool.study.candidates import Candidate
 from mergetool.study.choose import Summary, summarise
+from mergetool.study.grid import Candidate
 from mergetool.study.maker import Maker
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.results import Results

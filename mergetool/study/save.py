@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergetool.errors import OutputError
-from mergetool.study.candidates import Candidate
+from mergetool.study.grid import Candidate
 from mergetool.study.maker import Maker
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.run import StudyResult

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mergetool.errors import MergetoolError
-from mergetool.study.candidates import Candidate, trial_points
+from mergetool.study.candidates import trial_points
+from mergetool.study.grid import Candidate
 from mergetool.study.ranges import Range, space_of
 from mergetool.study.recipe import CandidateEntry, StudyRecipe
 from mergetool.study.splits import axes

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mergetool.errors import MergetoolError
-from mergetool.study.candidates import Candidate
+from mergetool.study.grid import Candidate
 from mergetool.study.maker import Maker
 
 Row = dict[str, Any]

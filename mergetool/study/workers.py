@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from mergetool.study.candidates import Candidate
+from mergetool.study.grid import Candidate
 from mergetool.study.maker import Maker
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.spread import Crew, Lost, Row

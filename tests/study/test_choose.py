@@ -2,8 +2,9 @@
 
 import pytest
 
-from mergetool.study.candidates import Candidate, expand
+from mergetool.study.candidates import expand
 from mergetool.study.choose import pareto, summarise
+from mergetool.study.grid import Candidate
 from mergetool.study.labels import place_labels
 from tests.study import tiny
 

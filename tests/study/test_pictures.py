@@ -6,9 +6,9 @@ import pytest
 
 from mergetool.errors import MergetoolError
 from mergetool.study import check_study, summarise
-from mergetool.study.candidates import Candidate
 from mergetool.study.categories import by_category
 from mergetool.study.curve import _spans_decades, _spelled, _ticks, draw_curve
+from mergetool.study.grid import Candidate
 from mergetool.study.look import what_bars_are
 from mergetool.study.picture import draw_pareto
 from mergetool.study.points import bar_of, points_of, runs

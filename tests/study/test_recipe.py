@@ -3,8 +3,9 @@
 import pytest
 
 from mergetool.errors import MergetoolError
-from mergetool.study.candidates import expand, merge_recipe, rlhf_group
+from mergetool.study.candidates import expand, rlhf_group
 from mergetool.study.check import check_study
+from mergetool.study.offline import merge_recipe
 from tests.study import tiny
 
 

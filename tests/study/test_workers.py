@@ -4,7 +4,7 @@ import pytest
 
 from mergetool.errors import MergetoolError
 from mergetool.study import run_study
-from mergetool.study.candidates import Candidate
+from mergetool.study.grid import Candidate
 from mergetool.study.spread import Crew, Lost, spread
 from mergetool.study.workers import devices_of
 from tests.study import tiny
