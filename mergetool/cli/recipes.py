@@ -18,10 +18,20 @@ def _ls() -> None:
     """List the recipes: kind/name and what they are for."""
     from mergetool.recipe_files import list_recipes, recipe_path
 
-    for kind, name in list_recipes():
-        comments = (line.strip("# ") for line in recipe_path(kind, name).read_text().splitlines() if line.startswith("#"))
-        why = next((line for line in comments if line and not line.startswith("mergetool ")), "")
-        typer.echo(f"{kind + '/' + name:28s} {why}")
+    names = [f"{kind}/{name}" for kind, name in list_recipes()]
+    for (kind, name), shown in zip(list_recipes(), names, strict=True):
+        typer.echo(f"{shown:{max(map(len, names))}}  {_purpose(recipe_path(kind, name).read_text())}")
+
+
+def _purpose(text: str) -> str:
+    """The first sentence of a recipe's opening comment, behind the command that runs it."""
+    comment = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        comment.append(line.strip("# ").partition("   ")[0])
+    words = " ".join(line for line in comment if line and not line.startswith("mergetool "))
+    return re.split(r"\. (?=[A-Z])", words)[0].rstrip(".")
 
 
 def _show(name: Annotated[str, typer.Argument(help="kind/name, e.g. merge/linear.", show_default=False)]) -> None:
