@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
+from mergetool.checkpoint.hub import local_directory
 from mergetool.checkpoint.layout import Layout, read_header, read_layout
 from mergetool.checkpoint.reader import Reader
 from mergetool.errors import CheckpointError, RecipeError
@@ -95,7 +96,7 @@ class Reference:
 
         Args:
             base: θ_b; None for θ_s itself, which is what OnLinear takes.
-            sft: θ_s.
+            sft: θ_s. Either is a directory, or a Hub id, which is fetched now.
             storage: ``"memory"``: a parameter's τ is computed once and kept on its device; ``"cpu"``: kept on the
                 CPU; ``"mmap"``: never kept, computed from the mapped files at the entries asked for, at no anonymous
                 memory.
@@ -106,7 +107,7 @@ class Reference:
         Raises:
             CheckpointError: a checkpoint cannot be read, or the two differ in names or shapes (all are listed).
         """
-        layouts = [None if path is None else read_layout(path) for path in (base, sft)]
+        layouts = [None if path is None else read_layout(local_directory(path)) for path in (base, sft)]
         return cls._of_layouts(layouts[0], layouts[1], storage, dtype, missing)
 
     @classmethod
