@@ -47,7 +47,7 @@ def check_ama(recipe: AmaRecipe) -> dict[str, Any]:
     """Checks a recipe against headers and the first rows of its data.
 
     Returns:
-        Facts for people: models, blocks (layers of each), alphas, parameters, rows.
+        Facts for people: models, alphas, blocks and the layers in each, parameters, steps.
 
     Raises:
         MergetoolError: the first thing that would stop `run_ama`.
@@ -64,7 +64,8 @@ def check_ama(recipe: AmaRecipe) -> dict[str, Any]:
         "sft": recipe.model(recipe.sft_model),
         "rlhf": recipe.model(recipe.rlhf_model),
         "alpha": recipe.alphas,
-        "blocks": [f"{parts.layers.count(part)} layers" for part in range(parts.count)],
+        "blocks": parts.count,
+        "layers in each": [parts.layers.count(part) for part in range(parts.count)],
         "parameters": sum(tensor.numel for tensor in sft.tensors.values()),
         "steps": recipe.training.steps,
     }
