@@ -45,7 +45,8 @@ def _frame(axes: Any, points: list[Point], summary: Summary) -> list[Point]:
     for pick in (lambda p: p.x, lambda p: p.y):
         means = [pick(point).mean for point in near]
         bars = [(pick(point).mean - bar_of(pick(point))[0], pick(point).mean + bar_of(pick(point))[1]) for point in near]
-        most = 0.6 * (max(means) - min(means))  # intervals of few rows may be wider than all that there is to see
+        # intervals of few rows may be wider than all that there is to see, and run out of the frame; seeds' bars less so
+        most = (0.6 if any(pick(point).sd is not None for point in near) else 0.12) * (max(means) - min(means))
         low = max(min(bar[0] for bar in bars), min(means) - most)
         high = min(max(bar[1] for bar in bars), max(means) + most)
         room = (high - low) or abs(high) * 0.1 or 0.1
