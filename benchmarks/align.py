@@ -20,26 +20,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from importlib import metadata
 from pathlib import Path
 
+from memory import Peak
+
 WARMUP = 2
-
-
-class Peak(threading.Thread):
-    """Largest RssAnon of this process, in bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.bytes = 0
-
-    def run(self) -> None:
-        while True:
-            status = Path("/proc/self/status").read_text()
-            self.bytes = max(self.bytes, int(status.split("RssAnon:")[1].split()[0]) * 1024)
-            time.sleep(0.02)
 
 
 def values(args: argparse.Namespace) -> dict:
@@ -98,7 +85,7 @@ def run_mergetool(args: argparse.Namespace, out: Path) -> list[float]:
 
 def child(args: argparse.Namespace) -> None:
     """One run; writes its step times and its peak as JSON."""
-    peak = Peak()
+    peak = Peak(0.02)
     peak.start()
     with tempfile.TemporaryDirectory(dir=args.work) as work:
         ends = {"trl": run_trl, "mergetool": run_mergetool}[args.child](args, Path(work) / "out")

@@ -17,30 +17,13 @@ import platform
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from importlib import metadata
 from pathlib import Path
 
+from memory import Peak, anonymous
+
 WAYS = ("forward", "backward", "ama")
-
-
-def anonymous() -> int:
-    """Resident anonymous bytes of this process."""
-    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024
-
-
-class Peak(threading.Thread):
-    """The largest value of `anonymous` since it was started."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.bytes = 0
-
-    def run(self) -> None:
-        while True:
-            self.bytes = max(self.bytes, anonymous())
-            time.sleep(0.002)
 
 
 def measure(way: str, args: argparse.Namespace) -> dict:
@@ -79,7 +62,7 @@ def measure(way: str, args: argparse.Namespace) -> dict:
     with torch.no_grad():
         token_log_probs(model, [row], 0)  # what the first forward makes once
     before = anonymous()
-    peak = Peak()
+    peak = Peak(0.002)
     peak.start()
     took = []
     for at in range(args.steps):

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import memory
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -70,8 +71,7 @@ def anonymous() -> int:
     if sys.platform != "linux":
         return 0
     ctypes.CDLL(None).malloc_trim(0)
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) * 1024
+    return memory.anonymous()
 
 
 def timed(optimizer: torch.optim.Optimizer, device: str) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergetool.align.check import stored_dtype
 from mergetool.align.reward import check_reward
 from mergetool.ama.learn import Learned
 from mergetool.ama.recipe import AmaRecipe
@@ -24,27 +25,13 @@ _FACTS = "# learned: "
 def merge_recipe(recipe: AmaRecipe, learned: Learned, parts: Parts, sft: Layout) -> dict[str, Any]:
     """The linear merge that the ratios stand for, in mergekit's own keys."""
     of_sft = parts.setting(learned.shares, learned.alpha)
-    settings = {recipe.sft_model: of_sft, recipe.rlhf_model: complement(of_sft)}
+    settings = ((recipe.sft_model, of_sft), (recipe.rlhf_model, complement(of_sft)))
     return {
         "merge_method": "linear",
-        "models": [{"model": recipe.model(name), "parameters": {"weight": setting}} for name, setting in settings.items()],
+        "models": [{"model": recipe.model(name), "parameters": {"weight": setting}} for name, setting in settings],
         "dtype": "float32",  # of the arithmetic
-        "out_dtype": recipe.out_dtype or _stored(sft),
+        "out_dtype": recipe.out_dtype or stored_dtype(sft),
     }
-
-
-def _stored(layout: Layout) -> str:
-    """The dtype that most floating weights are stored in, as torch names it."""
-    from collections import Counter
-
-    from mergetool.checkpoint.layout import DTYPES
-
-    found = Counter[str]()
-    for tensor in layout.tensors.values():
-        if tensor.floating:
-            found[DTYPES[tensor.dtype_name][0]] += tensor.numel
-    name = found.most_common(1)[0][0]
-    return name if name in ("float32", "float16", "bfloat16") else "float32"
 
 
 def output_paths(recipe: AmaRecipe, out: Path | None) -> dict[float, Path | None]:
@@ -109,7 +96,10 @@ def kept(recipe: AmaRecipe, path: Path, alpha: float) -> Learned | None:
     line = next((line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(_FACTS)), None)
     if line is None:
         return None
-    facts = json.loads(line.removeprefix(_FACTS))
-    if facts.pop("identity", None) != _identity(recipe, alpha):
-        return None
-    return Learned(**{**facts, "shares": tuple(facts["shares"])})
+    try:
+        facts = json.loads(line.removeprefix(_FACTS))
+        if facts.pop("identity") != _identity(recipe, alpha):
+            return None
+        return Learned(**{**facts, "shares": tuple(facts["shares"])})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # somebody has edited the line: it is learned again

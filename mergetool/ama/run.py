@@ -98,6 +98,7 @@ def run_ama(
         MergetoolError: a model, the data or the output cannot be used.
     """
     paths = output_paths(recipe, out)
+    check_ama(recipe)  # a reward that is not there should not show after all answers have been sampled
     sft, rlhf, parts = _open(recipe)
     found: dict[float, AmaResult] = {}
     for alpha, path in paths.items():

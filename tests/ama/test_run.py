@@ -184,8 +184,9 @@ def test_a_list_of_means_gives_a_recipe_for_each_and_a_second_run_learns_only_wh
         ({}, "out.txt", "a merge recipe is YAML"),
         ({}, "mine.yaml", "is there, and not made by"),
         ({"data": {"train": "x", "max_length": 2}}, "out.yaml", "raise data.max_length"),
+        ({"data": {"train": "x", "best_of": 2}, "reward": "none.py:f"}, "out.yaml", "none.py: cannot be read"),
     ],
-    ids=["share", "twice", "blocks", "misspelt", "reward", "best-of", "ending", "mine", "length"],
+    ids=["share", "twice", "blocks", "misspelt", "reward", "best-of", "ending", "mine", "length", "reward-file"],
 )
 def test_bad_input_is_one_line_and_leaves_nothing_behind(pair, tmp_path, changes, out, line) -> None:
     (tmp_path / "mine.yaml").write_text("merge_method: linear\n")
@@ -232,3 +233,18 @@ def test_ratios_are_learned_again_where_the_weights_have_changed_and_the_shapes_
     (again,) = made(tmp_path, tmp_path / "out.yaml", **short)
     assert not again.already_done
     assert again.learned.uniform_nll != first.learned.uniform_nll
+
+
+def test_a_model_averaged_with_itself_is_that_model(pair, tmp_path) -> None:
+    (found,) = made(pair, tmp_path / "same.yaml", rlhf_model="sft", training={"steps": 1})
+    merge_to_directory(plan_merge(load_merge_recipe(found.path)), tmp_path / "merged")
+    merged, sft = (load_file(place / "model.safetensors") for place in (tmp_path / "merged", pair / "sft"))
+    assert all(torch.equal(merged[name], sft[name]) for name in sft)
+
+
+def test_a_file_whose_facts_were_edited_is_learned_again(pair, tmp_path) -> None:
+    short = {"training": {"steps": 1}}
+    made(pair, tmp_path / "out.yaml", **short)
+    text = (tmp_path / "out.yaml").read_text()
+    (tmp_path / "out.yaml").write_text(text.replace("# learned: {", "# learned: ["))
+    assert not made(pair, tmp_path / "out.yaml", **short)[0].already_done
