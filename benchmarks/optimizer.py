@@ -33,25 +33,29 @@ import mergetool
 from mergetool.optim import OnDARE, OnTIES, Reference
 
 LR, ALPHA = 1e-6, 1e-6
+GRADIENTS = 64
 Make = Callable[[list[tuple[str, torch.nn.Parameter]]], torch.optim.Optimizer]
 
 
 def parameters(total: int, dtype: torch.dtype, device: str) -> list[tuple[str, torch.nn.Parameter]]:
-    """Eight matrices of `total` elements together, with two gradients each (`turn` swaps them)."""
+    """Eight matrices of `total` elements together, with gradients of which `turn` gives the next."""
     rows = max(1, total // 8 // 2048)
     named = []
     for i in range(8):
         rng = torch.Generator().manual_seed(i)
         p = torch.nn.Parameter((torch.randn(rows, 2048, generator=rng) * 0.02).to(dtype).to(device))
-        p.grad, p.other = ((torch.randn(rows, 2048, generator=rng) * 1e-3).to(dtype).to(device) for _ in range(2))
+        p.gradients = (torch.randn(rows + GRADIENTS, 2048, generator=rng) * 1e-3).to(dtype).to(device)
+        p.place = 0
+        p.grad = p.gradients[:rows]
         named.append((f"layers.{i}.weight", p))
     return named
 
 
 def turn(named: list[tuple[str, torch.nn.Parameter]]) -> None:
-    """The other gradient: under a constant one every |Δθ| would be η, and the largest a matter of rounding."""
+    """Another gradient for every entry: under a constant one every |Δθ| would be η, and the largest a matter of rounding."""
     for _, p in named:
-        p.grad, p.other = p.other, p.grad
+        p.place = (p.place + 1) % GRADIENTS
+        p.grad = p.gradients[p.place : p.place + p.shape[0]]
 
 
 def checkpoints(directory: Path, total: int, dtype: torch.dtype) -> tuple[Path, Path]:
@@ -112,6 +116,13 @@ def against(make: Make, named: list, device: str, rounds: int) -> dict[str, floa
         "cpu_ratio": statistics.median(t[3] / t[1] for t in times),
         "bytes": extra / total,
     }
+
+
+def warm_up(device: str) -> None:
+    """Load the compiler, whose own 150 MB are no part of a parameter's cost."""
+    p = torch.nn.Parameter(torch.zeros(64, device=device))
+    p.grad = torch.ones_like(p)
+    OnDARE([("p", p)], lr=LR, density=0.5, compile=True).step()
 
 
 def contenders(densities: list[float], base: Path, sft: Path, released: str | None) -> list[tuple[str, Make]]:
@@ -194,6 +205,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    warm_up(args.device)
     total = int(args.millions * 1e6)
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     device = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()

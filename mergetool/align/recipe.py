@@ -15,7 +15,7 @@ Method = Literal["adamw", "ondare", "onties", "onlinear", "childtuning", "ema", 
 Algorithm = Literal["dpo", "ipo", "kto", "sft", "grpo", "raft"]
 SAMPLING = frozenset({"grpo", "raft"})  # the algorithms that train on answers of their own
 
-_MERGES = {"alpha", "alpha_total", "every", "rounding", "storage"}
+_MERGES = {"alpha", "alpha_total", "every", "rounding", "storage", "compile"}
 # Which knobs each method has. What a recipe leaves out keeps the optimizer's own default.
 KNOBS: dict[str, frozenset[str]] = {
     "adamw": frozenset(),
@@ -23,7 +23,7 @@ KNOBS: dict[str, frozenset[str]] = {
     "onties": frozenset({"density", "rescale", "elect", "clip", "seed"} | _MERGES),
     "onlinear": frozenset({"clip", "seed"} | _MERGES),
     # ChildTuning-F: a random mask on every step and no SFT delta, that is OnDARE with alpha 0.
-    "childtuning": frozenset({"density", "every", "clip", "seed", "rounding"}),
+    "childtuning": frozenset({"density", "every", "clip", "seed", "rounding", "compile"}),
     # Baselines on AdamW, see baselines.py. They draw nothing, and take the seed that a study gives to every candidate.
     "ema": frozenset({"coefficient", "seed"}),
     "l2": frozenset({"strength", "storage", "seed"}),
@@ -66,6 +66,7 @@ class Merging(_Strict):
         seed: of the masks. The order of the data has `training.seed`.
         rounding: how a weight takes an update below its own precision.
         storage: where theta_b and theta_s lie meanwhile: memory-mapped, or loaded.
+        compile: whether torch.compile makes one pass over memory of a step; where nothing is said, where it pays.
         coefficient: of `ema`, the weight of the newest weights in the average.
         strength: of `l2`, the penalty strength/2 * |theta - theta_s|^2.
         rank, lora_alpha: of `lora`.
@@ -83,6 +84,7 @@ class Merging(_Strict):
     seed: Annotated[int, Field(ge=0)] | None = None
     rounding: Literal["stochastic", "nearest"] | None = None
     storage: Literal["mmap", "cpu", "memory"] | None = None
+    compile: bool | None = None
     coefficient: Annotated[float, Field(gt=0, le=1)] | None = None
     strength: Annotated[float, Field(ge=0)] | None = None
     rank: Annotated[int, Field(gt=0)] | None = None

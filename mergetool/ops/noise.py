@@ -12,6 +12,7 @@ integers, modulo 2⁶⁴, so that numpy on a CPU and torch on a GPU give the sam
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -82,7 +83,8 @@ def _words_into(out: np.ndarray, key: int, start: int) -> np.ndarray:
     return out
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
+    """The int64 of the same 64 bits: torch has no shifts and products of uint64."""
     value &= _U64
     return value - (1 << 64) if value >> 63 else value
 
@@ -90,7 +92,7 @@ def _signed(value: int) -> int:
 def words_on(device: torch.device | str, key: int, start: int, count: int) -> torch.Tensor:
     """`words` computed on `device`: the same bits as int64, shape (count,)."""
     x = torch.arange(start + 1, start + count + 1, dtype=torch.int64, device=device)
-    return _mix_(x.mul_(_signed(_GAMMA)).add_(_signed(key)))
+    return _mix_(x.mul_(signed(_GAMMA)).add_(signed(key)))
 
 
 def _mix_(x: torch.Tensor) -> torch.Tensor:
@@ -98,7 +100,7 @@ def _mix_(x: torch.Tensor) -> torch.Tensor:
         # torch's right shift is arithmetic; the mask makes it logical
         x.bitwise_xor_((x >> shift).bitwise_and_((1 << (64 - shift)) - 1))
         if multiplier is not None:
-            x.mul_(_signed(multiplier))
+            x.mul_(signed(multiplier))
     return x
 
 
@@ -142,7 +144,7 @@ def random_mask_here(key: int, density: float, start: int, count: int) -> np.nda
 
 
 def _random_mask(mask: np.ndarray, key: int, density: float, start: int) -> np.ndarray:
-    whole, tie = _lane_threshold(density)
+    whole, tie = lane_threshold(density)
     if whole >= 1 << 16:
         mask.fill(True)
         return mask
@@ -159,7 +161,7 @@ def _random_mask(mask: np.ndarray, key: int, density: float, start: int) -> np.n
 
 def random_mask_on(device: torch.device | str, key: int, density: float, start: int, count: int) -> torch.Tensor:
     """`random_mask` in torch operations alone, for any device: the same decisions."""
-    whole, tie = _lane_threshold(density)
+    whole, tie = lane_threshold(density)
     if whole >= 1 << 16:
         return torch.ones(count, dtype=torch.bool, device=device)
     drawn = lanes_on(device, key, start, count)
@@ -170,7 +172,7 @@ def random_mask_on(device: torch.device | str, key: int, density: float, start: 
     return mask
 
 
-def _lane_threshold(density: float) -> tuple[int, int]:
+def lane_threshold(density: float) -> tuple[int, int]:
     """(whole, tie): keep where 16 bits are below `whole`, or equal it and 53 further bits are below `tie`."""
     if not 0.0 <= density <= 1.0:
         raise ValueError(f"density must lie in [0, 1], not {density}")
@@ -179,10 +181,16 @@ def _lane_threshold(density: float) -> tuple[int, int]:
     return whole, round((scaled - whole) * (1 << 53))
 
 
-def words_at(key: int, index: np.ndarray) -> np.ndarray:
-    """Word `index[j]` of the stream for every j, for indices too scattered for `words`: uint64, `index`'s shape."""
+def words_at(key: int | np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Word `index[j]` of the stream for every j, for indices too scattered for `words`: uint64, the shape of both.
+
+    Args:
+        key: of the stream, or uint64 and one for each index.
+        index: integers, any shape.
+    """
+    key = key if isinstance(key, np.ndarray) else np.uint64(key & _U64)
     with np.errstate(over="ignore"):
-        x = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(_GAMMA) + np.uint64(key & _U64)
+        x = (index.astype(np.uint64, copy=False) + np.uint64(1)) * np.uint64(_GAMMA) + key
         for shift, multiplier in ((30, _M1), (27, _M2), (31, None)):
             x ^= x >> np.uint64(shift)
             if multiplier is not None:
@@ -190,9 +198,39 @@ def words_at(key: int, index: np.ndarray) -> np.ndarray:
     return x
 
 
-def words_at_on(key: int, index: torch.Tensor) -> torch.Tensor:
-    """`words_at` on the device of `index` (int64): the same bits as int64."""
-    return _mix_((index + 1).mul_(_signed(_GAMMA)).add_(_signed(key)))
+def words_at_on(key: int | torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`words_at` on the device of `index` (int64): the same bits as int64.
+
+    Args:
+        key: of the stream; in a compiled function an int64 tensor of no dimension, so that a new one compiles nothing.
+        index: int64, any shape.
+    """
+    return _mix_((index + 1).mul_(signed(_GAMMA)).add_(key if isinstance(key, torch.Tensor) else signed(key)))
+
+
+def lanes_at_on(key: int | torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`lanes` of scattered entries, in torch operations alone: int64, `index`'s shape."""
+    return (words_at_on(key, index >> 2) >> ((index & 3) << 4)) & 0xFFFF
+
+
+def kept_at(key: torch.Tensor, whole: torch.Tensor, tie: torch.Tensor, index: torch.Tensor, tied: bool = True) -> torch.Tensor:
+    """The dense sampler's decisions for any entries, as one elementwise function for torch.compile.
+
+    Args:
+        key: int64, no dimensions.
+        whole, tie: the density as `lane_threshold` gives it; int64, no dimensions.
+        index: int64, flat indices.
+        tied: False where `tie` is 0, and one word an entry is enough.
+
+    Returns:
+        torch.bool, `index`'s shape: what `random_mask` says of them.
+    """
+    lane = lanes_at_on(key, index)
+    keep = lane < whole
+    if not tied:
+        return keep
+    further = words_at_on(key ^ signed(_TIE), index).bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1)
+    return keep | ((lane == whole) & (further < tie))
 
 
 def kept_indices(key: int, density: float, start: int, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -208,36 +246,62 @@ def kept_indices(key: int, density: float, start: int, count: int, device: torch
     Returns:
         torch.int64, shape (kept,): ascending, relative to `start`.
     """
+    return torch.from_numpy(kept_indices_of([(key, start, count)], density)[0]).to(device)
+
+
+def kept_indices_of(parts: Sequence[tuple[int, int, int]], density: float) -> list[np.ndarray]:
+    """`kept_indices` of many streams at once: a model has hundreds of tensors, and most are a few cells.
+
+    Args:
+        parts: (key, start, count) of each.
+        density: p in [0, 1), the same for all.
+
+    Returns:
+        For each part its kept entries: int64, ascending, relative to `start`.
+    """
     if not 0.0 <= density < 1.0:
         raise ValueError(f"the sparse sampler takes a density in [0, 1), not {density}")
-    if density == 0.0 or count == 0:
-        return torch.empty(0, dtype=torch.int64, device=device)
+    if density == 0.0 or not parts:
+        return [np.empty(0, np.int64) for _ in parts]
     table = _poisson_table(-math.log1p(-density) * CELL)
+    # the cells of all parts, one after the other: (whose, key, its number in the tensor)
+    spans = [(start // CELL, -(-(start + count) // CELL)) if count else (0, 0) for _, start, count in parts]
+    sizes = np.array([last - first for first, last in spans], np.int64)
+    owner = np.repeat(np.arange(len(parts)), sizes)
+    keys = np.array([key for key, _, _ in parts], np.uint64)[owner]
+    cells = np.concatenate([np.empty(0, np.int64), *(np.arange(first, last) for first, last in spans)])
+    origin = cells * CELL - np.array([start for _, start, _ in parts], np.int64)[owner]
     lanes_per_cell = -(-len(table) // 4) * 4
-    words_per_cell = lanes_per_cell // 4
-    first, last = start // CELL, (start + count - 1) // CELL
-    rows = max(1, (1 << 18) // lanes_per_cell)
-    parts = []
-    for cell in range(first, last + 1, rows):
-        n = min(rows, last + 1 - cell)
-        draws = (words(key ^ _COUNT, cell, n) >> np.uint64(1)).view(np.int64)
-        hits = np.searchsorted(table, draws, side="right")
-        width = int(hits.max(initial=0))
-        if width == 0:
-            continue
-        lanes = words(key, cell * words_per_cell, n * words_per_cell).view(np.uint16)
-        position = lanes.reshape(n, lanes_per_cell)[:, :width].astype(np.int32)
-        position[np.arange(width) >= hits[:, None]] = CELL  # beyond every position: sorts to the end
-        position.sort(axis=1)
-        keep = position < CELL
-        keep[:, 1:] &= position[:, 1:] != position[:, :-1]
-        index = (position + (np.arange(cell, cell + n, dtype=np.int64) * CELL)[:, None])[keep]
-        parts.append(index)
-    if not parts:
-        return torch.empty(0, dtype=torch.int64, device=device)
-    index = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    low, high = np.searchsorted(index, (start, start + count))
-    return torch.from_numpy(index[low:high] - start).to(device)
+    rows = max(1, (1 << 16) // lanes_per_cell)  # larger ones would be mapped anew for every batch
+    found, counts = [], []
+    for low in range(0, cells.size, rows):
+        part = slice(low, low + rows)
+        index, kept = _kept_in_cells(keys[part], cells[part], origin[part], table, lanes_per_cell)
+        found.append(index)
+        counts.append(kept)
+    everything = np.concatenate([np.empty(0, np.int64), *found])
+    per_part = np.bincount(owner, weights=np.concatenate([np.empty(0), *counts]), minlength=len(parts)).astype(np.int64)
+    out = np.split(everything, np.cumsum(per_part)[:-1])
+    # a part may begin and end within a cell
+    ends = [np.searchsorted(index, (0, count)) for index, (_, _, count) in zip(out, parts, strict=True)]
+    return [index[low:high] for index, (low, high) in zip(out, ends, strict=True)]
+
+
+def _kept_in_cells(
+    keys: np.ndarray, cells: np.ndarray, origin: np.ndarray, table: np.ndarray, lanes_per_cell: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(kept entries of all cells, counted from `origin` of each; how many each cell has)."""
+    number = cells.astype(np.uint64)
+    hits = np.searchsorted(table, (words_at(keys ^ np.uint64(_COUNT), number) >> np.uint64(1)).view(np.int64), side="right")
+    width = int(hits.max(initial=0))
+    first = number * np.uint64(lanes_per_cell // 4)
+    drawn = words_at(keys[:, None], first[:, None] + np.arange(-(-width // 4), dtype=np.uint64))
+    position = drawn.view(np.uint16)[:, :width].astype(np.int32)
+    position[np.arange(width) >= hits[:, None]] = CELL  # beyond every position: sorts to the end
+    position.sort(axis=1)
+    keep = position < CELL
+    keep[:, 1:] &= position[:, 1:] != position[:, :-1]
+    return (position + origin[:, None])[keep], np.count_nonzero(keep, axis=1)
 
 
 @lru_cache(maxsize=64)

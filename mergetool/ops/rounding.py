@@ -15,9 +15,11 @@ import numpy as np
 import torch
 
 from mergetool.ops.blocks import scratch
-from mergetool.ops.noise import words, words_at, words_at_on, words_here, words_on
+from mergetool.ops.noise import lanes_at_on, lanes_on, signed, words, words_at, words_at_on, words_here, words_on
 
 _TIE = 0x5851F42D4C957F2D  # separates the stream of further bits from the one of lanes
+_FLIP = 0x7FFF  # so that a lane read as a signed number and added decides as the lane itself compared does
+_EXPONENT = 0x7F800000
 _INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
 
@@ -53,13 +55,13 @@ def _split(exact: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch
     return near, other, rest.abs_().div_(gap).nan_to_num_(0.0, 0.0, 0.0)
 
 
-def round_at(exact: torch.Tensor, dtype: torch.dtype, key: int, index: torch.Tensor) -> torch.Tensor:
-    """Round scattered entries of a tensor stochastically; 53 bits decide each.
+def round_at(exact: torch.Tensor, dtype: torch.dtype, key: int | np.ndarray, index: torch.Tensor) -> torch.Tensor:
+    """Round scattered entries of a tensor, or of several, stochastically; 53 bits decide each.
 
     Args:
         exact: fp64, shape (n,): the sums as they would be without rounding.
         dtype: torch.float32, torch.bfloat16 or torch.float16.
-        key: from `mergetool.ops.noise.stream_key`, of its own role.
+        key: from `mergetool.ops.noise.stream_key`, of its own role; uint64, shape (n,), for entries of several tensors.
         index: int64, shape (n,): the entries' flat indices in the whole tensor.
 
     Returns:
@@ -71,16 +73,22 @@ def round_at(exact: torch.Tensor, dtype: torch.dtype, key: int, index: torch.Ten
     if index.device.type == "cpu":
         draws = torch.from_numpy((words_at(key, index.numpy()) >> np.uint64(11)).view(np.int64))
     else:
+        key = torch.from_numpy(key.view(np.int64)).to(index.device) if isinstance(key, np.ndarray) else key
         draws = words_at_on(key, index).bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1)
     return torch.where(draws < (probability * (1 << 53)).to(torch.int64), other, near)
 
 
-def _round_at(exact: np.ndarray, key: int, index: np.ndarray) -> np.ndarray:
+def _round_at(exact: np.ndarray, key: int | np.ndarray, index: np.ndarray) -> np.ndarray:
     """`round_at` for fp32 on a CPU: a few thousand entries, where a torch operation costs more than its arithmetic."""
     with np.errstate(over="ignore", invalid="ignore"):
         near = exact.astype(np.float32)
         rest = exact - near
-        other = np.nextafter(near, np.where(rest > 0, np.float32(np.inf), np.float32(-np.inf)))
+        # numpy's nextafter costs five times this; away from zero is +1 on the bits, toward it −1
+        away = np.equal(rest > 0, near > 0)
+        other = (near.view(np.int32) + (away.astype(np.int32) * 2 - 1)).view(np.float32)
+        zero = near == 0
+        if zero.any():
+            other[zero] = np.nextafter(near[zero], np.sign(rest[zero]).astype(np.float32))
         probability = np.abs(rest) / np.abs(other.astype(np.float64) - near)
         take = (words_at(key, index) >> np.uint64(11)).astype(np.float64) < np.floor(probability * (1 << 53))
     return np.where(take, other, near)
@@ -131,24 +139,25 @@ def add_rounded(x: torch.Tensor, d: torch.Tensor, key: int, start: int, out: tor
     Args:
         x: fp32, bf16 or fp16; flat part [start, start + n) of the tensor.
         d: fp32, shape (n,).
-        key, start: as `round_span`, and the decisions are taken in the same way: 16 bits, then 53 more.
+        key, start: as `round_span`; 16 bits decide an entry, and 32 more where they are too few.
         out: x's dtype, shape (n,); may be `x`; made where it is None.
 
     Returns:
-        `out`. Where x's type holds x + d exactly, it is that.
+        `out`. Where x's type holds x + d exactly, it is that. The same numbers as `add_rounded_at`.
     """
     if x.dtype not in (torch.float32, torch.bfloat16):
         rounded = round_span(x.double().add_(d), x.dtype, key, start)
         return rounded if out is None else out.copy_(rounded)
-    coarse = x.dtype == torch.bfloat16
-    on_cpu = x.device.type == "cpu"
     n = x.numel()
+    if x.device.type != "cpu":
+        index = torch.arange(start, start + n, device=x.device)
+        rounded = _rounded(x, d, lanes_on(x.device, key, start, n) ^ _FLIP, words_at_on(key ^ _TIE, index))
+        return rounded if out is None else out.copy_(rounded)
 
     def buffer(what: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        if not on_cpu:
-            return torch.empty(n, dtype=dtype, device=x.device)
         return torch.from_numpy(scratch(f"rounding {what}", n, np.float32 if dtype == torch.float32 else np.int32))
 
+    coarse = x.dtype == torch.bfloat16
     wide = buffer("wide").copy_(x) if coarse else x
     total = torch.add(wide, d, out=buffer("total"))
     rest = torch.sub(total, wide, out=buffer("rest"))
@@ -158,38 +167,53 @@ def add_rounded(x: torch.Tensor, d: torch.Tensor, key: int, start: int, out: tor
         rest.add_(total.sub_(near))
         total = near
     digits = 7 if coarse else 23
-    bits = torch.bitwise_and(total.view(torch.int32), 0x7F800000, out=buffer("binade", torch.int32))
+    bits = torch.bitwise_and(total.view(torch.int32), _EXPONENT, out=buffer("binade", torch.int32))
     binade = bits.view(torch.float32)
     torch.copysign(binade, rest, out=binade)
     first, skip = start // 4, start % 4
-    n_words = (start + n + 3) // 4 - first
-    if on_cpu:
-        drawn = torch.from_numpy(words_here(key, first, n_words).view(np.int16))
-    else:
-        drawn = words_on(x.device, key, first, n_words).view(torch.int16)
-    drawn = drawn[skip : skip + n]
-    # 65,536·probability + a uniform integer in −32,768…32,767: the move is certain from 32,768, and from 32,767
-    # further bits decide, on the probability computed anew (here small ones have lost their digits)
-    scale = float(1 << (16 + digits))
-    level = buffer("level").copy_(drawn).addcdiv_(rest, binade, value=scale)
-    if on_cpu:
-        numbers = level.numpy()
-        near = np.greater_equal(numbers, np.float32((1 << 15) - 1), out=scratch("rounding near", n, np.bool_))
-        near = np.greater(
-            near, np.greater_equal(numbers, np.float32(1 << 15), out=scratch("rounding sure", n, np.bool_)), out=near
-        )
-        ties = np.flatnonzero(near)
-        if ties.size:
-            exact = rest.numpy()[ties] / binade.numpy()[ties] * np.float64(scale)
-            exact += drawn.numpy()[ties] - np.float64((1 << 15) - 1)
-            numbers[ties] = np.where(words_at(key ^ _TIE, ties + start) >> np.uint64(11) < exact * (1 << 53), 1 << 15, 0)
-    else:
-        ties = torch.nonzero((level >= (1 << 15) - 1) & (level < 1 << 15)).flatten()
-        exact = (rest[ties] / binade[ties]).double().mul_(scale).add_(drawn[ties]).sub_((1 << 15) - 1)
-        further = words_at_on(key ^ _TIE, ties + start).bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1)
-        level[ties] = (further.double() < exact * (1 << 53)).float().mul_(1 << 15)
+    drawn = torch.from_numpy(words_here(key, first, (start + n + 3) // 4 - first).view(np.int16))[skip : skip + n]
+    # 65,536·probability + a uniform integer in −32,768…32,767: the move is certain from 32,768, and near that further
+    # bits decide (here small probabilities have lost their digits)
+    level = buffer("level").copy_(drawn).addcdiv_(rest, binade, value=float(1 << (16 + digits)))
+    numbers = level.numpy()
+    close = np.greater_equal(numbers, np.float32((1 << 15) - 2), out=scratch("rounding close", n, np.bool_))
+    sure = np.greater(numbers, np.float32((1 << 15) + 1), out=scratch("rounding sure", n, np.bool_))
+    at = torch.from_numpy(np.flatnonzero(np.greater(close, sure, out=close)))
+    unsure = add_rounded_at(x[at], d[at], key, at + start) if at.numel() else None
     take = torch.ge(level, 1 << 15, out=level)
+    result = total.addcmul_(binade, take, value=2.0**-digits)
+    out = torch.empty_like(x) if out is None else out
+    out.copy_(result)
+    if unsure is not None:
+        out[at] = unsure
+    return out
+
+
+def add_rounded_at(x: torch.Tensor, d: torch.Tensor, key: int | torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`add_rounded` of any entries, as one elementwise function: for torch.compile.
+
+    Args:
+        x: fp32 or bf16, any entries of the tensor.
+        d: fp32, x's shape.
+        key: of the stream; in a compiled function an int64 tensor of no dimension.
+        index: int64, the entries' flat indices in the whole tensor.
+
+    Returns:
+        x's dtype and shape; newly made.
+    """
+    tie = key ^ signed(_TIE) if isinstance(key, torch.Tensor) else key ^ _TIE
+    return _rounded(x, d, lanes_at_on(key, index) ^ _FLIP, words_at_on(tie, index))
+
+
+def _rounded(x: torch.Tensor, d: torch.Tensor, lane: torch.Tensor, further: torch.Tensor) -> torch.Tensor:
+    """x + d where a uniform number of 48 bits, `lane` and the upper half of `further`, decides each entry."""
+    coarse = x.dtype == torch.bfloat16
+    wide = x.float()
+    total = wide + d
+    rest = d - (total - wide)
     if coarse:
-        result = total.addcmul_(binade, take, value=2.0**-digits)
-        return result.to(x.dtype) if out is None else out.copy_(result)
-    return torch.addcmul(total, binade, take, value=2.0**-digits, out=torch.empty_like(x) if out is None else out)
+        near = (total.view(torch.int32) & (-1 << 16)).view(torch.float32)
+        rest, total = rest + (total - near), near
+    gap = (total.view(torch.int32) & _EXPONENT).view(torch.float32) * 2.0 ** -(7 if coarse else 23)
+    uniform = lane.float() * 2.0**-16 + ((further >> 32) & 0xFFFFFFFF).float() * 2.0**-48
+    return torch.where(uniform * gap < rest.abs(), total + torch.copysign(gap, rest), total).to(x.dtype)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 
 _PUBLIC = {
-    "OnDARE": "adamw",
-    "OnTIES": "adamw",
-    "OnLinear": "adamw",
+    "OnDARE": "optimizers",
+    "OnTIES": "optimizers",
+    "OnLinear": "optimizers",
     "OnlineMerge": "online",
     "MergedAmount": "online",
     "Reference": "reference",

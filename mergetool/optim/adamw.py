@@ -1,32 +1,50 @@
-"""OnDARE, OnTIES and OnLinear: online merging around AdamW, at AdamW's price."""
+"""AdamW whose every K-th step is merged: what OnDARE, OnTIES and OnLinear have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
 
+from mergetool.ops.blocks import scratch, spans
 from mergetool.ops.noise import SPARSE_BELOW, stream_key
-from mergetool.optim.deltas import AdamDelta
-from mergetool.optim.merging import Binding, rounded_sum, scale_
+from mergetool.ops.sparsify import kept_count, rescale_factor
+from mergetool.optim.deltas import AdamDelta, Delta, scale_and_floor, where_set
+from mergetool.optim.kernels import (
+    FEW,
+    SPAN,
+    beta_tensor,
+    compiled,
+    compiles,
+    constants,
+    merged_step_,
+    moments_,
+    moments_above_,
+)
+from mergetool.optim.merging import REFERENCE, ROUNDING, UPDATE, Binding, Job, Picked, merge_, rounded_sum, scale_
 from mergetool.optim.names import NamedParameters, attach
 from mergetool.optim.online import Anyref, Merging, Method
 from mergetool.optim.settings import DEFAULTS, check_adamw
-from mergetool.optim.sharding import local
+from mergetool.optim.sharding import SAMPLE, Found, Shard, local, low_bracket, top_k
 from mergetool.optim.step import adamw_, adamw_moments_, adamw_rounded_
-from mergetool.optim.threads import each
 
 _LOW = (torch.bfloat16, torch.float16)
 Params = Any
 
 
-class _MergingAdamW(Merging):
+class MergingAdamW(Merging):
     """AdamW whose every K-th step is merged; the three public classes differ in `method` and defaults alone."""
 
     def __init__(self, method: Method, params: Params, reference: Anyref, names: NamedParameters | None, **given: Any) -> None:
         self._prepare(method, reference, names)
         super().__init__(params, DEFAULTS[method] | given)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("compile", None)  # a checkpoint from before there was the choice
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch does; the group's names and shapes are checked against the reference."""
@@ -91,6 +109,7 @@ class _MergingAdamW(Merging):
     def _plain_steps(self, held: list[tuple[int, torch.Tensor]], group: dict[str, Any], index: int) -> None:
         """AdamW's step as torch makes it; in fp32 the very kernel and the very bits."""
         lr, decay = float(group["lr"]), group["weight_decay"]
+        fast = any(p.dtype in _LOW for _, p in held) and self._fast(held, group)
         batches: dict[Any, list[torch.Tensor]] = {}
         for i, p in held:
             if not local(p).numel():
@@ -100,7 +119,7 @@ class _MergingAdamW(Merging):
                 state["anchor_decay"] *= 1 - lr * decay
             coarse = p.dtype in _LOW and (group["rounding"] == "stochastic" or state["exp_avg"].dtype != p.dtype)
             if coarse and lr:
-                self._rounded_step(p, group, self._binding(p, group, i, index))
+                self._rounded_step(p, group, self._binding(p, group, i, index), fast)
             elif coarse:
                 grad, m, v, t = self._flat(p)
                 adamw_moments_([grad], [m], [v], [t], **self._hyper(group))
@@ -110,9 +129,14 @@ class _MergingAdamW(Merging):
             grads, ms, vs, ts = zip(*[self._flat(p) for p in batch], strict=True)
             adamw_([local(p) for p in batch], grads, ms, vs, ts, lr=lr, weight_decay=decay, **self._hyper(group))
 
-    def _rounded_step(self, p: torch.Tensor, group: dict[str, Any], binding: Binding) -> None:
+    def _rounded_step(self, p: torch.Tensor, group: dict[str, Any], binding: Binding, fast: bool) -> None:
         grad, m, v, t = self._flat(p)
         key = stream_key(group["seed"], int(t), "step", binding.name)
+        if fast and self._for_kernel(p, binding):
+            self._run_kernel(
+                p, None, binding, group, int(t), keys=(0, 0, key), stochastic=group["rounding"] == "stochastic"
+            )  # fmt: skip
+            return
 
         def add(x: torch.Tensor, d: torch.Tensor, start: int) -> torch.Tensor:
             if group["rounding"] == "nearest":
@@ -124,18 +148,21 @@ class _MergingAdamW(Merging):
             lr=float(group["lr"]), weight_decay=group["weight_decay"], **self._hyper(group),
         )  # fmt: skip
 
-    def _online_moments(self, params: list[torch.Tensor], group: dict[str, Any]) -> None:
+    def _online_moments(self, params: list[torch.Tensor], group: dict[str, Any], fast: bool) -> None:
         batches: dict[Any, list[torch.Tensor]] = {}
         for p in params:
-            if local(p).numel():
-                batches.setdefault((self.state[p]["exp_avg"].dtype, local(p).device), []).append(p)
+            grad, m, v, _ = self._flat(p)
+            if fast and m.numel() >= FEW and m.dtype == torch.float32:
+                compiled(moments_)(grad, m, v, beta_tensor(group["betas"]).to(m.device))
+            elif m.numel():
+                batches.setdefault((m.dtype, m.device), []).append(p)
         for batch in batches.values():
             adamw_moments_(*zip(*[self._flat(p) for p in batch], strict=True), **self._hyper(group))
 
     def _merges(self, held: list[tuple[int, torch.Tensor]], online: bool, group: dict[str, Any], index: int) -> None:
         due = [(i, p) for i, p in held if self._merging_now(group, int(self.state[p]["step"]))]
         if online and not due:
-            self._online_moments([p for _, p in held], group)
+            self._online_moments([p for _, p in held], group, self._fast(held, group))
         if not due:
             return
         group["merges"] += 1
@@ -143,212 +170,127 @@ class _MergingAdamW(Merging):
         if self._unsparsified(group) and self.method != "linear":
             return
         bound = [(p, self._binding(p, group, i, index)) for i, p in due]
-        # sparse merges are too short to share out by blocks; collectives must keep their order
-        if group["density"] >= SPARSE_BELOW or any(b.shard.groups or p.device.type != "cpu" for p, b in bound):
-            if online:
-                self._online_moments([p for p, _ in bound], group)
-            for item in bound:
-                self._merge_one(*item, online, group)
+        if self.method == "linear":
+            for p, binding in bound:
+                self._interpolate(p, self._number(p, group), group, binding)
             return
-
-        def work(item: tuple[torch.Tensor, Binding]) -> None:
-            if online:  # by the same thread, so that one tensor's merge runs beside the next one's moments
-                self._online_moments([item[0]], group)
-            self._merge_one(*item, online, group)
-
-        # a tensor that alone would keep a thread busy to the end is taken by all of them, block by block
-        total = sum(p.numel() for p, _ in bound)
-        large = [item for item in bound if 2 * item[0].numel() > total]
-        for item in large:
-            work(item)
-        each(sorted((i for i in bound if 2 * i[0].numel() <= total), key=lambda item: -item[0].numel()), work)
-
-    def _merge_one(self, p: torch.Tensor, binding: Binding, online: bool, group: dict[str, Any]) -> None:
-        state, lr = self.state[p], float(group["lr"])
-        step = int(state["step"])
-        number = step // group["every"] - 1
+        updates = None
         if online:
-            theta, (_, m, v, _) = local(p), self._flat(p)
-            self._decay(theta, 1 - lr * group["weight_decay"], group, step, binding)
-            delta = AdamDelta(m, v, step, lr, tuple(group["betas"]), group["eps"])
-            self._merge(p, None, 1.0, delta, number, group, binding)
-        elif self.method == "linear":
-            self._merge(p, None, 1.0, None, number, group, binding)
-        else:
+            fast = self._fast(due, group)
+            if fast and self.method == "dare" and group["density"] >= SPARSE_BELOW and group["rescale"] != "l1":
+                bound = [item for item in bound if not self._in_one_pass(*item, group)]
+            if fast and self.method == "ties" and group["density"] < SPARSE_BELOW:
+                updates = self._largest(bound, group)
+            else:
+                self._online_moments([p for p, _ in bound], group, fast)
+        merge_([self._job_of(*item, online, group) for item in bound], updates)
+        for p, _ in bound:
+            state = self.state[p]
+            if "anchor" in state and not online:
+                state["anchor"].copy_(p)
+                if "anchor_decay" in state:
+                    state["anchor_decay"].fill_(1.0)
+
+    def _fast(self, held: list[tuple[int, torch.Tensor]], group: dict[str, Any]) -> bool:
+        return compiles(group["compile"], (p for _, p in held))
+
+    def _number(self, p: torch.Tensor, group: dict[str, Any]) -> int:
+        """Of this merge, from 0."""
+        return int(self.state[p]["step"]) // group["every"] - 1
+
+    def _job_of(self, p: torch.Tensor, binding: Binding, online: bool, group: dict[str, Any]) -> Job:
+        state, lr = self.state[p], float(group["lr"])
+        if not online:
             decay = float(state.get("anchor_decay", 1.0))
-            self._merge(p, local(state["anchor"]), decay, None, number, group, binding)
-            state["anchor"].copy_(p)
-            if "anchor_decay" in state:
-                state["anchor_decay"].fill_(1.0)
+            return self._job(p, local(state["anchor"]), decay, None, self._number(p, group), group, binding)
+        decay = 1 - lr * group["weight_decay"]
+        if group["density"] < SPARSE_BELOW:  # what is not kept decays too
+            self._decay(local(p), decay, group, int(state["step"]), binding)
+            decay = 1.0
+        return self._job(p, None, decay, self._update(p, group), self._number(p, group), group, binding)
+
+    def _update(self, p: torch.Tensor, group: dict[str, Any]) -> AdamDelta:
+        """Δθ, once the moments are this step's."""
+        _, m, v, _ = self._flat(p)
+        return AdamDelta(m, v, int(self.state[p]["step"]), float(group["lr"]), tuple(group["betas"]), group["eps"])
+
+    def _largest(self, bound: list[tuple[torch.Tensor, Binding]], group: dict[str, Any]) -> list[Picked]:
+        """The moments' update and the largest entries of each Δθ, in one pass over memory for large tensors."""
+        large = {p for p, binding in bound if self._worth_sweeping(p, binding.shard)}
+        self._online_moments([p for p, _ in bound if p not in large], group, True)
+        picked = []
+        for p, binding in bound:
+            k = kept_count(group["density"], binding.shard.numel)
+            found = self._swept(p, binding.shard, group) if p in large else None
+            picked.append(Picked(*top_k(self._update(p, group), binding.shard, k, found)))
+        return picked
+
+    def _worth_sweeping(self, p: torch.Tensor, shard: Shard) -> bool:
+        # by the whole tensor's size: the ranks exchange counts, and all of them must do so
+        return shard.numel >= SPAN and p.device.type == "cpu" and self.state[p]["exp_avg"].dtype == torch.float32
+
+    def _swept(self, p: torch.Tensor, shard: Shard, group: dict[str, Any]) -> Found:
+        """The moments' update, and the entries above a bound that a sample of the moments to come gives.
+
+        Returns:
+            (local flat indices, values) of entries beyond the bound, with near certainty the k largest among them.
+        """
+        grad, m, v, _ = self._flat(p)
+        betas, delta = tuple(group["betas"]), self._update(p, group)
+        sample = delta.sample_ahead(grad, betas, *SAMPLE) if shard.held else np.empty(0, np.float32)
+        low = low_bracket(sample, shard, kept_count(group["density"], shard.numel))
+        square = delta.square_bound(low)
+        if square is None:
+            self._online_moments([p], group, True)
+            return delta.above(low)
+        tensors = beta_tensor(betas), torch.tensor(square)
+        parts = [np.empty(0, np.int64)]
+        for start, stop in spans(m.numel(), SPAN):
+            flags = scratch("flags", -(-(stop - start) // 8) * 8, np.uint8)
+            flags[stop - start :] = 0
+            part = slice(start, stop)
+            compiled(moments_above_)(grad[part], m[part], v[part], *tensors, torch.from_numpy(flags)[: stop - start])
+            parts.append(where_set(flags) + start)
+        return delta.among(np.concatenate(parts), low)
+
+    def _in_one_pass(self, p: torch.Tensor, binding: Binding, group: dict[str, Any]) -> bool:
+        """OnDARE's dense step by one kernel; False, and nothing done, where the tensor is none for it."""
+        theta, step = local(p), int(self.state[p]["step"])
+        if not self._for_kernel(p, binding):
+            return False
+        merge = self._settings(group, self._number(p, group), binding, theta.dtype)
+        scale = rescale_factor(merge.rescale, merge.density)
+        tau = binding.tau if merge.alpha else None
+        keys = tuple(merge.key(role, binding.name) for role in (UPDATE, REFERENCE, ROUNDING))
+        self._run_kernel(
+            p, tau, binding, group, step,
+            density=merge.density, scales=(scale, scale), weights=(1 - merge.alpha, merge.alpha), clip=merge.clip, keys=keys,
+            stochastic=merge.stochastic,
+        )  # fmt: skip
+        return True
+
+    def _for_kernel(self, p: torch.Tensor, binding: Binding) -> bool:
+        types = p.dtype in (torch.float32, torch.bfloat16) and self.state[p]["exp_avg"].dtype == torch.float32
+        return types and binding.shard.in_one_run and local(p).numel() > 1
+
+    def _run_kernel(
+        self, p: torch.Tensor, tau: Delta | None, binding: Binding, group: dict[str, Any], step: int, **settings: Any
+    ) -> None:
+        theta, (grad, m, v, _) = local(p), self._flat(p)
+        lr, betas = float(group["lr"]), tuple(group["betas"])
+        numbers, streams, kind = constants(
+            betas, scale_and_floor(lr, betas, group["eps"], step),
+            decay=1 - lr * group["weight_decay"], start=binding.shard.first, **settings,
+        )  # fmt: skip
+        numbers, streams = numbers.to(theta.device), streams.to(theta.device)
+        for start, stop in spans(theta.numel(), SPAN):
+            part = slice(start, stop)
+            operands = (None, None) if tau is None else tau.operands(start, stop)
+            compiled(merged_step_)(theta[part], grad[part], m[part], v[part], *operands, numbers, streams, kind)
+            streams[-1] += stop - start
 
     def _decay(self, theta: torch.Tensor, factor: float, group: dict[str, Any], step: int, binding: Binding) -> None:
         """θ ← (1 − η·λ)·θ, before the deltas are added, as torch's AdamW does."""
         if factor != 1.0:
             key = stream_key(group["seed"], step, "decay", binding.name) if group["rounding"] == "stochastic" else None
             scale_(theta, theta, factor, key, binding.shard)
-
-
-class OnDARE(_MergingAdamW):
-    """AdamW whose every K-th step is merged with the SFT delta by random sparsification.
-
-        θ ← (1 − η·λ)·θ + (1 − α)·F(Δ) + α·F(τ_s),   Δ = −η·m̂/(√v̂ + ε)              K = 1
-        θ ← D·a + (1 − α)·F(θ' − D·a) + α·F(τ_s)      at every K-th step, AdamW between   K > 1
-
-    θ' is the parameter after AdamW's own step, a (the anchor) the parameter after the last merge, D = Π(1 − η·λ)
-    since then; F keeps each entry with probability p. With p = 1 and α = 0 it is torch's AdamW, bit for bit; with
-    α = 0 alone it is ChildTuning-F.
-
-    Symbols: η `lr`, (β₁, β₂) `betas`, ε `eps`, λ `weight_decay`, p `density`, α `alpha`, K `every`, τ_s `reference`.
-
-    Args:
-        params: ``model.named_parameters()``, or groups of them; any setting may differ by group.
-        lr: η.
-        betas, eps: Adam's; ε > 0.
-        weight_decay: λ, decoupled; applied to all of θ before the deltas are added, as torch does, and never
-            sparsified.
-        density: p in (0, 1], the fraction of entries kept.
-        alpha: α in [0, 1], the weight of the SFT delta at each merge.
-        alpha_total: the amount merged over the run, in place of `alpha`: α = alpha_total/⌊total_steps/K⌋.
-        total_steps: T, read by `alpha_total` alone.
-        every: K, the steps from merge to merge.
-        rescale: survivors × 1/p (``"unbiased"``), × ‖x‖₁/‖F(x)‖₁ (``"l1"``), × 1 (``"none"``, the paper's text).
-            At p = 5e-4 ``"none"`` moves a weight by η once in 2,000 steps.
-        tau_mask: draw F(τ_s) anew at every merge (``"resample"``, the paper) or once (``"fixed"``, the authors' code).
-        clip: the largest magnitude of a sparsified, rescaled entry; None for no limit (the authors' code has 1).
-        seed: of the masks and of stochastic rounding.
-        reference: mapping of parameter names to τ_s, or a Reference; None with α = 0.
-        rounding: ``"stochastic"``: sums that θ's type cannot hold are rounded up or down at random so that nothing
-            is lost in expectation: in bf16 and fp16 at every step, in fp32 at the entries a merge with α > 0 touches;
-            ``"nearest"``: as torch does everywhere.
-        moments: type of m and v for bf16 and fp16 parameters: ``"float32"``, or ``"parameter"`` as torch has it
-            (half the memory, and v stops following the gradients).
-        names: the model, or (name, parameter) pairs, where a trainer builds groups without names.
-
-    Raises:
-        RecipeError: settings that cannot be carried out. CheckpointError: a reference that does not fit.
-
-    Source: [OMO] Lu et al. 2024, arXiv 2405.17931, Eq. 3–4 and Algorithm 2.
-    """
-
-    def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-6,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        *,
-        density: float = 5e-4,
-        alpha: float = 0.0,
-        alpha_total: float | None = None,
-        total_steps: int | None = None,
-        every: int = 1,
-        rescale: Literal["unbiased", "l1", "none"] = "unbiased",
-        tau_mask: Literal["resample", "fixed"] = "resample",
-        clip: float | None = None,
-        seed: int = 0,
-        reference: Anyref = None,
-        rounding: Literal["stochastic", "nearest"] = "stochastic",
-        moments: Literal["float32", "parameter"] = "float32",
-        names: NamedParameters | None = None,
-    ) -> None:
-        super().__init__(
-            "dare", params, reference, names, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
-            density=density, alpha=alpha, alpha_total=alpha_total, total_steps=total_steps, every=every,
-            rescale=rescale, tau_mask=tau_mask, clip=clip, seed=seed, rounding=rounding, moments=moments,
-        )  # fmt: skip
-
-
-class OnTIES(_MergingAdamW):
-    """AdamW whose every K-th step is merged with the SFT delta by magnitude and sign.
-
-        θ ← (1 − η·λ)·θ + [(1 − α)·F(Δ)] ⊕sign [α·F(τ_s)]
-
-    F keeps the ⌊p·n⌋ largest entries of the tensor, ties by the lower index; a ⊕sign b is a + b where the signs
-    agree, else the one of larger magnitude. Step-K, weight decay and all other arguments are as in OnDARE. With p = 1
-    and α = 0 it is torch's AdamW.
-
-    Args:
-        params, lr, betas, eps, weight_decay, density, alpha, alpha_total, total_steps, every, clip, seed, reference,
-            rounding, moments, names: as in OnDARE.
-        rescale: ``"none"`` (the paper) or ``"l1"``.
-        elect: the sign is elected on the weighted deltas (``"weighted"``, the paper) or on the bare ones
-            (``"unweighted"``, the authors' code, where τ_s, far larger than one step, decides nearly every sign).
-
-    Raises:
-        RecipeError, CheckpointError: as OnDARE.
-
-    Source: [OMO] Lu et al. 2024, arXiv 2405.17931, Eq. 5–7 and Algorithm 2.
-    """
-
-    def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-6,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        *,
-        density: float = 5e-4,
-        alpha: float = 0.0,
-        alpha_total: float | None = None,
-        total_steps: int | None = None,
-        every: int = 1,
-        rescale: Literal["l1", "none"] = "none",
-        elect: Literal["weighted", "unweighted"] = "weighted",
-        clip: float | None = None,
-        seed: int = 0,
-        reference: Anyref = None,
-        rounding: Literal["stochastic", "nearest"] = "stochastic",
-        moments: Literal["float32", "parameter"] = "float32",
-        names: NamedParameters | None = None,
-    ) -> None:
-        super().__init__(
-            "ties", params, reference, names, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
-            density=density, alpha=alpha, alpha_total=alpha_total, total_steps=total_steps, every=every,
-            rescale=rescale, elect=elect, clip=clip, seed=seed, rounding=rounding, moments=moments,
-        )  # fmt: skip
-
-
-class OnLinear(_MergingAdamW):
-    """AdamW with interpolation toward the SFT model at every K-th step: the online partner of ``linear``.
-
-        θ ← (1 − α)·θ' + α·θ_s,   θ' being AdamW's own step from θ
-
-    At K = T it is the offline interpolation (1 − α)·RLHF + α·SFT.
-
-    Args:
-        params, lr, betas, eps, weight_decay, alpha, alpha_total, total_steps, every, seed, rounding, moments, names:
-            as in OnDARE.
-        reference: mapping of parameter names to θ_s (not τ_s), ``Reference.from_checkpoints(None, sft)``, or a
-            Reference of two checkpoints, of which the second is taken.
-
-    Raises:
-        RecipeError, CheckpointError: as OnDARE.
-
-    Source: [OMO] Lu et al. 2024, arXiv 2405.17931, Eq. 1 with F the identity; Wortsman et al. 2021, arXiv 2109.01903.
-    """
-
-    def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-6,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        *,
-        alpha: float = 0.0,
-        alpha_total: float | None = None,
-        total_steps: int | None = None,
-        every: int = 1,
-        seed: int = 0,
-        reference: Anyref = None,
-        rounding: Literal["stochastic", "nearest"] = "stochastic",
-        moments: Literal["float32", "parameter"] = "float32",
-        names: NamedParameters | None = None,
-    ) -> None:
-        super().__init__(
-            "linear", params, reference, names, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
-            alpha=alpha, alpha_total=alpha_total, total_steps=total_steps, every=every,
-            seed=seed, rounding=rounding, moments=moments,
-        )  # fmt: skip

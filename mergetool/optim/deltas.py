@@ -12,10 +12,20 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from mergetool.ops.blocks import BLOCK, scratch
-from mergetool.optim.threads import each_block
+from mergetool.ops.blocks import BLOCK, scratch, spans
 
 _SCANNED = 1 << 16  # entries that are looked through at once: their squares and bounds stay in the cache
+
+
+def block_size(device: torch.device) -> int:
+    """Entries to work on at once: what stays in a CPU's cache, with a few operations of torch's threads on it."""
+    return BLOCK if device.type == "cpu" else 1 << 24
+
+
+def scale_and_floor(lr: float, betas: tuple[float, float], eps: float, step: int) -> tuple[float, float]:
+    """(s, f) with Δθ = s·m/(√v + f) = −η·m̂/(√v̂ + ε): the bias corrections in two constants."""
+    root = math.sqrt(1 - betas[1] ** step)
+    return -lr / (1 - betas[0] ** step) * root, eps * root
 
 
 class Delta:
@@ -26,6 +36,8 @@ class Delta:
         block: ``block(start, stop)`` gives the entries [start, stop): fp32.
         take: ``take(index)`` gives the entries at `index` (int64, ascending): fp32, newly made.
         owned: True where a block is newly made, so that it may be overwritten.
+        operands: ``operands(start, stop)`` gives x and y of x − y as they are stored, y None for zero; the block itself
+            where it is None.
     """
 
     def __init__(
@@ -34,11 +46,13 @@ class Delta:
         block: Callable[[int, int], torch.Tensor],
         take: Callable[[torch.Tensor], torch.Tensor],
         owned: bool = False,
+        operands: Callable[[int, int], tuple[torch.Tensor, torch.Tensor | None]] | None = None,
     ) -> None:
         self.numel = numel
         self.owned = owned
         self.block = block
         self.take = take
+        self.operands = operands or (lambda start, stop: (block(start, stop), None))
 
     def sample(self, pieces: int, width: int) -> np.ndarray:
         """Magnitudes of `pieces` evenly spread runs of `width` entries (of all entries where there are not so many)."""
@@ -56,11 +70,24 @@ class Delta:
             index = np.flatnonzero(np.abs(x) > np.float32(low)) if low >= 0 else np.arange(x.size)
             return index + start, x[index]
 
-        parts = each_block(self.numel, found)
+        parts = [found(start, stop) for start, stop in spans(self.numel)]
         return (
             np.concatenate([np.empty(0, np.int64), *(index for index, _ in parts)]),
             np.concatenate([np.empty(0, np.float32), *(value for _, value in parts)]),
         )
+
+
+def where_set(flags: np.ndarray) -> np.ndarray:
+    """Indices of the entries that are not 0, where they are few: int64, ascending.
+
+    Args:
+        flags: np.uint8, a multiple of eight of them.
+    """
+    words = torch.from_numpy(flags.view(np.int64))
+    some = torch.ne(words, 0, out=torch.from_numpy(scratch("some", words.numel(), np.bool_)))
+    eights = np.flatnonzero(some.numpy())
+    place = np.flatnonzero(flags.reshape(-1, 8)[eights])
+    return eights[place >> 3] * 8 + (place & 7)
 
 
 def since(theta: torch.Tensor, anchor: torch.Tensor, decay: float) -> Delta:
@@ -83,6 +110,13 @@ def since(theta: torch.Tensor, anchor: torch.Tensor, decay: float) -> Delta:
     )
 
 
+def _pieces(x: torch.Tensor, pieces: int, width: int) -> torch.Tensor:
+    """`pieces` evenly spread runs of `width` entries (all of it where there are not so many), as a view."""
+    if x.numel() < pieces * width:
+        return x
+    return x.as_strided((pieces, width), ((x.numel() - width) // (pieces - 1), 1), x.storage_offset())
+
+
 class AdamDelta(Delta):
     """Δθ = −η·m̂/(√v̂ + ε), computed from the moments wherever it is asked for.
 
@@ -102,10 +136,7 @@ class AdamDelta(Delta):
         eps: float,
     ) -> None:
         self.m, self.v = exp_avg, exp_avg_sq
-        # −η·m̂/(√v̂ + ε) = scale·m/(√v + floor), with the bias corrections in the two constants
-        root = math.sqrt(1 - betas[1] ** step)
-        self.scale = -lr / (1 - betas[0] ** step) * root
-        self.floor = eps * root
+        self.scale, self.floor = scale_and_floor(lr, betas, eps, step)
         super().__init__(
             exp_avg.numel(),
             self._block,
@@ -125,34 +156,41 @@ class AdamDelta(Delta):
 
     def sample(self, pieces: int, width: int) -> np.ndarray:
         """As `Delta.sample`, in one reading."""
-        if self.numel < pieces * width:
-            return super().sample(pieces, width)
-        apart = (self.numel - width) // (pieces - 1)
-        m, v = (x.as_strided((pieces, width), (apart, 1)) for x in (self.m, self.v))
-        return self._of(m, v).abs().flatten().cpu().numpy()
+        return self._of(*(_pieces(x, pieces, width) for x in (self.m, self.v))).abs().flatten().cpu().numpy()
+
+    def sample_ahead(self, grad: torch.Tensor, betas: tuple[float, float], pieces: int, width: int) -> np.ndarray:
+        """`sample` as it will be once `grad` has gone into moments that are the last step's."""
+        grad, m, v = (_pieces(x, pieces, width) for x in (grad, self.m, self.v))
+        grad = grad.float()
+        m = m.lerp(grad, 1 - betas[0])
+        return self._of(m, (v * betas[1]).addcmul_(grad, grad, value=1 - betas[1])).abs_().flatten().numpy()
+
+    def square_bound(self, low: float) -> float | None:
+        """b such that |Δθ| > low implies m² > b·v (ε only lowers |Δθ|); None where squares might underflow."""
+        bound = (low / self.scale) ** 2 * (1 - 1e-5) if low > 0 and self.scale else 0.0
+        # below this a square might underflow and hide an entry whose √v is far below ε
+        return bound if bound * self.floor**2 > 1e-36 and bound < 1e30 else None
 
     def above(self, low: float) -> tuple[np.ndarray, np.ndarray]:
-        """As `Delta.above`. m² > (low/scale)²·v is necessary (ε only lowers |Δθ|) and costs no root and no quotient."""
-        bound = (low / self.scale) ** 2 * (1 - 1e-5) if low > 0 and self.scale else 0.0
-        plain = self.m.device.type != "cpu" or self.m.dtype != torch.float32
-        # below this a square might underflow and hide an entry whose √v is far below ε
-        if plain or not (bound * self.floor**2 > 1e-36 and bound < 1e30):
+        """As `Delta.above`; looks for `square_bound` first, which costs no root and no quotient."""
+        square = self.square_bound(low)
+        if self.m.device.type != "cpu" or self.m.dtype != torch.float32 or square is None or not self.numel:
             return super().above(low)
-        m, v, bound = self.m.numpy(), self.v.numpy(), np.float32(bound)
+        m, v, bound = self.m.numpy(), self.v.numpy(), np.float32(square)
 
-        def candidates(start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        def candidates(start: int, stop: int) -> np.ndarray:
             n, here, there = stop - start, m[start:stop], v[start:stop]
-            square = np.square(here, out=scratch("square", n, np.float32))
+            squares = np.square(here, out=scratch("square", n, np.float32))
             limit = np.multiply(there, bound, out=scratch("limit", n, np.float32))
-            index = np.flatnonzero(np.greater(square, limit, out=scratch("above", n, np.bool_)))
-            return index + start, here[index], there[index]  # while the block is in the cache
+            return np.flatnonzero(np.greater(squares, limit, out=scratch("above", n, np.bool_))) + start
 
-        if not self.numel:
-            return super().above(low)
-        parts = each_block(self.numel, candidates, block=_SCANNED)
-        index, first, second = (np.concatenate(column) for column in zip(*parts, strict=True))
+        index = np.concatenate([candidates(start, stop) for start, stop in spans(self.numel, _SCANNED)])
         if index.size > self.numel // 16:  # at the first step every |Δθ| is η, to within a rounding
             return super().above(low)
-        value = self._of(torch.from_numpy(first), torch.from_numpy(second)).numpy()
+        return self.among(index, low)
+
+    def among(self, index: np.ndarray, low: float) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the entries `index` with |x| > low: (indices, values)."""
+        value = self.take(torch.from_numpy(index)).numpy()
         keep = np.abs(value) > np.float32(low)
         return index[keep], value[keep]

@@ -1,21 +1,22 @@
-"""One merge of one parameter: θ ← origin + F(Δ) ⊕ F(τ_s), at the cost of the entries that are kept."""
+"""One merge of a group's parameters: θ ← origin + F(Δ) ⊕ F(τ_s), at the cost of the entries that are kept."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from mergetool.ops.blocks import spans
 from mergetool.ops.noise import SPARSE_BELOW, stream_key
 from mergetool.ops.rounding import add_rounded, round_at
 from mergetool.ops.sparsify import Threshold, kept_count, rescale_factor, trim
-from mergetool.optim.deltas import Delta
-from mergetool.optim.sharding import Shard, blocks_of, threshold, top_k
+from mergetool.optim.deltas import Delta, block_size
+from mergetool.optim.sharding import Shard, blocks_of, kept_of, threshold, top_k
 from mergetool.optim.step import ondare_step, onties_step
-from mergetool.optim.threads import each_block
 
 UPDATE, REFERENCE, ROUNDING = "0", "1", "rounding"
 """Roles of the random streams. The first two are the models' positions in the offline recipe that a run with K = T
@@ -84,8 +85,8 @@ class Merge(NamedTuple):
         return ondare_step(delta, tau, self.alpha)
 
 
-def merge_(theta: torch.Tensor, origin: torch.Tensor, decay: float, delta: Delta, merge: Merge, binding: Binding) -> None:
-    """θ ← decay·origin + [F(Δ) ⊕ F(τ_s)], in place.
+class Job(NamedTuple):
+    """One parameter's part of a merge.
 
     Args:
         theta: the rank's part of the parameter, flat.
@@ -95,57 +96,133 @@ def merge_(theta: torch.Tensor, origin: torch.Tensor, decay: float, delta: Delta
         merge: settings.
         binding: the parameter's name, shard and τ_s.
     """
-    if merge.density < SPARSE_BELOW:
-        _merge_sparse(theta, origin, decay, delta, merge, binding)
+
+    theta: torch.Tensor
+    origin: torch.Tensor
+    decay: float
+    delta: Delta
+    merge: Merge
+    binding: Binding
+
+    def key(self, role: str) -> int:
+        """The random stream of `role`."""
+        return self.merge.key(role, self.binding.name)
+
+
+def merge_(jobs: Sequence[Job], updates: Sequence[Picked] | None = None) -> None:
+    """θ ← decay·origin + [F(Δ) ⊕ F(τ_s)], in place, for the parameters of a group.
+
+    Args:
+        jobs: of one method and density.
+        updates: F(Δ) of each without its rescaling, where it is known already; read below density 1/32 alone.
+    """
+    if not jobs:
+        return
+    if jobs[0].merge.density < SPARSE_BELOW:
+        _merge_sparse(jobs, updates)
     else:
-        _merge_dense(theta, origin, decay, delta, merge, binding)
+        for job in jobs:
+            _merge_dense(*job)
 
 
-def _merge_sparse(
-    theta: torch.Tensor, origin: torch.Tensor, decay: float, delta: Delta, merge: Merge, binding: Binding
-) -> None:
-    kept = _pick(delta, UPDATE, merge, binding)
-    tau = None
-    if binding.tau is not None and merge.alpha:
-        constant = merge.method == "ties" or merge.tau_mask == "fixed"
-        settings = (merge.method, merge.density, merge.seed, merge.rescale)
-        tau = binding.fixed.get(settings)
-        if tau is None:
-            tau = _pick(binding.tau, REFERENCE, merge, binding)
-            if constant:
-                binding.fixed = {settings: tau}
-    if origin is not theta:
-        _restore(theta, origin, decay, merge, binding)
-    if merge.method == "dare":
+def _merge_sparse(jobs: Sequence[Job], updates: Sequence[Picked] | None) -> None:
+    kept = _scaled(jobs, _picked(jobs, UPDATE) if updates is None else updates)
+    taus = _references(jobs)
+    for job in jobs:
+        if job.origin is not job.theta:
+            _restore(job)
+    if jobs[0].merge.method == "dare":
         # sums of two additions: entries that both keep are few, and are rounded twice
-        _add_(theta, kept.index, merge.weighed(kept.value, 1 - merge.alpha), UPDATE, merge, binding)
-        if tau is not None:
-            _add_(theta, tau.index, merge.weighed(tau.value.clone(), merge.alpha), REFERENCE, merge, binding)
+        for job, (_, value) in zip(jobs, kept, strict=True):
+            job.merge.weighed(value, 1 - job.merge.alpha)
+        _add_(jobs, kept, UPDATE)
+        with_tau = [(job, tau) for job, tau in zip(jobs, taus, strict=True) if tau is not None]
+        weighed = [Picked(tau.index, job.merge.weighed(tau.value.clone(), job.merge.alpha)) for job, tau in with_tau]
+        _add_([job for job, _ in with_tau], weighed, REFERENCE)
     else:
-        index, update, reference = _aligned(kept, tau)
-        _add_(theta, index, merge.combine(update, reference), REFERENCE, merge, binding)
+        sums = []
+        for job, update, tau in zip(jobs, kept, taus, strict=True):
+            index, first, second = _aligned(update, tau)
+            sums.append(Picked(index, job.merge.combine(first, second)))
+        _add_(jobs, sums, REFERENCE)
 
 
-def _add_(theta: torch.Tensor, index: torch.Tensor, value: torch.Tensor, role: str, merge: Merge, binding: Binding) -> None:
+def _picked(jobs: Sequence[Job], role: str) -> list[Picked]:
+    """The kept entries of Δ or of τ_s, without their rescaling."""
+    merge = jobs[0].merge
+    deltas = [job.delta if role == UPDATE else job.binding.tau for job in jobs]
+    if merge.method == "ties":
+        shards = [job.binding.shard for job in jobs]
+        return [Picked(*top_k(d, s, kept_count(merge.density, s.numel))) for d, s in zip(deltas, shards, strict=True)]
+    indices = kept_of([job.binding.shard for job in jobs], [job.key(role) for job in jobs], merge.density)
+    return [Picked(index, delta.take(index)) for index, delta in zip(indices, deltas, strict=True)]
+
+
+def _scaled(jobs: Sequence[Job], picked: Sequence[Picked], of_tau: bool = False) -> list[Picked]:
+    """The kept entries with their rescaling, in place."""
+    for job, (_, value) in zip(jobs, picked, strict=True):
+        shard, merge = job.binding.shard, job.merge
+        delta = job.binding.tau if of_tau else job.delta
+        norms: tuple[float, ...] = ()
+        if merge.rescale == "l1":
+            before = math.fsum(float(delta.block(a, b).abs().sum()) for a, b in blocks_of(shard))
+            norms = tuple(shard.total([before, float(value.abs().sum())]))
+        scale = rescale_factor(merge.rescale, merge.density, *norms)
+        if scale != 1.0:
+            value.mul_(scale)
+    return list(picked)
+
+
+def _references(jobs: Sequence[Job]) -> list[Picked | None]:
+    """F(τ_s) of each, None where there is none; what stays the same from merge to merge is kept."""
+    found: list[Picked | None] = [None] * len(jobs)
+    wanted = []
+    for i, (*_, merge, binding) in enumerate(jobs):
+        if binding.tau is None or not merge.alpha:
+            continue
+        found[i] = binding.fixed.get((merge.method, merge.density, merge.seed, merge.rescale))
+        if found[i] is None:
+            wanted.append(i)
+    if wanted:
+        missing = [jobs[i] for i in wanted]
+        for i, tau in zip(wanted, _scaled(missing, _picked(missing, REFERENCE), of_tau=True), strict=True):
+            merge, binding = jobs[i].merge, jobs[i].binding
+            if merge.method == "ties" or merge.tau_mask == "fixed":
+                binding.fixed = {(merge.method, merge.density, merge.seed, merge.rescale): tau}
+            found[i] = tau
+    return found
+
+
+def _add_(jobs: Sequence[Job], picked: Sequence[Picked], role: str) -> None:
     """θ[index] += value, rounded as the merge says: in fp32 the update alone is rounded to nearest, as torch does."""
-    index, value = index.to(theta.device), value.to(theta.device)
-    if not merge.stochastic or (role == UPDATE and theta.dtype == torch.float32):
-        if theta.dtype == torch.float32:
+    rounded: dict[tuple[torch.dtype, torch.device], list[tuple[Job, torch.Tensor, torch.Tensor]]] = {}
+    for job, (index, value) in zip(jobs, picked, strict=True):
+        theta = job.theta
+        index, value = index.to(theta.device), value.to(theta.device)
+        if job.merge.stochastic and not (role == UPDATE and theta.dtype == torch.float32):
+            rounded.setdefault((theta.dtype, theta.device), []).append((job, index, value))
+        elif theta.dtype == torch.float32:
             theta.index_add_(0, index, value)
         else:
             theta[index] = (theta[index].float() + value).to(theta.dtype)
-        return
-    places = torch.from_numpy(binding.shard.to_global(index.cpu().numpy())).to(theta.device)
-    exact = theta[index].double().add_(value)
-    theta[index] = round_at(exact, theta.dtype, merge.key(ROUNDING + role, binding.name), places)
+    for (dtype, device), group in rounded.items():  # a few thousand entries of each tensor: rounded together
+        counts = [index.numel() for _, index, _ in group]
+        exact = torch.cat([job.theta[index] for job, index, _ in group]).double()
+        exact.add_(torch.cat([value for *_, value in group]))
+        places = np.concatenate([job.binding.shard.to_global(index.cpu().numpy()) for job, index, _ in group])
+        keys = np.repeat(np.array([job.key(ROUNDING + role) for job, *_ in group], np.uint64), counts)
+        sums = round_at(exact, dtype, keys, torch.from_numpy(places).to(device))
+        for (job, index, _), part in zip(group, sums.split(counts), strict=True):
+            job.theta[index] = part
 
 
-def _restore(theta: torch.Tensor, origin: torch.Tensor, decay: float, merge: Merge, binding: Binding) -> None:
+def _restore(job: Job) -> None:
     """θ ← decay·origin: the roll-back of Step-K."""
-    if decay == 1.0:
-        theta.copy_(origin)
+    if job.decay == 1.0:
+        job.theta.copy_(job.origin)
     else:
-        scale_(theta, origin, decay, merge.key("decay", binding.name) if merge.stochastic else None, binding.shard)
+        key = job.key("decay") if job.merge.stochastic else None
+        scale_(job.theta, job.origin, job.decay, key, job.binding.shard)
 
 
 def scale_(theta: torch.Tensor, origin: torch.Tensor, factor: float, key: int | None, shard: Shard) -> None:
@@ -153,29 +230,9 @@ def scale_(theta: torch.Tensor, origin: torch.Tensor, factor: float, key: int | 
     if key is None or theta.dtype in (torch.float32, torch.float64):
         torch.mul(origin, factor, out=theta)
         return
-
-    def work(start: int, stop: int) -> None:
+    for start, stop in spans(theta.numel(), block_size(theta.device)):
         base = origin[start:stop]
         theta[start:stop] = rounded_sum(base, base.float().mul_(factor - 1), key, shard, start)
-
-    each_block(theta.numel(), work, theta.device)
-
-
-def _pick(delta: Delta, role: str, merge: Merge, binding: Binding) -> Picked:
-    """The kept entries of one delta, rescaled."""
-    shard = binding.shard
-    if merge.method == "ties":
-        index, value = top_k(delta, shard, kept_count(merge.density, shard.numel))
-    else:
-        index = shard.kept(merge.key(role, binding.name), merge.density)
-        value = delta.take(index)
-    scale = 1.0
-    if merge.rescale == "l1":
-        before = math.fsum(float(delta.block(a, b).abs().sum()) for a, b in blocks_of(shard))
-        scale = rescale_factor("l1", merge.density, *shard.total([before, float(value.abs().sum())]))
-    else:
-        scale = rescale_factor(merge.rescale, merge.density)
-    return Picked(index, value if scale == 1.0 else value * scale)
 
 
 def _aligned(a: Picked, b: Picked | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -242,21 +299,19 @@ def _merge_dense(theta: torch.Tensor, origin: torch.Tensor, decay: float, delta:
     key = merge.key(ROUNDING, binding.name)
     scales = (update.scale, 1.0 if reference is None else reference.scale)
 
-    def work(start: int, stop: int) -> None:
+    for start, stop in spans(theta.numel(), block_size(theta.device)):
         d = update.of(delta, density, shard, start, stop)
         t = None if tau is None else reference.of(tau, density, shard, start, stop)
         total = merge.combine(d, t, scales)
         base = origin[start:stop]
+        if decay != 1.0:
+            total.add_(base, alpha=decay - 1)
         if merge.stochastic:
-            if decay != 1.0:
-                total.add_(base, alpha=decay - 1)
             rounded_sum(base, total, key, shard, start, theta[start:stop])
         elif theta.dtype == torch.float32:
-            torch.add(base if decay == 1.0 else base * decay, total, out=theta[start:stop])
+            torch.add(base, total, out=theta[start:stop])
         else:
-            theta[start:stop] = base.float().mul_(decay).add_(total).to(theta.dtype)
-
-    each_block(theta.numel(), work, theta.device)
+            theta[start:stop] = base.float().add_(total).to(theta.dtype)
 
 
 def rounded_sum(

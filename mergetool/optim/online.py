@@ -13,14 +13,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from mergetool.errors import RecipeError, nearest
+from mergetool.ops.blocks import spans
 from mergetool.ops.consensus import lerp
-from mergetool.optim.deltas import Delta, since
-from mergetool.optim.merging import ROUNDING, Binding, Merge, merge_, rounded_sum
+from mergetool.optim.deltas import Delta, block_size, since
+from mergetool.optim.merging import ROUNDING, Binding, Job, Merge, merge_, rounded_sum
 from mergetool.optim.names import NO_NAMES, NamedParameters, attach, name_of, named
 from mergetool.optim.reference import Reference
 from mergetool.optim.settings import DEFAULTS, check, resolve_alpha
 from mergetool.optim.sharding import local, shard_of
-from mergetool.optim.threads import each_block
 
 Method = Literal["dare", "ties", "linear"]
 Anyref = Reference | Mapping[str, torch.Tensor] | None
@@ -118,7 +118,7 @@ class Merging(torch.optim.Optimizer):
             stochastic=group["rounding"] == "stochastic" and (coarse or (alters and dtype == torch.float32)),
         )  # fmt: skip
 
-    def _merge(
+    def _job(
         self,
         parameter: torch.Tensor,
         origin: torch.Tensor | None,
@@ -127,8 +127,8 @@ class Merging(torch.optim.Optimizer):
         number: int,
         group: dict[str, Any],
         binding: Binding,
-    ) -> None:
-        """θ ← decay·origin + F(Δ) ⊕ F(τ_s); for linear θ ← (1 − α)·θ + α·θ_s, θ having made its step already.
+    ) -> Job:
+        """θ ← decay·origin + F(Δ) ⊕ F(τ_s).
 
         Args:
             origin: the anchor, flat; None for θ itself.
@@ -136,13 +136,15 @@ class Merging(torch.optim.Optimizer):
         """
         theta = local(parameter)
         settings = self._settings(group, number, binding, theta.dtype)
-        if self.method == "linear":
-            if binding.tau is not None and group["alpha"]:
-                _interpolate(theta, settings, binding)
-            return
         if delta is None:
             delta = since(theta, origin, decay)
-        merge_(theta, theta if origin is None else origin, decay, delta, settings, binding)
+        return Job(theta, theta if origin is None else origin, decay, delta, settings, binding)
+
+    def _interpolate(self, parameter: torch.Tensor, number: int, group: dict[str, Any], binding: Binding) -> None:
+        """OnLinear: θ ← (1 − α)·θ + α·θ_s, θ having made its step already."""
+        theta = local(parameter)
+        if binding.tau is not None and group["alpha"]:
+            _interpolate(theta, self._settings(group, number, binding, theta.dtype), binding)
 
     @property
     def merged(self) -> MergedAmount:
@@ -189,16 +191,13 @@ class Merging(torch.optim.Optimizer):
 
 def _interpolate(theta: torch.Tensor, settings: Merge, binding: Binding) -> None:
     shard, key = binding.shard, settings.key(ROUNDING, binding.name)
-
-    def work(start: int, stop: int) -> None:
+    for start, stop in spans(theta.numel(), block_size(theta.device)):
         here, there = theta[start:stop], binding.tau.block(start, stop)
         if settings.stochastic and settings.alpha != 1.0:
             toward = there.sub(here.float()).mul_(settings.alpha)
             theta[start:stop] = rounded_sum(here, toward, key, shard, start)
         else:
             theta[start:stop] = lerp(here.float(), there, settings.alpha).to(theta.dtype)
-
-    each_block(theta.numel(), work, theta.device)
 
 
 class OnlineMerge(Merging):
@@ -292,7 +291,7 @@ class OnlineMerge(Merging):
                     anchors[p] = p.detach().clone()
         self.base_optimizer.step()
         for group, index, held in moving:
-            merged = False
+            merged, jobs = [], []
             for i, p in held:
                 state = self.state[p]  # only now: some optimizers take an empty state for a first step
                 if "merge_step" not in state:
@@ -304,11 +303,16 @@ class OnlineMerge(Merging):
                 if self._merging_now(group, step):
                     kept = state.get("anchor", anchors.get(p))
                     origin = None if kept is None else local(kept)
-                    number = step // group["every"] - 1
-                    self._merge(p, origin, 1.0, None, number, group, self._binding(p, group, i, index))
-                    if "anchor" in state:
-                        state["anchor"].copy_(p)
-                    merged = True
+                    number, binding = step // group["every"] - 1, self._binding(p, group, i, index)
+                    if self.method == "linear":
+                        self._interpolate(p, number, group, binding)
+                    else:
+                        jobs.append(self._job(p, origin, 1.0, None, number, group, binding))
+                    merged.append(p)
+            merge_(jobs)
+            for p in merged:
+                if "anchor" in self.state[p]:
+                    self.state[p]["anchor"].copy_(p)
             if merged:
                 group["merges"] += 1
                 group["merged_alpha"] += group["alpha"]

@@ -241,6 +241,7 @@ class Reference:
                 shard.held,
                 lambda start, stop: self._block(found, shard, start, stop, device),
                 lambda index: self._take(found, shard, index, device),
+                operands=(lambda start, stop: self._operands(found, shard, start, stop, device)) if shard.in_one_run else None,
             )
         kept = torch.empty(shard.held, dtype=self.dtype or torch.float32)
         for start in range(0, shard.held, 1 << 20):
@@ -254,11 +255,22 @@ class Reference:
             shard.held,
             lambda start, stop: kept[start:stop].to(device, torch.float32, non_blocking=True),
             lambda index: kept[index.to(kept.device)].to(device, torch.float32),
+            operands=lambda start, stop: (kept[start:stop].to(device), None),
         )
 
     def _block(self, name: str, shard: Shard, start: int, stop: int, device: torch.device) -> torch.Tensor:
         parts = [self._span(name, at, at + b - a) for a, b, at in shard.spans(start, stop)]
         return (parts[0] if len(parts) == 1 else torch.cat([torch.empty(0), *parts])).to(device)
+
+    def _operands(
+        self, name: str, shard: Shard, start: int, stop: int, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """θ_s and θ_b as they are stored, for a shard that is one run of the tensor."""
+        at = shard.first + start
+        top = self._top.part(name, at, at + stop - start).to(device)
+        if self._bottom is None:
+            return top, None
+        return top, self._bottom.part(resolve(name, self._bottom.shapes), at, at + stop - start).to(device)
 
     def _span(self, name: str, start: int, stop: int) -> torch.Tensor:
         top = self._top.part(name, start, stop).float()

@@ -95,3 +95,5 @@ def check_adamw(group: dict[str, Any]) -> None:
         raise RecipeError(f"weight_decay is {group['weight_decay']}", "it must be 0 or more")
     if group["moments"] not in ("float32", "parameter"):
         raise RecipeError(f"moments is '{group['moments']}'", "known: float32, parameter")
+    if group["compile"] not in (None, True, False):
+        raise RecipeError(f"compile is {group['compile']!r}", "it is True, False, or None for where it pays")

@@ -7,7 +7,7 @@ norm) are exchanged as a few numbers, so that one rank and eight keep the same e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from mergetool.errors import RecipeError
 from mergetool.ops.blocks import BLOCK
-from mergetool.ops.noise import kept_indices, random_mask, random_mask_here
+from mergetool.ops.noise import kept_indices_of, random_mask, random_mask_here
 from mergetool.ops.sparsify import KEEP_ALL, KEEP_NONE, Threshold, magnitude_threshold
 from mergetool.optim.deltas import Delta
 
@@ -69,6 +69,16 @@ class Shard:
                 break
         return max(run, 1)
 
+    @property
+    def in_one_run(self) -> bool:
+        """True where local neighbours are neighbours in the whole tensor too: FSDP2's rows, or the tensor itself."""
+        return self._run >= self.held
+
+    @property
+    def first(self) -> int:
+        """Flat index in the whole tensor of the first entry held."""
+        return int(self.to_global(np.array([0]))[0]) if self.held else 0
+
     def spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """(local start, local stop, flat index in the whole tensor of the first) for the local range [start, stop)."""
         run = self._run
@@ -92,18 +102,22 @@ class Shard:
         parts = [random_mask(key, density, at, b - a, device) for a, b, at in spans]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(torch.int8)
 
-    def kept(self, key: int, density: float) -> torch.Tensor:
-        """The sparse sampler's decisions: local flat indices, int64, ascending, on the CPU."""
+    @property
+    def reach(self) -> tuple[int, int]:
+        """(first, count) of the run of the whole tensor that holds all of this part."""
         if not self.held:
-            return torch.empty(0, dtype=torch.int64)
+            return 0, 0
         ends = self.to_global(np.array([0, self.held - 1]))
-        first, count = int(ends[0]), int(ends[1] - ends[0]) + 1
-        index = kept_indices(key, density, first, count)
-        if self._run >= self.held:
+        return int(ends[0]), int(ends[1] - ends[0]) + 1
+
+    def to_local(self, index: np.ndarray) -> np.ndarray:
+        """Indices into `reach` → local flat indices of those that are held."""
+        if self.in_one_run:
             return index
-        place = [c - o for c, o in zip(np.unravel_index(index.numpy() + first, self.shape), self.offset, strict=True)]
+        place = np.unravel_index(index + self.reach[0], self.shape)
+        place = [c - o for c, o in zip(place, self.offset, strict=True)]
         inside = np.logical_and.reduce([(c >= 0) & (c < e) for c, e in zip(place, self.extent, strict=True)])
-        return torch.from_numpy(np.ravel_multi_index([c[inside] for c in place], self.extent))
+        return np.ravel_multi_index([c[inside] for c in place], self.extent)
 
     def total(self, values: list[float]) -> list[float]:
         """Sums over all ranks; each rank adds in the same order, so all get the same floats."""
@@ -149,14 +163,26 @@ def shard_of(parameter: torch.Tensor) -> Shard:
     return Shard(shape, tuple(extent), tuple(offset), groups)
 
 
-_SAMPLE = 1 << 16
+SAMPLE = (64, 1 << 10)
+"""What a bound is guessed from: so many runs of so many entries."""
 
 
-def _low_bracket(delta: Delta, shard: Shard, k: int) -> float:
-    """A magnitude that the k-th largest exceeds with near certainty; −1 for small tensors."""
-    if shard.numel <= 4 * _SAMPLE:
+def sampled(delta: Delta, shard: Shard) -> np.ndarray | None:
+    """Magnitudes to guess a bound from; None for tensors that are small enough to be looked through whole."""
+    if shard.numel <= 4 * math.prod(SAMPLE):
+        return None
+    return delta.sample(*SAMPLE) if shard.held else np.empty(0, np.float32)
+
+
+def low_bracket(sample: np.ndarray | None, shard: Shard, k: int) -> float:
+    """A magnitude that the k-th largest of the whole tensor exceeds with near certainty; −1 for small tensors.
+
+    Args:
+        sample: from `sampled`, on every rank.
+        shard, k: as `top_k`.
+    """
+    if sample is None:
         return -1.0
-    sample = delta.sample(64, _SAMPLE // 64) if shard.held else np.empty(0, np.float32)
     if shard.groups:
         # a rank that holds more entries speaks for more: repeat is avoided by weights
         weight = np.full(sample.size, shard.held / max(sample.size, 1))
@@ -173,7 +199,17 @@ def _low_bracket(delta: Delta, shard: Shard, k: int) -> float:
     return float(np.nextafter(sample[at], np.float32(-1.0))) if at < sample.size else -1.0
 
 
-def top_k(delta: Delta, shard: Shard, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def kept_of(shards: Sequence[Shard], keys: Sequence[int], density: float) -> list[torch.Tensor]:
+    """The sparse sampler's decisions for each shard: local flat indices, int64, ascending, on the CPU."""
+    parts = [(key, *shard.reach) for shard, key in zip(shards, keys, strict=True)]
+    found = kept_indices_of(parts, density)
+    return [torch.from_numpy(shard.to_local(index)) for shard, index in zip(shards, found, strict=True)]
+
+
+Found = tuple[np.ndarray, np.ndarray]
+
+
+def top_k(delta: Delta, shard: Shard, k: int, found: Found | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """This rank's share of the k entries of largest magnitude in the whole tensor, ties by the lower index.
 
     One sweep collects what lies above a sampled bound, and only that is ordered. Exact whatever the sample.
@@ -182,17 +218,23 @@ def top_k(delta: Delta, shard: Shard, k: int) -> tuple[torch.Tensor, torch.Tenso
         delta: the rank's part.
         shard: where the part lies.
         k: entries to keep in the whole tensor.
+        found: what ``delta.above`` gives for some bound that was guessed, on every rank or on none; if there are fewer
+            than k entries in it the sweep is made all the same.
 
     Returns:
         (local flat indices: int64, ascending; their values: fp32).
     """
-    low = _low_bracket(delta, shard, k)
-    while True:
-        index, value = delta.above(low)
-        found = int(shard.total([float(index.size)])[0])
-        if found >= min(k, shard.numel) or low < 0:
-            break
-        low = low / 2 if low > 1e-30 else -1.0
+
+    def enough(found: Found) -> bool:
+        return shard.total([float(found[0].size)])[0] >= min(k, shard.numel)
+
+    if found is None or not enough(found):
+        low = low_bracket(sampled(delta, shard), shard, k)
+        found = delta.above(low)
+        while low >= 0 and not enough(found):
+            low = low / 2 if low > 1e-30 else -1.0
+            found = delta.above(low)
+    index, value = found
     magnitude = np.abs(value)
     everywhere = shard.collect(magnitude) if shard.groups else magnitude
     if everywhere.size > k:
@@ -233,7 +275,7 @@ def threshold(delta: Delta, shard: Shard, k: int) -> Threshold:
         return KEEP_ALL
     # halving on the bits of fp32 magnitudes, which are ordered as the numbers are, until few lie between
     low, high, beyond, inside = -1, 0x7F800000, 0, float(shard.numel)
-    while inside > _SAMPLE and high - low > 1:
+    while inside > math.prod(SAMPLE) and high - low > 1:
         middle = (low + high) // 2
         count = shard.total([_count_above(delta, shard, middle)])[0]
         if count >= k:

@@ -14,7 +14,7 @@ import torch
 
 from mergetool.ops.blocks import spans
 from mergetool.ops.consensus import pairwise_sign_consensus
-from mergetool.optim.threads import each_block
+from mergetool.optim.deltas import block_size
 
 Elect = Literal["weighted", "unweighted"]
 Add = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -127,7 +127,7 @@ def adamw_rounded_(
         lr, betas, eps, weight_decay: η, (β₁, β₂), ε, λ.
     """
 
-    def work(start: int, stop: int) -> None:
+    for start, stop in spans(theta.numel(), block_size(theta.device)):
         part = slice(start, stop)
         delta = torch.zeros(stop - start, dtype=exp_avg.dtype, device=theta.device)
         adamw_(
@@ -138,8 +138,6 @@ def adamw_rounded_(
         if weight_decay:
             delta.add_(theta[part], alpha=-lr * weight_decay)
         theta[part] = add(theta[part], delta, start)
-
-    each_block(theta.numel(), work, theta.device)
 
 
 def ondare_step(delta: torch.Tensor, tau: torch.Tensor | None, alpha: float) -> torch.Tensor:

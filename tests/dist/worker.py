@@ -13,13 +13,17 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mergetool.optim import OnDARE, OnTIES, Reference
+from mergetool.optim import OnDARE, OnTIES, Reference, adamw
 
 CASES = {
     f"{cls.__name__} K={every} p={density:g}": (cls, {"density": density, "every": every})
     for cls in (OnDARE, OnTIES)
     for every in (1, 3)
     for density in (0.02, 0.3)
+}
+CASES |= {
+    f"{cls.__name__} K=1 p={density:g} compiled": (cls, {"density": density, "every": 1, "compile": True})
+    for cls, density in ((OnDARE, 0.3), (OnTIES, 0.02))
 }
 
 
@@ -81,6 +85,7 @@ def train(net: torch.nn.Module, opt: torch.optim.Optimizer, steps: range) -> dic
 def main() -> None:
     directory, wrap = Path(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
+    adamw.SPAN = 1 << 12  # so that these small tensors are walked in several spans, and swept, as large ones are
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     results = {}

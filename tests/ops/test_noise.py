@@ -147,3 +147,22 @@ def test_scattered_words_are_the_words_of_the_stream() -> None:
     assert noise.words_at(KEY, index).tolist() == expected
     on_device = noise.words_at_on(KEY, torch.from_numpy(index)).numpy().view(np.uint64)
     assert on_device.tolist() == expected
+
+
+@given(
+    density=st.floats(0.0, noise.SPARSE_BELOW, exclude_max=True),
+    parts=st.lists(st.tuples(st.integers(0, (1 << 64) - 1), st.integers(0, 200_000), st.integers(0, 150_000)), max_size=6),
+)
+def test_many_streams_at_once_keep_what_each_keeps_alone(density: float, parts: list[tuple[int, int, int]]) -> None:
+    together = noise.kept_indices_of(parts, density)
+    assert len(together) == len(parts)
+    for (key, start, count), index in zip(parts, together, strict=True):
+        assert np.array_equal(index, noise.kept_indices(key, density, start, count).numpy())
+
+
+@pytest.mark.parametrize("density", [0.5, 0.3, 0.5 / 65536])
+def test_the_elementwise_sampler_keeps_the_same_entries(density: float) -> None:
+    index = torch.arange(3, 3 + (1 << 20))
+    whole, tie = (torch.tensor(x) for x in noise.lane_threshold(density))
+    got = noise.kept_at(torch.tensor(noise.signed(KEY)), whole, tie, index, tied=tie.item() > 0)
+    assert torch.equal(got, noise.random_mask(KEY, density, 3, 1 << 20))

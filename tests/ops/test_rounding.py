@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mergetool.ops import noise
-from mergetool.ops.rounding import add_rounded, neighbour, round_at, round_span
+from mergetool.ops.rounding import add_rounded, add_rounded_at, neighbour, round_at, round_span
 
 KEY = noise.stream_key(7, 3, "rounding", "model.layers.0.mlp.up_proj.weight")
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -97,3 +98,23 @@ def test_a_slice_of_a_rounded_sum_is_the_rounded_sum_of_the_slice(start: int, co
     for dtype in (torch.float32, torch.bfloat16):
         whole = add_rounded(x.to(dtype), d, KEY, 0)
         assert torch.equal(add_rounded(x.to(dtype)[part], d[part], KEY, start), whole[part])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1e-12, 1e-9, 1e-5, 1e-2, 1.0])
+def test_the_elementwise_sum_is_the_rounded_sum_bit_for_bit(dtype: torch.dtype, scale: float) -> None:
+    rng = torch.Generator().manual_seed(3)
+    x = (torch.randn(1 << 20, generator=rng) * 0.02).to(dtype)
+    x[:5] = torch.tensor([0.0, -0.0, 1.0, -1.0, 2.0**-126])
+    d = torch.randn(1 << 20, generator=rng) * scale
+    assert torch.equal(add_rounded_at(x, d, KEY, torch.arange(9, 9 + (1 << 20))), add_rounded(x, d, KEY, 9))
+
+
+def test_entries_of_several_tensors_are_rounded_as_each_alone() -> None:
+    keys = [noise.stream_key(0, 0, "rounding", name) for name in "ab"]
+    exact = torch.linspace(-0.03, 0.05, 2000, dtype=torch.float64)
+    index, halves = torch.arange(1000).repeat(2), (slice(1000), slice(1000, None))
+    for dtype in TYPES:
+        together = round_at(exact, dtype, np.repeat(np.array(keys, np.uint64), 1000), index)
+        alone = [round_at(exact[part], dtype, key, index[:1000]) for key, part in zip(keys, halves, strict=True)]
+        assert torch.equal(together, torch.cat(alone))

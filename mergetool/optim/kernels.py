@@ -1,0 +1,222 @@
+"""What a step does to every entry, as plain elementwise functions that torch.compile makes one pass over memory of.
+
+Uncompiled, each operation in them would be a pass of its own; the optimizers' general path, block by block, is the
+better way then. The decisions (which entries are kept, which sums are rounded up) are the same either way; the arithmetic
+agrees to within its roundings.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+
+from mergetool.errors import RecipeError
+from mergetool.ops.noise import kept_at, lane_threshold, signed
+from mergetool.ops.rounding import add_rounded_at
+
+WORTH = 1 << 22
+"""Entries of a group from which on compiling pays by itself: some seconds once, in place of milliseconds a step."""
+
+SPAN = 1 << 22
+"""Entries that a kernel takes at once: what a reader has to compute (an adapter's delta) is held for so many."""
+
+FEW = 1 << 15
+"""Entries below which a kernel's call costs more than torch's fused AdamW kernel takes for all such tensors together."""
+
+
+def compiles(choice: bool | None, tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether a group's steps run compiled.
+
+    Args:
+        choice: True, False, or None for where it pays: on a CPU, from `WORTH` entries on, where a compiler is found.
+        tensors: the group's parameters; of sharded ones the whole counts, so that all ranks decide alike.
+
+    Raises:
+        RecipeError: `choice` is True and torch.compile does not work on this machine.
+    """
+    if choice is False:
+        return False
+    tensors = list(tensors)
+    if choice is None and (any(t.device.type != "cpu" for t in tensors) or sum(t.numel() for t in tensors) < WORTH):
+        return False
+    reason = _failure(tensors[0].device.type) if tensors else None
+    if reason is None:
+        return True
+    if choice:
+        raise RecipeError(f"compile=True, and torch.compile does not work here ({reason})", "drop it, or " + _REMEDY)
+    _warn(reason)
+    return False
+
+
+_REMEDY = "install a C++ compiler (g++ or clang++) and Python's headers"
+
+
+@lru_cache
+def _warn(reason: str) -> None:
+    warnings.warn(
+        f"torch.compile does not work here ({reason}), so merging takes several times as long: {_REMEDY}, "
+        "or say compile=False to hear no more of it",
+        stacklevel=4,
+    )
+
+
+@lru_cache
+def _failure(device: str) -> str | None:
+    """Why torch.compile does not work on a device, None where it does: tried out on a few numbers."""
+    try:
+        a, b, c = (torch.zeros(64, device=device) for _ in range(3))
+        compiled(moments_)(a, b, c, torch.zeros(3, device=device))
+    except Exception as error:  # a toolchain can fail in any way
+        return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+    return None
+
+
+@lru_cache
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` by torch.compile, for any sizes; a first call with other types or flags takes some seconds."""
+    options: dict[str, Any] = {"dynamic": True, "fullgraph": True}
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        options["recompile_limit"] = 64  # types and flags: a process that merges in many ways has more than eight
+    return torch.compile(function, **options)
+
+
+def moments_(grad: torch.Tensor, exp_avg: torch.Tensor, exp_avg_sq: torch.Tensor, betas: torch.Tensor) -> None:
+    """m ← m + (1 − β₁)·(g − m), v ← β₂·v + (1 − β₂)·g², in place.
+
+    Args:
+        grad: flat, any floating dtype.
+        exp_avg, exp_avg_sq: m and v; flat, fp32.
+        betas: from `beta_tensor`.
+    """
+    rest_of_first, second, rest_of_second = betas.unbind()
+    grad = grad.float()
+    exp_avg.lerp_(grad, rest_of_first)
+    exp_avg_sq.mul_(second).addcmul_(grad, grad * rest_of_second)
+
+
+def moments_above_(
+    grad: torch.Tensor,
+    exp_avg: torch.Tensor,
+    exp_avg_sq: torch.Tensor,
+    betas: torch.Tensor,
+    bound: torch.Tensor,
+    above: torch.Tensor,
+) -> None:
+    """`moments_`, and which entries have m² > bound·v: |Δθ| > η·√bound implies it, since ε only lowers |Δθ|.
+
+    Args:
+        grad, exp_avg, exp_avg_sq, betas: as `moments_`.
+        bound: fp32, no dimensions.
+        above: torch.uint8, the shape of all; becomes 1 there, else 0.
+    """
+    moments_(grad, exp_avg, exp_avg_sq, betas)
+    # by way of floats, which the compiler stores as bytes many at once; truth values it stores one by one
+    above.copy_(torch.where(exp_avg * exp_avg > bound * exp_avg_sq, 1.0, 0.0).to(torch.uint8))
+
+
+class Kind(NamedTuple):
+    """What a merged step consists of; each kind is compiled once."""
+
+    masked: bool
+    tied: bool
+    clipped: bool
+    stochastic: bool
+
+
+def merged_step_(
+    theta: torch.Tensor,
+    grad: torch.Tensor,
+    exp_avg: torch.Tensor,
+    exp_avg_sq: torch.Tensor,
+    top: torch.Tensor | None,
+    bottom: torch.Tensor | None,
+    numbers: torch.Tensor,
+    streams: torch.Tensor,
+    kind: Kind,
+) -> None:
+    """OnDARE's step at K = 1, in place: m, v, then θ ← D·θ + w₁·F(Δθ) + w₂·F(τ_s), rounded once.
+
+    Without τ and masks it is AdamW's step on a parameter whose type is too coarse for its updates.
+
+    Args:
+        theta: flat, fp32 or bf16: a part of the tensor.
+        grad: any floating dtype.
+        exp_avg, exp_avg_sq: m and v; fp32.
+        top, bottom: τ_s = top − bottom as they are stored; None for zero.
+        numbers, streams: from `constants`.
+        kind: from `constants`.
+
+    Source: [OMO] Lu et al. 2024, arXiv 2405.17931, Eq. 3–4.
+    """
+    eta, floor, scale_delta, scale_tau, clip, weight_delta, weight_tau, shrink = numbers[3:].unbind()
+    key_delta, key_tau, key_rounding, whole, tie, start = streams.unbind()
+    index = torch.arange(theta.numel(), device=theta.device) + start
+    moments_(grad, exp_avg, exp_avg_sq, numbers[:3])
+
+    def sparse(x: torch.Tensor, key: torch.Tensor, scale: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        x = x * scale
+        if kind.clipped:
+            x = torch.maximum(torch.minimum(x, clip), -clip) * weight
+        return torch.where(kept_at(key, whole, tie, index, kind.tied), x, 0.0) if kind.masked else x
+
+    total = sparse(exp_avg / (exp_avg_sq.sqrt() + floor) * eta, key_delta, scale_delta, weight_delta)
+    if top is not None:
+        tau = top.float() if bottom is None else top.float() - bottom.float()
+        total = total + sparse(tau, key_tau, scale_tau, weight_tau)
+    total = total + shrink * theta.float()
+    if kind.stochastic:
+        theta.copy_(add_rounded_at(theta, total, key_rounding, index))
+    else:
+        theta.copy_((theta.float() + total).to(theta.dtype))
+
+
+def beta_tensor(betas: tuple[float, float]) -> torch.Tensor:
+    """(1 − β₁, β₂, 1 − β₂): fp32."""
+    return torch.tensor([1 - betas[0], betas[1], 1 - betas[1]])
+
+
+def constants(
+    betas: tuple[float, float],
+    update: tuple[float, float],
+    *,
+    density: float = 1.0,
+    scales: tuple[float, float] = (1.0, 1.0),
+    weights: tuple[float, float] = (1.0, 0.0),
+    clip: float | None = None,
+    decay: float = 1.0,
+    keys: tuple[int, int, int] = (0, 0, 0),
+    start: int = 0,
+    stochastic: bool,
+) -> tuple[torch.Tensor, torch.Tensor, Kind]:
+    """What `merged_step_` takes beside the tensors.
+
+    Args:
+        betas: (β₁, β₂).
+        update: from `mergetool.optim.deltas.scale_and_floor`.
+        density: p.
+        scales: the rescaling of Δθ and τ_s.
+        weights: 1 − α and α.
+        clip: as the optimizers have it.
+        decay: D = 1 − η·λ.
+        keys: streams of Δθ's mask, τ_s' mask and the rounding.
+        start: flat index in the whole tensor of the rank's first entry; add to the last of `streams` for a later part.
+        stochastic: how the sum is rounded.
+
+    Returns:
+        (numbers: fp32, streams: int64, the kind). All that changes from step to step is in the tensors, so that it
+        compiles nothing anew.
+    """
+    whole, tie = lane_threshold(density)
+    if clip is None:  # one factor in place of two
+        scales, weights = (scales[0] * weights[0], scales[1] * weights[1]), (1.0, 1.0)
+    numbers = [1 - betas[0], betas[1], 1 - betas[1], *update, *scales, clip or 0.0, *weights, decay - 1]
+    return (
+        torch.tensor(numbers, dtype=torch.float32),
+        torch.tensor([*(signed(key) for key in keys), whole, tie, start], dtype=torch.int64),
+        Kind(density < 1.0, density < 1.0 and tie > 0, clip is not None, stochastic),
+    )

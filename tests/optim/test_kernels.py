@@ -1,0 +1,190 @@
+"""A step that torch.compile has made one pass of is the step that is made block by block."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mergetool.errors import RecipeError
+from mergetool.optim import OnDARE, OnTIES
+from mergetool.optim.kernels import SPAN, compiles
+from tests.optim.plain import PlainOnline, random_kept
+from tests.optim.scenes import deltas, gradients, parameters, run, values
+
+pytestmark = pytest.mark.slow
+ULP = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-7}
+DENSE = [
+    {"density": 0.3},
+    {"density": 0.5, "weight_decay": 0.1, "rescale": "none"},
+    {"density": 0.3, "clip": 1e-4, "tau_mask": "fixed"},
+    {"density": 1.0},
+    {"density": 0.3, "rounding": "nearest", "weight_decay": 0.1},
+    {"density": 0.5, "alpha": 0.0},
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("settings", DENSE)
+def test_compiled_and_block_by_block_agree(settings: dict, dtype: torch.dtype) -> None:
+    made = {}
+    for choice in (True, False):
+        made[choice] = parameters(dtype=dtype)
+        options = {"alpha": 1e-3, "reference": deltas(), "seed": 6} | settings
+        optimizer = OnDARE(made[choice], lr=1e-4, compile=choice, **options)
+        run(optimizer, made[choice], 4)
+    for (name, a), (_, b) in zip(made[True], made[False], strict=True):
+        apart = (a.detach() - b.detach()).abs().float()
+        # Δθ agrees to a rounding, so a sum may fall on the other side of its uniform number now and then
+        assert apart.max() <= 4 * ULP[dtype] * b.detach().abs().max(), name
+        assert (apart > 0).float().mean() < (0.2 if dtype == torch.float32 else 0.02), name
+
+
+def test_a_compiled_step_moves_the_entries_of_the_masks_and_no_others() -> None:
+    ours, before = parameters(), values(parameters())
+    run(OnDARE(ours, lr=1e-3, density=0.3, seed=3, compile=True), ours, 1)
+    for name, p in ours:
+        if p.numel() > 1:
+            mask = random_kept(p.detach(), 0.3, 3, 0, "0", name).bool()
+            assert torch.equal(p.detach() != before[name], mask), name
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("rescale", ["unbiased", "none"])
+def test_every_compiled_step_is_the_papers_equation(weight_decay: float, rescale: str) -> None:
+    tau, ours, eps = deltas(), parameters(), 1e-3
+    settings = {"lr": 1e-3, "eps": eps, "alpha": 0.01, "seed": 5, "rescale": rescale}
+    optimizer = OnDARE(ours, density=0.3, weight_decay=weight_decay, reference=tau, compile=True, **settings)
+    plain = PlainOnline(parameters(), tau, method="dare", p=0.3, wd=weight_decay, **settings)
+    for step in range(6):
+        run(optimizer, ours, 1, first=step)
+        plain.step(gradients(step))
+        for name, p in ours:
+            tolerance = 8 * 2.0**-23 * max(0.02, float(plain.theta[name].abs().max())) / 0.3
+            assert (p.double() - plain.theta[name]).abs().max() <= tolerance, (name, step)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_compiled_sweep_finds_the_same_largest_entries(dtype: torch.dtype) -> None:
+    n = SPAN + 1003
+    rng = torch.Generator().manual_seed(0)
+    tau, start = torch.randn(n, generator=rng) * 1e-3, torch.randn(n, generator=rng) * 0.02
+    made = {}
+    for choice in (True, False):
+        p = torch.nn.Parameter(start.to(dtype).clone())
+        optimizer = OnTIES([("w", p)], lr=1e-4, eps=1e-6, density=5e-4, alpha=0.5, reference={"w": tau}, compile=choice)
+        for step in range(3):
+            p.grad = (torch.randn(n, generator=torch.Generator().manual_seed(step)) * 1e-3).to(dtype)
+            optimizer.step()
+        made[choice] = p.detach()
+    moved = {choice: p != start.to(dtype) for choice, p in made.items()}
+    assert moved[True].sum() > 2 * int(5e-4 * n)
+    # an update at the very threshold may be the last one kept or the first one dropped
+    assert (moved[True] != moved[False]).sum() <= 6
+    assert ((made[True] - made[False]).abs().float() > 4 * ULP[dtype] * 0.1).sum() <= 6
+
+
+def test_a_sparse_step_with_compiled_moments_is_the_plain_one() -> None:
+    n = 1 << 17
+    made = {}
+    for choice in (True, False):
+        p = torch.nn.Parameter(torch.linspace(-0.1, 0.1, n))
+        optimizer = OnDARE([("w", p)], lr=1e-3, density=0.01, compile=choice)
+        for step in range(3):
+            p.grad = torch.sin(torch.arange(n) * 0.1 + step)
+            optimizer.step()
+        made[choice] = p.detach()
+    # survivors are 100 times as large, so an ulp of Δθ is one of θ
+    assert (made[True] - made[False]).abs().max() <= 4 * 2.0**-23 * made[False].abs().max()
+    assert (made[True] != torch.linspace(-0.1, 0.1, n)).sum() > 2500
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_runs_resume_bit_for_bit(dtype: torch.dtype) -> None:
+    settings = {"lr": 1e-3, "density": 0.3, "alpha": 0.01, "reference": deltas(), "compile": True}
+    whole, half, rest = (parameters(dtype=dtype) for _ in range(3))
+    run(OnDARE(whole, **settings), whole, 6)
+    first = OnDARE(half, **settings)
+    run(first, half, 3)
+    for (_, p), (_, q) in zip(rest, half, strict=True):
+        p.data.copy_(q)
+    second = OnDARE(rest, **settings)
+    second.load_state_dict(first.state_dict())
+    run(second, rest, 3, first=3)
+    for (name, a), (_, b) in zip(whole, rest, strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_bf16_between_merges_is_compiled_too() -> None:
+    made = {}
+    for choice in (True, False):
+        made[choice] = parameters(dtype=torch.bfloat16)
+        run(OnDARE(made[choice], lr=1e-4, density=0.3, every=3, weight_decay=0.1, compile=choice), made[choice], 2)
+    for (name, a), (_, b) in zip(made[True], made[False], strict=True):
+        assert (a != b).float().mean() < 0.02, name
+        assert (a - b).abs().max() <= 2.0**-7 * b.abs().max(), name
+
+
+def test_a_learning_rate_that_changes_compiles_nothing_anew() -> None:
+    ours = parameters()
+    optimizer = OnDARE(ours, lr=1e-3, density=0.3, compile=True)
+    run(optimizer, ours, 2)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for step in range(3):
+            optimizer.param_groups[0]["lr"] = 1e-3 / (step + 2)
+            run(optimizer, ours, 1, first=2 + step)
+
+
+def test_a_small_group_is_not_compiled_by_itself_and_a_large_one_is() -> None:
+    small, large = torch.zeros(1000), torch.zeros(SPAN)
+    assert not compiles(None, [small])
+    assert compiles(None, [large])
+    assert not compiles(False, [large])
+    assert compiles(True, [small])
+
+
+WITHOUT = """
+import sys, warnings, torch
+from mergetool.errors import RecipeError
+from mergetool.optim import OnDARE
+p = torch.nn.Parameter(torch.zeros(5_000_000))
+p.grad = torch.ones_like(p)
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    optimizer = OnDARE([("w", p)], lr=1e-3, density=0.5)
+    optimizer.step(), optimizer.step()
+assert 0.2 < float((p != 0).float().mean()) < 0.9
+assert [str(w.message) for w in seen if "install a C++ compiler" in str(w.message)].__len__() == 1, seen
+try:
+    OnDARE([("w", p)], lr=1e-3, density=0.5, compile=True).step()
+except RecipeError as error:
+    assert "C++" in error.hint
+    print("refused")
+"""
+
+
+def test_without_a_compiler_it_warns_once_and_goes_on_and_refuses_where_it_was_asked_to_compile(tmp_path: Path) -> None:
+    environment = os.environ | {"CXX": str(tmp_path / "no-such-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", WITHOUT], env=environment, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.strip() == "refused"
+
+
+def test_a_choice_that_is_none_is_refused() -> None:
+    with pytest.raises(RecipeError, match="compile is 'yes'"):
+        OnDARE(parameters(), compile="yes")
+
+
+def test_a_checkpoint_from_before_there_was_the_choice_is_taken() -> None:
+    ours = parameters()
+    optimizer = OnDARE(ours, lr=1e-3, density=0.3)
+    run(optimizer, ours, 1)
+    state = optimizer.state_dict()
+    del state["param_groups"][0]["compile"]
+    again = OnDARE(parameters(), lr=1e-3, density=0.3)
+    again.load_state_dict(state)
+    assert again.param_groups[0]["compile"] is None
