@@ -11,7 +11,7 @@ import torch
 from mergetool.ops.blocks import scratch, spans
 from mergetool.ops.noise import SPARSE_BELOW, stream_key
 from mergetool.ops.sparsify import kept_count, rescale_factor
-from mergetool.optim.deltas import AdamDelta, Delta, scale_and_floor, where_set
+from mergetool.optim.deltas import AdamDelta, Delta, joined, scale_and_floor, where_set
 from mergetool.optim.kernels import (
     FEW,
     SPAN,
@@ -243,15 +243,14 @@ class MergingAdamW(Merging):
         if square is None:
             self._online_moments([p], group, True)
             return delta.above(low)
-        tensors = beta_tensor(betas), torch.tensor(square)
-        parts = [np.empty(0, np.int64)]
+        tensors, parts = (beta_tensor(betas), torch.tensor(square)), []
         for start, stop in spans(m.numel(), SPAN):
             flags = scratch("flags", -(-(stop - start) // 8) * 8, np.uint8)
             flags[stop - start :] = 0
             part = slice(start, stop)
             compiled(moments_above_)(grad[part], m[part], v[part], *tensors, torch.from_numpy(flags)[: stop - start])
-            parts.append(where_set(flags) + start)
-        return delta.among(np.concatenate(parts), low)
+            parts.append(delta.among(where_set(flags) + start, low))
+        return joined(parts)
 
     def _in_one_pass(self, p: torch.Tensor, binding: Binding, group: dict[str, Any]) -> bool:
         """OnDARE's dense step by one kernel; False, and nothing done, where the tensor is none for it."""

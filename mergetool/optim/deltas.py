@@ -70,11 +70,15 @@ class Delta:
             index = np.flatnonzero(np.abs(x) > np.float32(low)) if low >= 0 else np.arange(x.size)
             return index + start, x[index]
 
-        parts = [found(start, stop) for start, stop in spans(self.numel)]
-        return (
-            np.concatenate([np.empty(0, np.int64), *(index for index, _ in parts)]),
-            np.concatenate([np.empty(0, np.float32), *(value for _, value in parts)]),
-        )
+        return joined([found(start, stop) for start, stop in spans(self.numel)])
+
+
+def joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """(indices int64, values fp32) of several parts as one."""
+    return (
+        np.concatenate([np.empty(0, np.int64), *(index for index, _ in parts)]),
+        np.concatenate([np.empty(0, np.float32), *(value for _, value in parts)]),
+    )
 
 
 def where_set(flags: np.ndarray) -> np.ndarray:
@@ -83,10 +87,10 @@ def where_set(flags: np.ndarray) -> np.ndarray:
     Args:
         flags: np.uint8, a multiple of eight of them.
     """
-    words = torch.from_numpy(flags.view(np.int64))
-    some = torch.ne(words, 0, out=torch.from_numpy(scratch("some", words.numel(), np.bool_)))
+    words = flags.view(np.int64)
+    some = torch.ne(torch.from_numpy(words), 0, out=torch.from_numpy(scratch("some", words.size, np.bool_)))
     eights = np.flatnonzero(some.numpy())
-    place = np.flatnonzero(flags.reshape(-1, 8)[eights])
+    place = np.flatnonzero(words.take(eights).view(np.bool_))  # of truth values, for which numpy is fast
     return eights[place >> 3] * 8 + (place & 7)
 
 
@@ -105,7 +109,7 @@ def since(theta: torch.Tensor, anchor: torch.Tensor, decay: float) -> Delta:
     return Delta(
         theta.numel(),
         lambda start, stop: difference(theta[start:stop], anchor[start:stop]),
-        lambda index: difference(theta[index], anchor[index]),
+        lambda index: difference(theta.take(index), anchor.take(index)),
         owned=True,
     )
 
@@ -115,6 +119,28 @@ def _pieces(x: torch.Tensor, pieces: int, width: int) -> torch.Tensor:
     if x.numel() < pieces * width:
         return x
     return x.as_strided((pieces, width), ((x.numel() - width) // (pieces - 1), 1), x.storage_offset())
+
+
+def stored(top: torch.Tensor, bottom: torch.Tensor | None) -> Delta:
+    """top − bottom of two tensors in memory or in mapped files (`bottom` None for zero).
+
+    Args:
+        top, bottom: flat, of one size; any floating types.
+    """
+    if bottom is None:
+        return Delta(
+            top.numel(),
+            lambda start, stop: top[start:stop].float(),
+            lambda index: top.take(index).float(),
+            operands=lambda start, stop: (top[start:stop], None),
+        )
+    return Delta(
+        top.numel(),
+        lambda start, stop: top[start:stop].float() - bottom[start:stop].float(),
+        lambda index: top.take(index).float() - bottom.take(index).float(),
+        owned=True,
+        operands=lambda start, stop: (top[start:stop], bottom[start:stop]),
+    )
 
 
 class AdamDelta(Delta):
@@ -140,7 +166,7 @@ class AdamDelta(Delta):
         super().__init__(
             exp_avg.numel(),
             self._block,
-            lambda index: self._of(exp_avg[index], exp_avg_sq[index]),
+            lambda index: self._of(exp_avg.take(index), exp_avg_sq.take(index)),
             owned=True,
         )
 

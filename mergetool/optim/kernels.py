@@ -79,7 +79,10 @@ def _failure(device: str) -> str | None:
 @lru_cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` by torch.compile, for any sizes; a first call with other types or flags takes some seconds."""
-    options: dict[str, Any] = {"dynamic": True, "fullgraph": True}
+    # whether a loop is shared out to threads is decided by the size of the first tensor, once for all and for the compiler's
+    # cache on disk too: a norm of 64 entries would make every later matrix single-threaded
+    threads = {"cpp.min_chunk_size": 0}
+    options: dict[str, Any] = {"dynamic": True, "fullgraph": True, "options": threads}
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
         options["recompile_limit"] = 64  # types and flags: a process that merges in many ways has more than eight
     return torch.compile(function, **options)

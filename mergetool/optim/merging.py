@@ -24,10 +24,11 @@ equals, so that both draw the same entries."""
 
 
 class Picked(NamedTuple):
-    """A sparsified delta by its kept entries: local flat indices (int64, ascending) and fp32 values."""
+    """A sparsified delta by its kept entries: local flat indices (int64, ascending), fp32 values, and their rescaling."""
 
     index: torch.Tensor
     value: torch.Tensor
+    scale: float = 1.0
 
 
 @dataclass
@@ -64,11 +65,12 @@ class Merge(NamedTuple):
         number = 0 if role == REFERENCE and self.tau_mask == "fixed" else self.number
         return stream_key(self.seed, number, role, name)
 
-    def weighed(self, value: torch.Tensor, weight: float) -> torch.Tensor:
-        """One sparsified delta, clipped and times its weight; in place."""
+    def weighed(self, kept: Picked, weight: float) -> Picked:
+        """One sparsified delta, rescaled, clipped and times its weight; newly made."""
+        value = kept.value * kept.scale  # one product after the other, as the offline engine has it
         if self.clip is not None:
             value.clamp_(-self.clip, self.clip)
-        return value.mul_(weight)
+        return Picked(kept.index, value.mul_(weight))
 
     def combine(self, delta: torch.Tensor, tau: torch.Tensor | None, scales: tuple[float, float] = (1.0, 1.0)) -> torch.Tensor:
         """F(Δ) ⊕ F(τ_s) with their weights 1 − α and α; `scales` are the rescaling that is still due."""
@@ -104,6 +106,15 @@ class Job(NamedTuple):
     merge: Merge
     binding: Binding
 
+    @property
+    def tau(self) -> Delta | None:
+        """τ_s, None where none of it is merged."""
+        return self.binding.tau if self.merge.alpha else None
+
+    def source(self, role: str) -> Delta:
+        """Δ or τ_s, by its role."""
+        return self.delta if role == UPDATE else self.binding.tau
+
     def key(self, role: str) -> int:
         """The random stream of `role`."""
         return self.merge.key(role, self.binding.name)
@@ -126,77 +137,73 @@ def merge_(jobs: Sequence[Job], updates: Sequence[Picked] | None = None) -> None
 
 
 def _merge_sparse(jobs: Sequence[Job], updates: Sequence[Picked] | None) -> None:
-    kept = _scaled(jobs, _picked(jobs, UPDATE) if updates is None else updates)
-    taus = _references(jobs)
+    taus = [_remembered(job) for job in jobs]
+    missing = [i for i, job in enumerate(jobs) if taus[i] is None and job.tau is not None]
+    # all that is drawn at random is drawn at once: a call has its price, and most tensors keep few entries
+    wanted = [(job, UPDATE) for job in jobs] + [(jobs[i], REFERENCE) for i in missing]
+    picked = _picked(wanted) if updates is None else [*updates, *_picked(wanted[len(jobs) :])]
+    picked = [p._replace(scale=_scale(p.value, *of)) for p, of in zip(picked, wanted, strict=True)]
+    kept, drawn = picked[: len(jobs)], picked[len(jobs) :]
+    for i, tau in zip(missing, drawn, strict=True):
+        _remember(jobs[i], tau)
+        taus[i] = tau
     for job in jobs:
         if job.origin is not job.theta:
             _restore(job)
     if jobs[0].merge.method == "dare":
         # sums of two additions: entries that both keep are few, and are rounded twice
-        for job, (_, value) in zip(jobs, kept, strict=True):
-            job.merge.weighed(value, 1 - job.merge.alpha)
-        _add_(jobs, kept, UPDATE)
+        _add_(jobs, [job.merge.weighed(update, 1 - job.merge.alpha) for job, update in zip(jobs, kept, strict=True)], UPDATE)
         with_tau = [(job, tau) for job, tau in zip(jobs, taus, strict=True) if tau is not None]
-        weighed = [Picked(tau.index, job.merge.weighed(tau.value.clone(), job.merge.alpha)) for job, tau in with_tau]
+        weighed = [job.merge.weighed(tau, job.merge.alpha) for job, tau in with_tau]
         _add_([job for job, _ in with_tau], weighed, REFERENCE)
     else:
         sums = []
         for job, update, tau in zip(jobs, kept, taus, strict=True):
             index, first, second = _aligned(update, tau)
-            sums.append(Picked(index, job.merge.combine(first, second)))
+            scales = (update.scale, 1.0 if tau is None else tau.scale)
+            sums.append(Picked(index, job.merge.combine(first, second, scales)))
         _add_(jobs, sums, REFERENCE)
 
 
-def _picked(jobs: Sequence[Job], role: str) -> list[Picked]:
-    """The kept entries of Δ or of τ_s, without their rescaling."""
-    merge = jobs[0].merge
-    deltas = [job.delta if role == UPDATE else job.binding.tau for job in jobs]
-    if merge.method == "ties":
-        shards = [job.binding.shard for job in jobs]
-        return [Picked(*top_k(d, s, kept_count(merge.density, s.numel))) for d, s in zip(deltas, shards, strict=True)]
-    indices = kept_of([job.binding.shard for job in jobs], [job.key(role) for job in jobs], merge.density)
+def _picked(wanted: Sequence[tuple[Job, str]]) -> list[Picked]:
+    """The kept entries of the Δ or τ_s (by its role) of each job, without their rescaling."""
+    if not wanted:
+        return []
+    density, shards = wanted[0][0].merge.density, [job.binding.shard for job, _ in wanted]
+    deltas = [job.source(role) for job, role in wanted]
+    if wanted[0][0].merge.method == "ties":
+        return [Picked(*top_k(d, s, kept_count(density, s.numel))) for d, s in zip(deltas, shards, strict=True)]
+    indices = kept_of(shards, [job.key(role) for job, role in wanted], density)
     return [Picked(index, delta.take(index)) for index, delta in zip(indices, deltas, strict=True)]
 
 
-def _scaled(jobs: Sequence[Job], picked: Sequence[Picked], of_tau: bool = False) -> list[Picked]:
-    """The kept entries with their rescaling, in place."""
-    for job, (_, value) in zip(jobs, picked, strict=True):
-        shard, merge = job.binding.shard, job.merge
-        delta = job.binding.tau if of_tau else job.delta
-        norms: tuple[float, ...] = ()
-        if merge.rescale == "l1":
-            before = math.fsum(float(delta.block(a, b).abs().sum()) for a, b in blocks_of(shard))
-            norms = tuple(shard.total([before, float(value.abs().sum())]))
-        scale = rescale_factor(merge.rescale, merge.density, *norms)
-        if scale != 1.0:
-            value.mul_(scale)
-    return list(picked)
+def _scale(value: torch.Tensor, job: Job, role: str) -> float:
+    """What the kept entries of a delta are multiplied by."""
+    shard, merge = job.binding.shard, job.merge
+    if merge.rescale != "l1":
+        return rescale_factor(merge.rescale, merge.density)
+    before = math.fsum(float(job.source(role).block(a, b).abs().sum()) for a, b in blocks_of(shard))
+    return rescale_factor("l1", merge.density, *shard.total([before, float(value.abs().sum())]))
 
 
-def _references(jobs: Sequence[Job]) -> list[Picked | None]:
-    """F(τ_s) of each, None where there is none; what stays the same from merge to merge is kept."""
-    found: list[Picked | None] = [None] * len(jobs)
-    wanted = []
-    for i, (*_, merge, binding) in enumerate(jobs):
-        if binding.tau is None or not merge.alpha:
-            continue
-        found[i] = binding.fixed.get((merge.method, merge.density, merge.seed, merge.rescale))
-        if found[i] is None:
-            wanted.append(i)
-    if wanted:
-        missing = [jobs[i] for i in wanted]
-        for i, tau in zip(wanted, _scaled(missing, _picked(missing, REFERENCE), of_tau=True), strict=True):
-            merge, binding = jobs[i].merge, jobs[i].binding
-            if merge.method == "ties" or merge.tau_mask == "fixed":
-                binding.fixed = {(merge.method, merge.density, merge.seed, merge.rescale): tau}
-            found[i] = tau
-    return found
+def _remembered(job: Job) -> Picked | None:
+    """F(τ_s) where it is the last merge's."""
+    if job.tau is None:
+        return None
+    return job.binding.fixed.get((job.merge.method, job.merge.density, job.merge.seed, job.merge.rescale))
+
+
+def _remember(job: Job, tau: Picked) -> None:
+    """Keep F(τ_s) where it will be the same at the next merge."""
+    merge = job.merge
+    if merge.method == "ties" or merge.tau_mask == "fixed":
+        job.binding.fixed = {(merge.method, merge.density, merge.seed, merge.rescale): tau}
 
 
 def _add_(jobs: Sequence[Job], picked: Sequence[Picked], role: str) -> None:
     """θ[index] += value, rounded as the merge says: in fp32 the update alone is rounded to nearest, as torch does."""
     rounded: dict[tuple[torch.dtype, torch.device], list[tuple[Job, torch.Tensor, torch.Tensor]]] = {}
-    for job, (index, value) in zip(jobs, picked, strict=True):
+    for job, (index, value, _) in zip(jobs, picked, strict=True):
         theta = job.theta
         index, value = index.to(theta.device), value.to(theta.device)
         if job.merge.stochastic and not (role == UPDATE and theta.dtype == torch.float32):
@@ -204,16 +211,16 @@ def _add_(jobs: Sequence[Job], picked: Sequence[Picked], role: str) -> None:
         elif theta.dtype == torch.float32:
             theta.index_add_(0, index, value)
         else:
-            theta[index] = (theta[index].float() + value).to(theta.dtype)
+            theta.put_(index, (theta.take(index).float() + value).to(theta.dtype))
     for (dtype, device), group in rounded.items():  # a few thousand entries of each tensor: rounded together
         counts = [index.numel() for _, index, _ in group]
-        exact = torch.cat([job.theta[index] for job, index, _ in group]).double()
+        exact = torch.cat([job.theta.take(index) for job, index, _ in group]).double()
         exact.add_(torch.cat([value for *_, value in group]))
         places = np.concatenate([job.binding.shard.to_global(index.cpu().numpy()) for job, index, _ in group])
         keys = np.repeat(np.array([job.key(ROUNDING + role) for job, *_ in group], np.uint64), counts)
         sums = round_at(exact, dtype, keys, torch.from_numpy(places).to(device))
         for (job, index, _), part in zip(group, sums.split(counts), strict=True):
-            job.theta[index] = part
+            job.theta.put_(index, part)
 
 
 def _restore(job: Job) -> None:

@@ -17,7 +17,7 @@ from mergetool.checkpoint.hub import local_directory
 from mergetool.checkpoint.layout import Layout, read_header, read_layout
 from mergetool.checkpoint.reader import Reader
 from mergetool.errors import CheckpointError, RecipeError
-from mergetool.optim.deltas import Delta
+from mergetool.optim.deltas import Delta, stored
 from mergetool.optim.sharding import Shard
 
 Storage = Literal["memory", "cpu", "mmap"]
@@ -237,11 +237,13 @@ class Reference:
         if found is None or (self.adapter and ".lora_B" not in found and not found.endswith("lora_embedding_B")):
             return None
         if self.storage == "mmap" or (self._bottom is None and isinstance(self._top.flat, dict)):
+            if shard.in_one_run and device.type == "cpu":
+                return stored(*self._operands(found, shard, 0, shard.held))
             return Delta(
                 shard.held,
                 lambda start, stop: self._block(found, shard, start, stop, device),
                 lambda index: self._take(found, shard, index, device),
-                operands=(lambda start, stop: self._operands(found, shard, start, stop, device)) if shard.in_one_run else None,
+                operands=(lambda a, b: self._operands(found, shard, a, b, device)) if shard.in_one_run else None,
             )
         kept = torch.empty(shard.held, dtype=self.dtype or torch.float32)
         for start in range(0, shard.held, 1 << 20):
@@ -251,6 +253,8 @@ class Reference:
             kept = kept.to(device)
         elif device.type == "cuda":
             kept = kept.pin_memory()
+        if kept.device == device:
+            return stored(kept, None)
         return Delta(
             shard.held,
             lambda start, stop: kept[start:stop].to(device, torch.float32, non_blocking=True),
@@ -263,7 +267,7 @@ class Reference:
         return (parts[0] if len(parts) == 1 else torch.cat([torch.empty(0), *parts])).to(device)
 
     def _operands(
-        self, name: str, shard: Shard, start: int, stop: int, device: torch.device
+        self, name: str, shard: Shard, start: int, stop: int, device: torch.device | str = "cpu"
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """θ_s and θ_b as they are stored, for a shard that is one run of the tensor."""
         at = shard.first + start

@@ -183,20 +183,22 @@ def low_bracket(sample: np.ndarray | None, shard: Shard, k: int) -> float:
     """
     if sample is None:
         return -1.0
+    weight = None
     if shard.groups:
         # a rank that holds more entries speaks for more: repeat is avoided by weights
-        weight = np.full(sample.size, shard.held / max(sample.size, 1))
-        sample, weight = shard.collect(sample), shard.collect(weight)
-        order = np.argsort(-sample, kind="stable")
-        sample, rank = sample[order], np.cumsum(weight[order]) / shard.numel
-    else:
-        sample = np.sort(sample)[::-1]
-        rank = np.arange(1, sample.size + 1) / sample.size
+        weight = shard.collect(np.full(sample.size, shard.held / max(sample.size, 1)))
+        sample = shard.collect(sample)
     expected = k / shard.numel * sample.size
     # entries of a tensor come in rows of like size, so the sample is noisier than an independent one: 6 sigma
-    wanted = (expected + 6.0 * math.sqrt(expected + 1.0) + 16) / sample.size
-    at = int(np.searchsorted(rank, wanted))
-    return float(np.nextafter(sample[at], np.float32(-1.0))) if at < sample.size else -1.0
+    wanted = expected + 6.0 * math.sqrt(expected + 1.0) + 16
+    if weight is None:
+        at = math.ceil(wanted) - 1
+        bound = np.partition(sample, -at - 1)[-at - 1] if at < sample.size else np.float32(0)
+    else:
+        order = np.argsort(-sample, kind="stable")
+        at = int(np.searchsorted(np.cumsum(weight[order]) / shard.numel * sample.size, wanted))
+        bound = sample[order[at]] if at < sample.size else np.float32(0)
+    return float(np.nextafter(bound, np.float32(-1.0)))
 
 
 def kept_of(shards: Sequence[Shard], keys: Sequence[int], density: float) -> list[torch.Tensor]:
