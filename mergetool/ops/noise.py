@@ -297,7 +297,7 @@ def _kept_in_cells(
     first = number * np.uint64(lanes_per_cell // 4)
     drawn = words_at(keys[:, None], first[:, None] + np.arange(-(-width // 4), dtype=np.uint64))
     position = drawn.view(np.uint16)[:, :width].astype(np.int32)
-    position[np.arange(width) >= hits[:, None]] = CELL  # beyond every position: sorts to the end
+    position |= (np.arange(width) >= hits[:, None]).astype(np.int32) << 16  # CELL or more: sorts to the end
     position.sort(axis=1)
     keep = position < CELL
     keep[:, 1:] &= position[:, 1:] != position[:, :-1]

@@ -97,14 +97,43 @@ def _bracket(read: ReadBlock, numel: int, k: int) -> tuple[float, float]:
         return -1.0, math.inf
     pieces = min(max(numel >> 6, _SAMPLE), _LARGEST_SAMPLE) // _PIECE
     starts = [(numel - _PIECE) * i // (pieces - 1) for i in range(pieces)]
-    sample = np.concatenate([read(s, s + _PIECE).abs().cpu().numpy() for s in starts])
-    sample.sort()
-    sample = sample[::-1]
-    expected = k / numel * sample.size
+    return bracket(np.concatenate([read(s, s + _PIECE).abs().cpu().numpy() for s in starts]), k / numel)
+
+
+def bracket(sample: np.ndarray, fraction: float) -> tuple[float, float]:
+    """Magnitudes low ≤ high between which the largest `fraction` of a tensor ends, with near certainty.
+
+    Args:
+        sample: magnitudes of some of its entries; fp32; overwritten.
+        fraction: in (0, 1).
+
+    Returns:
+        (low, high): −1 and inf where the sample ends before them.
+    """
+    expected = fraction * sample.size
     # entries of a tensor come in rows of like size, so the sample is noisier than an independent one: 12 sigma
-    slack = 12.0 * math.sqrt(expected * (1 - k / numel) + 1.0) + 16
+    slack = 12.0 * math.sqrt(expected * (1 - fraction) + 1.0) + 16
     first, last = int(expected - slack), int(expected + slack)
-    return float(sample[last]) if last < sample.size else -1.0, float(sample[first]) if first >= 0 else math.inf
+    ends = [sample.size - 1 - i for i in (first, last) if 0 <= i < sample.size]
+    sample.partition(ends)
+    low = float(sample[sample.size - 1 - last]) if last < sample.size else -1.0
+    return low, float(sample[sample.size - 1 - first]) if first >= 0 else math.inf
+
+
+def threshold_between(index: np.ndarray, value: np.ndarray, rank: int) -> Threshold | None:
+    """The threshold that keeps the `rank` largest of some entries, None where there are not so many.
+
+    Args:
+        index: flat indices; int64, ascending.
+        value: the entries; fp32.
+        rank: how many to keep; None is the answer below 1 too.
+    """
+    if not 1 <= rank <= value.size:
+        return None
+    magnitude = np.abs(value)
+    bound = np.partition(magnitude, magnitude.size - rank)[magnitude.size - rank]
+    rank -= int(np.count_nonzero(magnitude > bound))
+    return Threshold(float(bound), int(index[magnitude == bound][rank - 1]))
 
 
 def _count(read: ReadBlock, numel: int, low: float, high: float) -> tuple[int, list[int], list[int], list[np.ndarray]]:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mergetool.ops.blocks import scratch, spans
+from mergetool.ops.blocks import spans
 from mergetool.ops.noise import SPARSE_BELOW, stream_key
-from mergetool.ops.sparsify import kept_count, rescale_factor
-from mergetool.optim.deltas import AdamDelta, Delta, joined, scale_and_floor, where_set
+from mergetool.ops.sparsify import KEEP_ALL, Threshold, bracket, kept_count, rescale_factor, threshold_between
+from mergetool.optim.deltas import AdamDelta, Delta, joined, padded_flags, scale_and_floor, where_set
 from mergetool.optim.kernels import (
     FEW,
     SPAN,
@@ -22,13 +22,29 @@ from mergetool.optim.kernels import (
     merged_step_,
     moments_,
     moments_above_,
+    moments_between_,
 )
-from mergetool.optim.merging import REFERENCE, ROUNDING, UPDATE, Binding, Job, Picked, merge_, rounded_sum, scale_
+from mergetool.optim.merging import (
+    REFERENCE,
+    ROUNDING,
+    UPDATE,
+    Binding,
+    Job,
+    Merge,
+    Picked,
+    bound_of,
+    merge_,
+    rounded_sum,
+    scale_,
+)
 from mergetool.optim.names import NamedParameters, attach
 from mergetool.optim.online import Anyref, Merging, Method
 from mergetool.optim.settings import DEFAULTS, check_adamw
 from mergetool.optim.sharding import SAMPLE, Found, Shard, local, low_bracket, top_k
 from mergetool.optim.step import adamw_, adamw_moments_, adamw_rounded_
+
+DENSE_SAMPLE = (256, 1 << 10)
+"""What OnTIES' threshold is guessed from where many entries are kept: so many runs of so many entries."""
 
 _LOW = (torch.bfloat16, torch.float16)
 Params = Any
@@ -133,9 +149,7 @@ class MergingAdamW(Merging):
         grad, m, v, t = self._flat(p)
         key = stream_key(group["seed"], int(t), "step", binding.name)
         if fast and self._for_kernel(p, binding):
-            self._run_kernel(
-                p, None, binding, group, int(t), keys=(0, 0, key), stochastic=group["rounding"] == "stochastic"
-            )  # fmt: skip
+            self._run_kernel(p, None, binding, group, keys=(0, 0, key), stochastic=group["rounding"] == "stochastic")
             return
 
         def add(x: torch.Tensor, d: torch.Tensor, start: int) -> torch.Tensor:
@@ -150,10 +164,11 @@ class MergingAdamW(Merging):
 
     def _online_moments(self, params: list[torch.Tensor], group: dict[str, Any], fast: bool) -> None:
         batches: dict[Any, list[torch.Tensor]] = {}
+        betas = beta_tensor(group["betas"])
         for p in params:
             grad, m, v, _ = self._flat(p)
             if fast and m.numel() >= FEW and m.dtype == torch.float32:
-                compiled(moments_)(grad, m, v, beta_tensor(group["betas"]).to(m.device))
+                compiled(moments_)(grad, m, v, betas.to(m.device))
             elif m.numel():
                 batches.setdefault((m.dtype, m.device), []).append(p)
         for batch in batches.values():
@@ -177,7 +192,7 @@ class MergingAdamW(Merging):
         updates = None
         if online:
             fast = self._fast(due, group)
-            if fast and self.method == "dare" and group["density"] >= SPARSE_BELOW and group["rescale"] != "l1":
+            if fast and group["density"] >= SPARSE_BELOW and group["rescale"] != "l1":
                 bound = [item for item in bound if not self._in_one_pass(*item, group)]
             if fast and self.method == "ties" and group["density"] < SPARSE_BELOW:
                 updates = self._largest(bound, group)
@@ -245,40 +260,63 @@ class MergingAdamW(Merging):
             return delta.above(low)
         tensors, parts = (beta_tensor(betas), torch.tensor(square)), []
         for start, stop in spans(m.numel(), SPAN):
-            flags = scratch("flags", -(-(stop - start) // 8) * 8, np.uint8)
-            flags[stop - start :] = 0
-            part = slice(start, stop)
-            compiled(moments_above_)(grad[part], m[part], v[part], *tensors, torch.from_numpy(flags)[: stop - start])
+            flags = padded_flags(stop - start)
+            part, here = slice(start, stop), torch.from_numpy(flags)[: stop - start]
+            compiled(moments_above_)(grad[part], m[part], v[part], *tensors, here)
             parts.append(delta.among(where_set(flags) + start, low))
         return joined(parts)
 
     def _in_one_pass(self, p: torch.Tensor, binding: Binding, group: dict[str, Any]) -> bool:
-        """OnDARE's dense step by one kernel; False, and nothing done, where the tensor is none for it."""
-        theta, step = local(p), int(self.state[p]["step"])
-        if not self._for_kernel(p, binding):
+        """A dense step by one kernel (OnTIES: two); False, and nothing done, where the tensor is none for it."""
+        # OnTIES' thresholds of a sharded tensor are exchanged, which all ranks must do in one order
+        if not self._for_kernel(p, binding) or (self.method == "ties" and binding.shard.groups):
             return False
-        merge = self._settings(group, self._number(p, group), binding, theta.dtype)
+        merge = self._settings(group, self._number(p, group), binding, local(p).dtype)
         scale = rescale_factor(merge.rescale, merge.density)
         tau = binding.tau if merge.alpha else None
-        keys = tuple(merge.key(role, binding.name) for role in (UPDATE, REFERENCE, ROUNDING))
-        self._run_kernel(
-            p, tau, binding, group, step,
-            density=merge.density, scales=(scale, scale), weights=(1 - merge.alpha, merge.alpha), clip=merge.clip, keys=keys,
-            stochastic=merge.stochastic,
-        )  # fmt: skip
+        settings = {"scales": (scale, scale), "alpha": merge.alpha, "clip": merge.clip, "stochastic": merge.stochastic}
+        settings["keys"] = tuple(merge.key(role, binding.name) for role in (UPDATE, REFERENCE, ROUNDING))
+        if self.method == "dare":
+            settings["density"] = merge.density
+        else:
+            settings["elect"] = merge.elect
+            if merge.density < 1.0:
+                of_tau = KEEP_ALL if tau is None else bound_of(tau, REFERENCE, merge, binding)
+                settings |= {"bounds": (self._bound(p, merge, binding, group), of_tau), "moments": False}
+        self._run_kernel(p, tau, binding, group, **settings)
         return True
+
+    def _bound(self, p: torch.Tensor, merge: Merge, binding: Binding, group: dict[str, Any]) -> Threshold:
+        """The moments' update, and what keeps the largest entries of Δθ.
+
+        The pass that updates the moments finds the entries between two magnitudes, which a sample of the moments to come
+        gives, and counts those beyond; the threshold is among the former.
+        """
+        grad, m, v, _ = self._flat(p)
+        betas, delta, k = tuple(group["betas"]), self._update(p, group), kept_count(merge.density, m.numel())
+        if m.numel() < SPAN or p.device.type != "cpu":
+            self._online_moments([p], group, True)
+            return bound_of(delta, UPDATE, merge, binding)
+        low, high = bracket(delta.sample_ahead(grad, betas, *DENSE_SAMPLE), k / m.numel())
+        tensors = beta_tensor(betas), torch.tensor([delta.scale, delta.floor]), torch.tensor([low, high])
+        beyond, parts = 0, []
+        for start, stop in spans(m.numel(), SPAN):
+            flags = padded_flags(stop - start)
+            part, here = slice(start, stop), torch.from_numpy(flags)[: stop - start]
+            beyond += int(compiled(moments_between_)(grad[part], m[part], v[part], *tensors, here))
+            index = where_set(flags) + start
+            parts.append((index, delta.take(torch.from_numpy(index)).numpy()))
+        return threshold_between(*joined(parts), k - beyond) or bound_of(delta, UPDATE, merge, binding)
 
     def _for_kernel(self, p: torch.Tensor, binding: Binding) -> bool:
         types = p.dtype in (torch.float32, torch.bfloat16) and self.state[p]["exp_avg"].dtype == torch.float32
         return types and binding.shard.in_one_run and local(p).numel() > 1
 
-    def _run_kernel(
-        self, p: torch.Tensor, tau: Delta | None, binding: Binding, group: dict[str, Any], step: int, **settings: Any
-    ) -> None:
-        theta, (grad, m, v, _) = local(p), self._flat(p)
+    def _run_kernel(self, p: torch.Tensor, tau: Delta | None, binding: Binding, group: dict[str, Any], **settings: Any) -> None:
+        theta, (grad, m, v, t) = local(p), self._flat(p)
         lr, betas = float(group["lr"]), tuple(group["betas"])
         numbers, streams, kind = constants(
-            betas, scale_and_floor(lr, betas, group["eps"], step),
+            betas, scale_and_floor(lr, betas, group["eps"], int(t)),
             decay=1 - lr * group["weight_decay"], start=binding.shard.first, **settings,
         )  # fmt: skip
         numbers, streams = numbers.to(theta.device), streams.to(theta.device)

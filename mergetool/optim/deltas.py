@@ -81,6 +81,13 @@ def joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.n
     )
 
 
+def padded_flags(count: int) -> np.ndarray:
+    """This thread's buffer for `count` flags, with zeros up to a multiple of eight: uint8."""
+    flags = scratch("flags", -(-count // 8) * 8, np.uint8)
+    flags[count:] = 0
+    return flags
+
+
 def where_set(flags: np.ndarray) -> np.ndarray:
     """Indices of the entries that are not 0, where they are few: int64, ascending.
 
@@ -109,7 +116,7 @@ def since(theta: torch.Tensor, anchor: torch.Tensor, decay: float) -> Delta:
     return Delta(
         theta.numel(),
         lambda start, stop: difference(theta[start:stop], anchor[start:stop]),
-        lambda index: difference(theta.take(index), anchor.take(index)),
+        lambda index: difference(_at(theta, index), _at(anchor, index)),
         owned=True,
     )
 
@@ -119,6 +126,20 @@ def _pieces(x: torch.Tensor, pieces: int, width: int) -> torch.Tensor:
     if x.numel() < pieces * width:
         return x
     return x.as_strided((pieces, width), ((x.numel() - width) // (pieces - 1), 1), x.storage_offset())
+
+
+def _at(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """x[index], which costs three times this where there are few."""
+    return x.take(index.to(x.device))
+
+
+def _sqrt(x: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """√x rounded correctly, as compiled code has it: torch's own on a CPU is a vector library's, now and then an ulp off."""
+    if x.device.type != "cpu":
+        return torch.sqrt(x, out=out)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
+    np.sqrt(x.numpy(), out=out.numpy())
+    return out
 
 
 def stored(top: torch.Tensor, bottom: torch.Tensor | None) -> Delta:
@@ -131,13 +152,13 @@ def stored(top: torch.Tensor, bottom: torch.Tensor | None) -> Delta:
         return Delta(
             top.numel(),
             lambda start, stop: top[start:stop].float(),
-            lambda index: top.take(index).float(),
+            lambda index: _at(top, index).float(),
             operands=lambda start, stop: (top[start:stop], None),
         )
     return Delta(
         top.numel(),
         lambda start, stop: top[start:stop].float() - bottom[start:stop].float(),
-        lambda index: top.take(index).float() - bottom.take(index).float(),
+        lambda index: _at(top, index).float() - _at(bottom, index).float(),
         owned=True,
         operands=lambda start, stop: (top[start:stop], bottom[start:stop]),
     )
@@ -166,7 +187,7 @@ class AdamDelta(Delta):
         super().__init__(
             exp_avg.numel(),
             self._block,
-            lambda index: self._of(exp_avg.take(index), exp_avg_sq.take(index)),
+            lambda index: self._of(_at(exp_avg, index), _at(exp_avg_sq, index)),
             owned=True,
         )
 
@@ -177,7 +198,7 @@ class AdamDelta(Delta):
         return self._of(self.m[start:stop], self.v[start:stop], out)
 
     def _of(self, m: torch.Tensor, v: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        floored = torch.sqrt(v.float(), out=out).add_(self.floor)
+        floored = _sqrt(v.float(), out).add_(self.floor)
         return torch.div(m.float(), floored, out=floored).mul_(self.scale)
 
     def sample(self, pieces: int, width: int) -> np.ndarray:
@@ -217,6 +238,6 @@ class AdamDelta(Delta):
 
     def among(self, index: np.ndarray, low: float) -> tuple[np.ndarray, np.ndarray]:
         """Those of the entries `index` with |x| > low: (indices, values)."""
-        value = self.take(torch.from_numpy(index)).numpy()
+        value = self.take(torch.from_numpy(index)).cpu().numpy()
         keep = np.abs(value) > np.float32(low)
         return index[keep], value[keep]

@@ -11,13 +11,15 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from mergetool.errors import RecipeError
 from mergetool.ops.noise import kept_at, lane_threshold, signed
 from mergetool.ops.rounding import add_rounded_at
+from mergetool.ops.sparsify import KEEP_ALL, Threshold
+from mergetool.optim.step import onties_step
 
 WORTH = 1 << 22
 """Entries of a group from which on compiling pays by itself: some seconds once, in place of milliseconds a step."""
@@ -122,11 +124,48 @@ def moments_above_(
     above.copy_(torch.where(exp_avg * exp_avg > bound * exp_avg_sq, 1.0, 0.0).to(torch.uint8))
 
 
-class Kind(NamedTuple):
-    """What a merged step consists of; each kind is compiled once."""
+def moments_between_(
+    grad: torch.Tensor,
+    exp_avg: torch.Tensor,
+    exp_avg_sq: torch.Tensor,
+    betas: torch.Tensor,
+    update: torch.Tensor,
+    bounds: torch.Tensor,
+    between: torch.Tensor,
+) -> torch.Tensor:
+    """`moments_`, and which entries have low ≤ |Δθ| ≤ high.
 
-    masked: bool
-    tied: bool
+    Args:
+        grad, exp_avg, exp_avg_sq, betas: as `moments_`.
+        update: from `mergetool.optim.deltas.scale_and_floor`; fp32.
+        bounds: (low, high); fp32.
+        between: torch.uint8, the shape of all; becomes 1 there, else 0.
+
+    Returns:
+        How many entries lie above `high`: int64, no dimensions.
+    """
+    moments_(grad, exp_avg, exp_avg_sq, betas)
+    eta, floor = update.unbind()
+    low, high = bounds.unbind()
+    size = (exp_avg / (exp_avg_sq.sqrt() + floor) * eta).abs()
+    between.copy_(torch.where((size >= low) & (size <= high), 1.0, 0.0).to(torch.uint8))
+    return (size > high).sum()
+
+
+class Kind(NamedTuple):
+    """What a merged step consists of; each kind is compiled once.
+
+    Attributes:
+        moments: whether m and v are updated, or have been.
+        keep: how entries are kept: all, at random by 16 bits (``"random"``) or by 16 and 53 more (``"random, tied"``), or
+            the largest.
+        elect: None for OnDARE's sum; how OnTIES elects signs.
+        clipped, stochastic: as the optimizers have it.
+    """
+
+    moments: bool
+    keep: Literal["all", "random", "random, tied", "largest"]
+    elect: Literal["weighted", "unweighted"] | None
     clipped: bool
     stochastic: bool
 
@@ -142,35 +181,47 @@ def merged_step_(
     streams: torch.Tensor,
     kind: Kind,
 ) -> None:
-    """OnDARE's step at K = 1, in place: m, v, then θ ← D·θ + w₁·F(Δθ) + w₂·F(τ_s), rounded once.
+    """OnDARE's or OnTIES' step at K = 1, in place: m, v, then θ ← D·θ + w₁·F(Δθ) ⊕ w₂·F(τ_s), rounded once.
 
-    Without τ and masks it is AdamW's step on a parameter whose type is too coarse for its updates.
+    Without τ, and with all entries kept, it is AdamW's step on a parameter whose type is too coarse for its updates.
 
     Args:
         theta: flat, fp32 or bf16: a part of the tensor.
         grad: any floating dtype.
         exp_avg, exp_avg_sq: m and v; fp32.
         top, bottom: τ_s = top − bottom as they are stored; None for zero.
-        numbers, streams: from `constants`.
-        kind: from `constants`.
+        numbers, streams, kind: from `constants`.
 
-    Source: [OMO] Lu et al. 2024, arXiv 2405.17931, Eq. 3–4.
+    Source: [OMO] Lu et al. 2024, arXiv 2405.17931, Eq. 3–7.
     """
-    eta, floor, scale_delta, scale_tau, clip, weight_delta, weight_tau, shrink = numbers[3:].unbind()
-    key_delta, key_tau, key_rounding, whole, tie, start = streams.unbind()
+    eta, floor, scale_delta, scale_tau, clip, weight_delta, weight_tau, shrink, bound_delta, bound_tau = numbers[3:].unbind()
+    key_delta, key_tau, key_rounding, whole, tie, last_delta, last_tau, start = streams.unbind()
     index = torch.arange(theta.numel(), device=theta.device) + start
-    moments_(grad, exp_avg, exp_avg_sq, numbers[:3])
+    if kind.moments:
+        moments_(grad, exp_avg, exp_avg_sq, numbers[:3])
 
-    def sparse(x: torch.Tensor, key: torch.Tensor, scale: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        x = x * scale
-        if kind.clipped:
-            x = torch.maximum(torch.minimum(x, clip), -clip) * weight
-        return torch.where(kept_at(key, whole, tie, index, kind.tied), x, 0.0) if kind.masked else x
+    def sparse(
+        x: torch.Tensor, key: torch.Tensor, bound: torch.Tensor, last: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor:
+        if kind.keep == "all":
+            kept = x
+        elif kind.keep == "largest":
+            size = x.abs()
+            kept = torch.where((size > bound) | ((size == bound) & (index <= last)), x, 0.0)
+        else:
+            kept = torch.where(kept_at(key, whole, tie, index, kind.keep == "random, tied"), x, 0.0)
+        kept = kept * scale
+        return torch.maximum(torch.minimum(kept, clip), -clip) if kind.clipped else kept
 
-    total = sparse(exp_avg / (exp_avg_sq.sqrt() + floor) * eta, key_delta, scale_delta, weight_delta)
+    delta = sparse(exp_avg / (exp_avg_sq.sqrt() + floor) * eta, key_delta, bound_delta, last_delta, scale_delta)
+    tau = None
     if top is not None:
         tau = top.float() if bottom is None else top.float() - bottom.float()
-        total = total + sparse(tau, key_tau, scale_tau, weight_tau)
+        tau = sparse(tau, key_tau, bound_tau, last_tau, scale_tau)
+    if kind.elect is not None:
+        total = onties_step(delta, tau, weight_tau, kind.elect)
+    else:
+        total = delta * weight_delta if tau is None else delta * weight_delta + tau * weight_tau
     total = total + shrink * theta.float()
     if kind.stochastic:
         theta.copy_(add_rounded_at(theta, total, key_rounding, index))
@@ -187,9 +238,12 @@ def constants(
     betas: tuple[float, float],
     update: tuple[float, float],
     *,
+    moments: bool = True,
     density: float = 1.0,
+    bounds: tuple[Threshold, Threshold] | None = None,
+    elect: Literal["weighted", "unweighted"] | None = None,
     scales: tuple[float, float] = (1.0, 1.0),
-    weights: tuple[float, float] = (1.0, 0.0),
+    alpha: float = 0.0,
     clip: float | None = None,
     decay: float = 1.0,
     keys: tuple[int, int, int] = (0, 0, 0),
@@ -201,9 +255,12 @@ def constants(
     Args:
         betas: (β₁, β₂).
         update: from `mergetool.optim.deltas.scale_and_floor`.
-        density: p.
+        moments: whether m and v are still to be updated.
+        density: p of the random sparsifier.
+        bounds: what the magnitude sparsifier keeps of Δθ and τ_s, in place of it.
+        elect: how signs are elected; None for OnDARE.
         scales: the rescaling of Δθ and τ_s.
-        weights: 1 − α and α.
+        alpha: α.
         clip: as the optimizers have it.
         decay: D = 1 − η·λ.
         keys: streams of Δθ's mask, τ_s' mask and the rounding.
@@ -215,11 +272,15 @@ def constants(
         compiles nothing anew.
     """
     whole, tie = lane_threshold(density)
-    if clip is None:  # one factor in place of two
-        scales, weights = (scales[0] * weights[0], scales[1] * weights[1]), (1.0, 1.0)
-    numbers = [1 - betas[0], betas[1], 1 - betas[1], *update, *scales, clip or 0.0, *weights, decay - 1]
+    random = "all" if density >= 1.0 else "random, tied" if tie else "random"
+    of_delta, of_tau = bounds or (KEEP_ALL, KEEP_ALL)
+    numbers = [
+        1 - betas[0], betas[1], 1 - betas[1], *update, *scales, clip or 0.0, 1 - alpha, alpha, decay - 1,
+        of_delta.value, of_tau.value,
+    ]  # fmt: skip
+    streams = [*(signed(key) for key in keys), whole, tie, of_delta.last_tie, of_tau.last_tie, start]
     return (
         torch.tensor(numbers, dtype=torch.float32),
-        torch.tensor([*(signed(key) for key in keys), whole, tie, start], dtype=torch.int64),
-        Kind(density < 1.0, density < 1.0 and tie > 0, clip is not None, stochastic),
+        torch.tensor(streams, dtype=torch.int64),
+        Kind(moments, random if bounds is None else "largest", elect, clip is not None, stochastic),
     )

@@ -209,7 +209,7 @@ def _add_(jobs: Sequence[Job], picked: Sequence[Picked], role: str) -> None:
         if job.merge.stochastic and not (role == UPDATE and theta.dtype == torch.float32):
             rounded.setdefault((theta.dtype, theta.device), []).append((job, index, value))
         elif theta.dtype == torch.float32:
-            theta.index_add_(0, index, value)
+            theta.scatter_add_(0, index, value)
         else:
             theta.put_(index, (theta.take(index).float() + value).to(theta.dtype))
     for (dtype, device), group in rounded.items():  # a few thousand entries of each tensor: rounded together
@@ -279,15 +279,20 @@ class _Side(NamedTuple):
         return x
 
 
+def bound_of(delta: Delta, role: str, merge: Merge, binding: Binding) -> Threshold:
+    """What keeps the largest entries of a delta; that of τ_s is remembered."""
+    settings, shard = (role, merge.density), binding.shard
+    bound = binding.fixed.get(settings)
+    if bound is None:
+        bound = threshold(delta, shard, kept_count(merge.density, shard.numel))
+        if role == REFERENCE:
+            binding.fixed = {settings: bound}
+    return bound
+
+
 def _side(delta: Delta, role: str, merge: Merge, binding: Binding) -> _Side:
-    shard, bound = binding.shard, None
-    if merge.method == "ties":
-        settings = (role, merge.density)
-        bound = binding.fixed.get(settings)
-        if bound is None:
-            bound = threshold(delta, shard, kept_count(merge.density, shard.numel))
-            if role == REFERENCE:
-                binding.fixed = {settings: bound}
+    shard = binding.shard
+    bound = bound_of(delta, role, merge, binding) if merge.method == "ties" else None
     side = _Side(merge.key(role, binding.name), bound, 1.0)
     if merge.rescale != "l1":
         return side._replace(scale=rescale_factor(merge.rescale, merge.density))

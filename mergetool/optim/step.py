@@ -155,12 +155,14 @@ def ondare_step(delta: torch.Tensor, tau: torch.Tensor | None, alpha: float) -> 
     return delta if tau is None else delta.add_(tau, alpha=alpha)
 
 
-def onties_step(delta: torch.Tensor, tau: torch.Tensor | None, alpha: float, elect: Elect = "weighted") -> torch.Tensor:
+def onties_step(
+    delta: torch.Tensor, tau: torch.Tensor | None, alpha: float | torch.Tensor, elect: Elect = "weighted"
+) -> torch.Tensor:
     """[(1 − α)·F(Δθ)] ⊕sign [α·F(τ_s)], what OnTIES adds to θ ([OMO] Eq. 5–7).
 
     Args:
         delta, tau: F(Δθ) and F(τ_s); fp32; overwritten. None for zero.
-        alpha: α.
+        alpha: α, a number or a tensor of no dimensions.
         elect: ``"weighted"``: the paper: where signs differ the larger of the two weighted entries stays, both where
             equal. ``"unweighted"``: the authors' code: the sign of F(Δθ) + F(τ_s), before the weights, decides
             (+ where that is zero), and the entries that agree with it stay.
@@ -174,4 +176,4 @@ def onties_step(delta: torch.Tensor, tau: torch.Tensor | None, alpha: float, ele
         return pairwise_sign_consensus(delta.mul_(1 - alpha), tau.mul_(alpha))
     positive = delta + tau >= 0
     delta = torch.where((delta > 0) == positive, delta, 0.0).mul_(1 - alpha)
-    return delta.add_(torch.where((tau > 0) == positive, tau, 0.0), alpha=alpha)
+    return delta.add_(torch.where((tau > 0) == positive, tau, 0.0).mul_(alpha))

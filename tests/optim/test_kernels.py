@@ -19,23 +19,26 @@ from tests.optim.scenes import deltas, gradients, parameters, run, values
 pytestmark = pytest.mark.slow
 ULP = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-7}
 DENSE = [
-    {"density": 0.3},
-    {"density": 0.5, "weight_decay": 0.1, "rescale": "none"},
-    {"density": 0.3, "clip": 1e-4, "tau_mask": "fixed"},
-    {"density": 1.0},
-    {"density": 0.3, "rounding": "nearest", "weight_decay": 0.1},
-    {"density": 0.5, "alpha": 0.0},
+    (OnDARE, {"density": 0.3}),
+    (OnDARE, {"density": 0.5, "weight_decay": 0.1, "rescale": "none"}),
+    (OnDARE, {"density": 0.3, "clip": 1e-4, "tau_mask": "fixed"}),
+    (OnDARE, {"density": 1.0}),
+    (OnDARE, {"density": 0.3, "rounding": "nearest", "weight_decay": 0.1}),
+    (OnDARE, {"density": 0.5, "alpha": 0.0}),
+    (OnTIES, {"density": 0.3, "weight_decay": 0.1}),
+    (OnTIES, {"density": 1.0, "elect": "unweighted", "clip": 1e-4}),
 ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("settings", DENSE)
-def test_compiled_and_block_by_block_agree(settings: dict, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("cls", "settings"), DENSE)
+def test_compiled_and_block_by_block_agree(cls: type, settings: dict, dtype: torch.dtype) -> None:
     made = {}
     for choice in (True, False):
         made[choice] = parameters(dtype=dtype)
-        options = {"alpha": 1e-3, "reference": deltas(), "seed": 6} | settings
-        optimizer = OnDARE(made[choice], lr=1e-4, compile=choice, **options)
+        # at Adam's first step every |Δθ| is η up to what ε takes, so the largest are told apart by ε alone
+        options = {"alpha": 1e-3, "reference": deltas(), "seed": 6, "eps": 1e-3} | settings
+        optimizer = cls(made[choice], lr=1e-4, compile=choice, **options)
         run(optimizer, made[choice], 4)
     for (name, a), (_, b) in zip(made[True], made[False], strict=True):
         apart = (a.detach() - b.detach()).abs().float()
@@ -53,19 +56,45 @@ def test_a_compiled_step_moves_the_entries_of_the_masks_and_no_others() -> None:
             assert torch.equal(p.detach() != before[name], mask), name
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-@pytest.mark.parametrize("rescale", ["unbiased", "none"])
-def test_every_compiled_step_is_the_papers_equation(weight_decay: float, rescale: str) -> None:
-    tau, ours, eps = deltas(), parameters(), 1e-3
-    settings = {"lr": 1e-3, "eps": eps, "alpha": 0.01, "seed": 5, "rescale": rescale}
-    optimizer = OnDARE(ours, density=0.3, weight_decay=weight_decay, reference=tau, compile=True, **settings)
-    plain = PlainOnline(parameters(), tau, method="dare", p=0.3, wd=weight_decay, **settings)
+@pytest.mark.parametrize(
+    ("method", "cls", "extra"),
+    [
+        ("dare", OnDARE, {"rescale": "unbiased"}),
+        ("dare", OnDARE, {"rescale": "none"}),
+        ("ties", OnTIES, {"elect": "weighted"}),
+        ("ties", OnTIES, {"elect": "unweighted"}),
+    ],
+)
+def test_every_compiled_step_is_the_papers_equation(method: str, cls: type, extra: dict) -> None:
+    tau, ours = deltas(), parameters()
+    settings = {"lr": 1e-3, "eps": 1e-3, "alpha": 0.01, "seed": 5, **extra}
+    optimizer = cls(ours, density=0.3, weight_decay=0.1, reference=tau, compile=True, **settings)
+    plain = PlainOnline(parameters(), tau, method=method, p=0.3, wd=0.1, **settings)
     for step in range(6):
         run(optimizer, ours, 1, first=step)
         plain.step(gradients(step))
         for name, p in ours:
             tolerance = 8 * 2.0**-23 * max(0.02, float(plain.theta[name].abs().max())) / 0.3
             assert (p.double() - plain.theta[name]).abs().max() <= tolerance, (name, step)
+
+
+def test_a_large_tensors_threshold_is_found_in_the_pass_over_the_moments_and_keeps_exactly_k() -> None:
+    n, density = SPAN + 1003, 0.3
+    rng = torch.Generator().manual_seed(0)
+    start = torch.randn(n, generator=rng) * 0.02 + 1.0  # an update of 0.5 moves every entry that is kept
+    p = torch.nn.Parameter(start.clone())
+    optimizer = OnTIES([("w", p)], lr=0.5, eps=1e-6, density=density, compile=True)
+    for step in range(3):
+        p.data.copy_(start)
+        p.grad = torch.randn(n, generator=torch.Generator().manual_seed(step)) * torch.rand(n, generator=rng)
+        optimizer.step()
+        moved = torch.nonzero(p.detach() != start).flatten()
+        state = optimizer.state[p]
+        m, v = state["exp_avg"].double(), state["exp_avg_sq"].double()
+        size = (m / (v.sqrt() + 1e-6 * (1 - 0.999 ** (step + 1)) ** 0.5)).abs()
+        assert moved.numel() == int(density * n), step
+        dropped = torch.ones(n, dtype=torch.bool).scatter_(0, moved, False)
+        assert size[moved].min() >= size[dropped].max() * (1 - 1e-6), step  # at the first step all are of one size
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -103,16 +132,17 @@ def test_a_sparse_step_with_compiled_moments_is_the_plain_one() -> None:
     assert (made[True] != torch.linspace(-0.1, 0.1, n)).sum() > 2500
 
 
+@pytest.mark.parametrize("cls", [OnDARE, OnTIES])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_compiled_runs_resume_bit_for_bit(dtype: torch.dtype) -> None:
+def test_compiled_runs_resume_bit_for_bit(cls: type, dtype: torch.dtype) -> None:
     settings = {"lr": 1e-3, "density": 0.3, "alpha": 0.01, "reference": deltas(), "compile": True}
     whole, half, rest = (parameters(dtype=dtype) for _ in range(3))
-    run(OnDARE(whole, **settings), whole, 6)
-    first = OnDARE(half, **settings)
+    run(cls(whole, **settings), whole, 6)
+    first = cls(half, **settings)
     run(first, half, 3)
     for (_, p), (_, q) in zip(rest, half, strict=True):
         p.data.copy_(q)
-    second = OnDARE(rest, **settings)
+    second = cls(rest, **settings)
     second.load_state_dict(first.state_dict())
     run(second, rest, 3, first=3)
     for (name, a), (_, b) in zip(whole, rest, strict=True):

@@ -47,6 +47,8 @@ def drift(
         (OnDARE, 0.5, {"every": 4}),
         (OnTIES, 0.02, {}),
         (OnTIES, 0.5, {}),
+        (OnDARE, 0.5, {"compile": True}),
+        (OnTIES, 0.5, {"compile": True}),
     ],
 )
 def test_the_mean_drift_is_n_alpha_tau(dtype: torch.dtype, cls: type, density: float, extra: dict) -> None:
