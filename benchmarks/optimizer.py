@@ -151,6 +151,10 @@ def contenders(densities: list[float], base: Path, sft: Path, released: str | No
             f"OnDARE p={p:g} rounding=nearest storage=mmap",
             lambda ps, p=p: OnDARE(ps, lr=LR, density=p, alpha=ALPHA, rounding="nearest", reference=reference("mmap")),
         ))  # fmt: skip
+        rows.append((
+            f"OnDARE p={p:g} moments=parameter storage=mmap",
+            lambda ps, p=p: OnDARE(ps, lr=LR, density=p, alpha=ALPHA, moments="parameter", reference=reference("mmap")),
+        ))  # fmt: skip
         rows.append((f"OnDARE p={p:g} alpha=0 (ChildTuning-F)", lambda ps, p=p: OnDARE(ps, lr=LR, density=p)))
         rows.append((
             f"OnDARE p={p:g} every=10 storage=mmap",

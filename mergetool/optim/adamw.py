@@ -167,7 +167,7 @@ class MergingAdamW(Merging):
         betas = beta_tensor(group["betas"])
         for p in params:
             grad, m, v, _ = self._flat(p)
-            if fast and m.numel() >= FEW and m.dtype == torch.float32:
+            if fast and m.numel() >= FEW and m.dtype != torch.float64:
                 compiled(moments_)(grad, m, v, betas.to(m.device))
             elif m.numel():
                 batches.setdefault((m.dtype, m.device), []).append(p)
@@ -242,7 +242,7 @@ class MergingAdamW(Merging):
 
     def _worth_sweeping(self, p: torch.Tensor, shard: Shard) -> bool:
         # by the whole tensor's size: the ranks exchange counts, and all of them must do so
-        return shard.numel >= SPAN and p.device.type == "cpu" and self.state[p]["exp_avg"].dtype == torch.float32
+        return shard.numel >= SPAN and p.device.type == "cpu" and p.dtype != torch.float64
 
     def _swept(self, p: torch.Tensor, shard: Shard, group: dict[str, Any]) -> Found:
         """The moments' update, and the entries above a bound that a sample of the moments to come gives.
@@ -309,8 +309,7 @@ class MergingAdamW(Merging):
         return threshold_between(*joined(parts), k - beyond) or bound_of(delta, UPDATE, merge, binding)
 
     def _for_kernel(self, p: torch.Tensor, binding: Binding) -> bool:
-        types = p.dtype in (torch.float32, torch.bfloat16) and self.state[p]["exp_avg"].dtype == torch.float32
-        return types and binding.shard.in_one_run and local(p).numel() > 1
+        return p.dtype in (torch.float32, torch.bfloat16) and binding.shard.in_one_run and local(p).numel() > 1
 
     def _run_kernel(self, p: torch.Tensor, tau: Delta | None, binding: Binding, group: dict[str, Any], **settings: Any) -> None:
         theta, (grad, m, v, t) = local(p), self._flat(p)

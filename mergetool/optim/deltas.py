@@ -207,8 +207,7 @@ class AdamDelta(Delta):
 
     def sample_ahead(self, grad: torch.Tensor, betas: tuple[float, float], pieces: int, width: int) -> np.ndarray:
         """`sample` as it will be once `grad` has gone into moments that are the last step's."""
-        grad, m, v = (_pieces(x, pieces, width) for x in (grad, self.m, self.v))
-        grad = grad.float()
+        grad, m, v = (_pieces(x, pieces, width).float() for x in (grad, self.m, self.v))
         m = m.lerp(grad, 1 - betas[0])
         return self._of(m, (v * betas[1]).addcmul_(grad, grad, value=1 - betas[1])).abs_().flatten().numpy()
 

@@ -95,13 +95,18 @@ def moments_(grad: torch.Tensor, exp_avg: torch.Tensor, exp_avg_sq: torch.Tensor
 
     Args:
         grad: flat, any floating dtype.
-        exp_avg, exp_avg_sq: m and v; flat, fp32.
+        exp_avg, exp_avg_sq: m and v; flat, of any floating dtype, which they are rounded to.
         betas: from `beta_tensor`.
     """
     rest_of_first, second, rest_of_second = betas.unbind()
     grad = grad.float()
-    exp_avg.lerp_(grad, rest_of_first)
-    exp_avg_sq.mul_(second).addcmul_(grad, grad * rest_of_second)
+    exp_avg.copy_(torch.lerp(exp_avg.float(), grad, rest_of_first))
+    exp_avg_sq.copy_(exp_avg_sq.float() * second + grad * (grad * rest_of_second))
+
+
+def _update(exp_avg: torch.Tensor, exp_avg_sq: torch.Tensor, eta: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    """Δθ, as `mergetool.optim.deltas.AdamDelta` computes it, to the bit."""
+    return exp_avg.float() / (exp_avg_sq.float().sqrt() + floor) * eta
 
 
 def moments_above_(
@@ -121,7 +126,8 @@ def moments_above_(
     """
     moments_(grad, exp_avg, exp_avg_sq, betas)
     # by way of floats, which the compiler stores as bytes many at once; truth values it stores one by one
-    above.copy_(torch.where(exp_avg * exp_avg > bound * exp_avg_sq, 1.0, 0.0).to(torch.uint8))
+    first, second = exp_avg.float(), exp_avg_sq.float()
+    above.copy_(torch.where(first * first > bound * second, 1.0, 0.0).to(torch.uint8))
 
 
 def moments_between_(
@@ -147,7 +153,7 @@ def moments_between_(
     moments_(grad, exp_avg, exp_avg_sq, betas)
     eta, floor = update.unbind()
     low, high = bounds.unbind()
-    size = (exp_avg / (exp_avg_sq.sqrt() + floor) * eta).abs()
+    size = _update(exp_avg, exp_avg_sq, eta, floor).abs()
     between.copy_(torch.where((size >= low) & (size <= high), 1.0, 0.0).to(torch.uint8))
     return (size > high).sum()
 
@@ -188,7 +194,7 @@ def merged_step_(
     Args:
         theta: flat, fp32 or bf16: a part of the tensor.
         grad: any floating dtype.
-        exp_avg, exp_avg_sq: m and v; fp32.
+        exp_avg, exp_avg_sq: m and v; any floating dtype.
         top, bottom: τ_s = top − bottom as they are stored; None for zero.
         numbers, streams, kind: from `constants`.
 
@@ -213,7 +219,7 @@ def merged_step_(
         kept = kept * scale
         return torch.maximum(torch.minimum(kept, clip), -clip) if kind.clipped else kept
 
-    delta = sparse(exp_avg / (exp_avg_sq.sqrt() + floor) * eta, key_delta, bound_delta, last_delta, scale_delta)
+    delta = sparse(_update(exp_avg, exp_avg_sq, eta, floor), key_delta, bound_delta, last_delta, scale_delta)
     tau = None
     if top is not None:
         tau = top.float() if bottom is None else top.float() - bottom.float()
