@@ -19,6 +19,7 @@ from mergetool.optim.kernels import (
     compiled,
     compiles,
     constants,
+    merged_since_,
     merged_step_,
     moments_,
     moments_above_,
@@ -30,7 +31,6 @@ from mergetool.optim.merging import (
     UPDATE,
     Binding,
     Job,
-    Merge,
     Picked,
     bound_of,
     merge_,
@@ -149,7 +149,8 @@ class MergingAdamW(Merging):
         grad, m, v, t = self._flat(p)
         key = stream_key(group["seed"], int(t), "step", binding.name)
         if fast and self._for_kernel(p, binding):
-            self._run_kernel(p, None, binding, group, keys=(0, 0, key), stochastic=group["rounding"] == "stochastic")
+            decay, stochastic = 1 - float(group["lr"]) * group["weight_decay"], group["rounding"] == "stochastic"
+            self._run_kernel(p, None, binding, True, group, decay=decay, keys=(0, 0, key), stochastic=stochastic)
             return
 
         def add(x: torch.Tensor, d: torch.Tensor, start: int) -> torch.Tensor:
@@ -189,22 +190,20 @@ class MergingAdamW(Merging):
             for p, binding in bound:
                 self._interpolate(p, self._number(p, group), group, binding)
             return
-        updates = None
-        if online:
-            fast = self._fast(due, group)
-            if fast and group["density"] >= SPARSE_BELOW and group["rescale"] != "l1":
-                bound = [item for item in bound if not self._in_one_pass(*item, group)]
-            if fast and self.method == "ties" and group["density"] < SPARSE_BELOW:
-                updates = self._largest(bound, group)
-            else:
-                self._online_moments([p for p, _ in bound], group, fast)
+        updates, fast = None, self._fast(due, group)
+        if fast and group["density"] >= SPARSE_BELOW and group["rescale"] != "l1":
+            bound = [item for item in bound if not self._in_one_pass(*item, online, group)]
+        if online and fast and self.method == "ties" and group["density"] < SPARSE_BELOW:
+            updates = self._largest(bound, group)
+        elif online:
+            self._online_moments([p for p, _ in bound], group, fast)
         merge_([self._job_of(*item, online, group) for item in bound], updates)
-        for p, _ in bound:
-            state = self.state[p]
-            if "anchor" in state and not online:
-                state["anchor"].copy_(p)
-                if "anchor_decay" in state:
-                    state["anchor_decay"].fill_(1.0)
+        if not online:
+            for p, _ in bound:
+                self.state[p]["anchor"].copy_(p)
+            for _, p in due:
+                if "anchor_decay" in self.state[p]:
+                    self.state[p]["anchor_decay"].fill_(1.0)
 
     def _fast(self, held: list[tuple[int, torch.Tensor]], group: dict[str, Any]) -> bool:
         return compiles(group["compile"], (p for _, p in held))
@@ -266,37 +265,38 @@ class MergingAdamW(Merging):
             parts.append(delta.among(where_set(flags) + start, low))
         return joined(parts)
 
-    def _in_one_pass(self, p: torch.Tensor, binding: Binding, group: dict[str, Any]) -> bool:
-        """A dense step by one kernel (OnTIES: two); False, and nothing done, where the tensor is none for it."""
+    def _in_one_pass(self, p: torch.Tensor, binding: Binding, online: bool, group: dict[str, Any]) -> bool:
+        """A dense merge by one kernel (OnTIES: two); False, and nothing done, where the tensor is none for it."""
         # OnTIES' thresholds of a sharded tensor are exchanged, which all ranks must do in one order
         if not self._for_kernel(p, binding) or (self.method == "ties" and binding.shard.groups):
             return False
-        merge = self._settings(group, self._number(p, group), binding, local(p).dtype)
+        job = self._job_of(p, binding, online, group)
+        merge, tau = job.merge, job.tau
         scale = rescale_factor(merge.rescale, merge.density)
-        tau = binding.tau if merge.alpha else None
         settings = {"scales": (scale, scale), "alpha": merge.alpha, "clip": merge.clip, "stochastic": merge.stochastic}
-        settings["keys"] = tuple(merge.key(role, binding.name) for role in (UPDATE, REFERENCE, ROUNDING))
+        settings |= {"keys": tuple(job.key(role) for role in (UPDATE, REFERENCE, ROUNDING)), "decay": job.decay}
         if self.method == "dare":
             settings["density"] = merge.density
         else:
             settings["elect"] = merge.elect
             if merge.density < 1.0:
                 of_tau = KEEP_ALL if tau is None else bound_of(tau, REFERENCE, merge, binding)
-                settings |= {"bounds": (self._bound(p, merge, binding, group), of_tau), "moments": False}
-        self._run_kernel(p, tau, binding, group, **settings)
+                of_delta = self._bound(p, job, group) if online else bound_of(job.delta, UPDATE, merge, binding)
+                settings |= {"bounds": (of_delta, of_tau), "moments": False}
+        self._run_kernel(p, tau, binding, online, group, **settings)
         return True
 
-    def _bound(self, p: torch.Tensor, merge: Merge, binding: Binding, group: dict[str, Any]) -> Threshold:
+    def _bound(self, p: torch.Tensor, job: Job, group: dict[str, Any]) -> Threshold:
         """The moments' update, and what keeps the largest entries of Δθ.
 
         The pass that updates the moments finds the entries between two magnitudes, which a sample of the moments to come
         gives, and counts those beyond; the threshold is among the former.
         """
         grad, m, v, _ = self._flat(p)
-        betas, delta, k = tuple(group["betas"]), self._update(p, group), kept_count(merge.density, m.numel())
+        betas, delta, k = tuple(group["betas"]), job.delta, kept_count(job.merge.density, m.numel())
         if m.numel() < SPAN or p.device.type != "cpu":
             self._online_moments([p], group, True)
-            return bound_of(delta, UPDATE, merge, binding)
+            return bound_of(delta, UPDATE, job.merge, job.binding)
         low, high = bracket(delta.sample_ahead(grad, betas, *DENSE_SAMPLE), k / m.numel())
         tensors = beta_tensor(betas), torch.tensor([delta.scale, delta.floor]), torch.tensor([low, high])
         beyond, parts = 0, []
@@ -306,23 +306,25 @@ class MergingAdamW(Merging):
             beyond += int(compiled(moments_between_)(grad[part], m[part], v[part], *tensors, here))
             index = where_set(flags) + start
             parts.append((index, delta.take(torch.from_numpy(index)).numpy()))
-        return threshold_between(*joined(parts), k - beyond) or bound_of(delta, UPDATE, merge, binding)
+        return threshold_between(*joined(parts), k - beyond) or bound_of(delta, UPDATE, job.merge, job.binding)
 
     def _for_kernel(self, p: torch.Tensor, binding: Binding) -> bool:
         return p.dtype in (torch.float32, torch.bfloat16) and binding.shard.in_one_run and local(p).numel() > 1
 
-    def _run_kernel(self, p: torch.Tensor, tau: Delta | None, binding: Binding, group: dict[str, Any], **settings: Any) -> None:
+    def _run_kernel(
+        self, p: torch.Tensor, tau: Delta | None, binding: Binding, online: bool, group: dict[str, Any], **settings: Any
+    ) -> None:
+        """`merged_step_` over the parameter, or `merged_since_` where AdamW has made its steps already."""
         theta, (grad, m, v, t) = local(p), self._flat(p)
-        lr, betas = float(group["lr"]), tuple(group["betas"])
-        numbers, streams, kind = constants(
-            betas, scale_and_floor(lr, betas, group["eps"], int(t)),
-            decay=1 - lr * group["weight_decay"], start=binding.shard.first, **settings,
-        )  # fmt: skip
+        betas = tuple(group["betas"])
+        update = scale_and_floor(float(group["lr"]), betas, group["eps"], int(t))
+        numbers, streams, kind = constants(betas, update, start=binding.shard.first, **settings)
         numbers, streams = numbers.to(theta.device), streams.to(theta.device)
+        kernel, read = (merged_step_, (grad, m, v)) if online else (merged_since_, (local(self.state[p]["anchor"]),))
         for start, stop in spans(theta.numel(), SPAN):
             part = slice(start, stop)
             operands = (None, None) if tau is None else tau.operands(start, stop)
-            compiled(merged_step_)(theta[part], grad[part], m[part], v[part], *operands, numbers, streams, kind)
+            compiled(kernel)(theta[part], *(x[part] for x in read), *operands, numbers, streams, kind)
             streams[-1] += stop - start
 
     def _decay(self, theta: torch.Tensor, factor: float, group: dict[str, Any], step: int, binding: Binding) -> None:

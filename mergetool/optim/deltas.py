@@ -110,8 +110,11 @@ def since(theta: torch.Tensor, anchor: torch.Tensor, decay: float) -> Delta:
             lie within a factor of two (Sterbenz).
     """
 
+    wide = torch.promote_types(theta.dtype, torch.float32)
+
     def difference(now: torch.Tensor, then: torch.Tensor) -> torch.Tensor:
-        return now.float() - (then.float() * decay if decay != 1.0 else then.float())
+        then = then.to(wide)
+        return (now.to(wide) - (then * decay if decay != 1.0 else then)).float()
 
     return Delta(
         theta.numel(),

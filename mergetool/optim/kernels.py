@@ -200,11 +200,48 @@ def merged_step_(
 
     Source: [OMO] Lu et al. 2024, arXiv 2405.17931, Eq. 3–7.
     """
-    eta, floor, scale_delta, scale_tau, clip, weight_delta, weight_tau, shrink, bound_delta, bound_tau = numbers[3:].unbind()
-    key_delta, key_tau, key_rounding, whole, tie, last_delta, last_tau, start = streams.unbind()
-    index = torch.arange(theta.numel(), device=theta.device) + start
     if kind.moments:
         moments_(grad, exp_avg, exp_avg_sq, numbers[:3])
+    delta = _update(exp_avg, exp_avg_sq, numbers[3], numbers[4])
+    theta.copy_(_merged(theta, delta, top, bottom, numbers, streams, kind))
+
+
+def merged_since_(
+    theta: torch.Tensor,
+    anchor: torch.Tensor,
+    top: torch.Tensor | None,
+    bottom: torch.Tensor | None,
+    numbers: torch.Tensor,
+    streams: torch.Tensor,
+    kind: Kind,
+) -> None:
+    """The merge of Step-K, in place: θ ← D·a + w₁·F(θ − D·a) ⊕ w₂·F(τ_s), and the anchor a is that too.
+
+    Args:
+        theta, anchor: flat, fp32 or bf16: a part of the tensor.
+        top, bottom, numbers, streams, kind: as `merged_step_`.
+
+    Source: [OMO] Lu et al. 2024, arXiv 2405.17931, Algorithm 2.
+    """
+    delta = theta.float() - anchor.float() * (1 + numbers[-3])
+    merged = _merged(anchor, delta, top, bottom, numbers, streams, kind)
+    theta.copy_(merged)
+    anchor.copy_(merged)
+
+
+def _merged(
+    base: torch.Tensor,
+    delta: torch.Tensor,
+    top: torch.Tensor | None,
+    bottom: torch.Tensor | None,
+    numbers: torch.Tensor,
+    streams: torch.Tensor,
+    kind: Kind,
+) -> torch.Tensor:
+    """D·base + w₁·F(Δ) ⊕ w₂·F(τ_s), rounded to `base`'s type."""
+    scale_delta, scale_tau, clip, weight_delta, weight_tau, shrink, bound_delta, bound_tau = numbers[5:].unbind()
+    key_delta, key_tau, key_rounding, whole, tie, last_delta, last_tau, start = streams.unbind()
+    index = torch.arange(base.numel(), device=base.device) + start
 
     def sparse(
         x: torch.Tensor, key: torch.Tensor, bound: torch.Tensor, last: torch.Tensor, scale: torch.Tensor
@@ -219,7 +256,7 @@ def merged_step_(
         kept = kept * scale
         return torch.maximum(torch.minimum(kept, clip), -clip) if kind.clipped else kept
 
-    delta = sparse(_update(exp_avg, exp_avg_sq, eta, floor), key_delta, bound_delta, last_delta, scale_delta)
+    delta = sparse(delta, key_delta, bound_delta, last_delta, scale_delta)
     tau = None
     if top is not None:
         tau = top.float() if bottom is None else top.float() - bottom.float()
@@ -228,11 +265,8 @@ def merged_step_(
         total = onties_step(delta, tau, weight_tau, kind.elect)
     else:
         total = delta * weight_delta if tau is None else delta * weight_delta + tau * weight_tau
-    total = total + shrink * theta.float()
-    if kind.stochastic:
-        theta.copy_(add_rounded_at(theta, total, key_rounding, index))
-    else:
-        theta.copy_((theta.float() + total).to(theta.dtype))
+    total = total + shrink * base.float()
+    return add_rounded_at(base, total, key_rounding, index) if kind.stochastic else (base.float() + total).to(base.dtype)
 
 
 def beta_tensor(betas: tuple[float, float]) -> torch.Tensor:
@@ -260,7 +294,7 @@ def constants(
 
     Args:
         betas: (β₁, β₂).
-        update: from `mergetool.optim.deltas.scale_and_floor`.
+        update: from `mergetool.optim.deltas.scale_and_floor`; read by `merged_step_` alone.
         moments: whether m and v are still to be updated.
         density: p of the random sparsifier.
         bounds: what the magnitude sparsifier keeps of Δθ and τ_s, in place of it.
@@ -268,7 +302,7 @@ def constants(
         scales: the rescaling of Δθ and τ_s.
         alpha: α.
         clip: as the optimizers have it.
-        decay: D = 1 − η·λ.
+        decay: D, 1 − η·λ or, for Step-K, the product of these since the last merge.
         keys: streams of Δθ's mask, τ_s' mask and the rounding.
         start: flat index in the whole tensor of the rank's first entry; add to the last of `streams` for a later part.
         stochastic: how the sum is rounded.

@@ -22,6 +22,8 @@ UPDATE, REFERENCE, ROUNDING = "0", "1", "rounding"
 """Roles of the random streams. The first two are the models' positions in the offline recipe that a run with K = T
 equals, so that both draw the same entries."""
 
+_WIDE = (torch.float32, torch.float64)
+
 
 class Picked(NamedTuple):
     """A sparsified delta by its kept entries: local flat indices (int64, ascending), fp32 values, and their rescaling."""
@@ -208,8 +210,8 @@ def _add_(jobs: Sequence[Job], picked: Sequence[Picked], role: str) -> None:
         index, value = index.to(theta.device), value.to(theta.device)
         if job.merge.stochastic and not (role == UPDATE and theta.dtype == torch.float32):
             rounded.setdefault((theta.dtype, theta.device), []).append((job, index, value))
-        elif theta.dtype == torch.float32:
-            theta.scatter_add_(0, index, value)
+        elif theta.dtype in _WIDE:
+            theta.scatter_add_(0, index, value.to(theta.dtype))
         else:
             theta.put_(index, (theta.take(index).float() + value).to(theta.dtype))
     for (dtype, device), group in rounded.items():  # a few thousand entries of each tensor: rounded together
@@ -234,7 +236,7 @@ def _restore(job: Job) -> None:
 
 def scale_(theta: torch.Tensor, origin: torch.Tensor, factor: float, key: int | None, shard: Shard) -> None:
     """θ ← factor·origin: rounded stochastically where θ's type is too coarse to hold it and there is a key."""
-    if key is None or theta.dtype in (torch.float32, torch.float64):
+    if key is None or theta.dtype in _WIDE:
         torch.mul(origin, factor, out=theta)
         return
     for start, stop in spans(theta.numel(), block_size(theta.device)):
@@ -320,7 +322,7 @@ def _merge_dense(theta: torch.Tensor, origin: torch.Tensor, decay: float, delta:
             total.add_(base, alpha=decay - 1)
         if merge.stochastic:
             rounded_sum(base, total, key, shard, start, theta[start:stop])
-        elif theta.dtype == torch.float32:
+        elif theta.dtype in _WIDE:
             torch.add(base, total, out=theta[start:stop])
         else:
             theta[start:stop] = base.float().add_(total).to(theta.dtype)

@@ -26,6 +26,8 @@ DENSE = [
     (OnDARE, {"density": 0.3, "rounding": "nearest", "weight_decay": 0.1}),
     (OnDARE, {"density": 0.5, "alpha": 0.0}),
     (OnDARE, {"density": 0.3, "moments": "parameter"}),
+    (OnDARE, {"density": 0.3, "every": 3, "weight_decay": 0.1}),
+    (OnTIES, {"density": 0.3, "every": 2}),
     (OnTIES, {"density": 0.3, "weight_decay": 0.1}),
     (OnTIES, {"density": 1.0, "elect": "unweighted", "clip": 1e-4}),
 ]

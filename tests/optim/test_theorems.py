@@ -203,3 +203,19 @@ def test_the_masks_of_the_update_and_the_reference_are_the_recipes_models() -> N
             index = noise.kept_indices(noise.stream_key(9, 0, "1", name), 0.01, 0, p.numel())
             moved = torch.nonzero((p.detach() != before[name]).flatten()).flatten()
             assert torch.equal(moved, index), name
+
+
+@pytest.mark.parametrize(("method", "cls"), [("dare", OnDARE), ("ties", OnTIES)])
+@pytest.mark.parametrize("density", [0.01, 0.3])
+@pytest.mark.parametrize("every", [1, 3])
+def test_fp64_parameters_keep_what_fp32_cannot_hold(method: str, cls: type, density: float, every: int) -> None:
+    tau, settings = deltas(), {"lr": 1e-7, "alpha": 1e-6, "seed": 5, "eps": 1e-3, "every": every, "rescale": "none"}
+    ours = parameters(dtype=torch.float64)
+    optimizer = cls(ours, density=density, reference=tau, **settings)
+    plain = PlainOnline(parameters(dtype=torch.float64), tau, method=method, p=density, **settings)
+    for step in range(6):
+        run(optimizer, ours, 1, first=step)
+        plain.step(gradients(step))
+    for name, p in ours:
+        # a thousandth of an ulp of fp32 at 0.05
+        assert (p - plain.theta[name]).abs().max() <= 4e-12, name
