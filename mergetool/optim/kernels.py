@@ -87,7 +87,14 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     options: dict[str, Any] = {"dynamic": True, "fullgraph": True, "options": threads}
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
         options["recompile_limit"] = 64  # types and flags: a process that merges in many ways has more than eight
-    return torch.compile(function, **options)
+    kernel = torch.compile(function, **options)
+
+    def call(*arguments: Any) -> Any:
+        # as tensors of their own: views are compiled for where they begin in what they are views of, and for which of them
+        # begin alike, so a tensor's second part would take some seconds again
+        return kernel(*(torch.from_dlpack(x) if isinstance(x, torch.Tensor) else x for x in arguments))
+
+    return call
 
 
 def moments_(grad: torch.Tensor, exp_avg: torch.Tensor, exp_avg_sq: torch.Tensor, betas: torch.Tensor) -> None:

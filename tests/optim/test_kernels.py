@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mergetool.errors import RecipeError
-from mergetool.optim import OnDARE, OnTIES
+from mergetool.optim import OnDARE, OnTIES, adamw
 from mergetool.optim.kernels import SPAN, compiles
 from tests.optim.plain import PlainOnline, random_kept
 from tests.optim.scenes import deltas, gradients, parameters, run, values
@@ -170,6 +170,24 @@ def test_a_learning_rate_that_changes_compiles_nothing_anew() -> None:
         for step in range(3):
             optimizer.param_groups[0]["lr"] = 1e-3 / (step + 2)
             run(optimizer, ours, 1, first=2 + step)
+
+
+def test_where_a_tensor_lies_in_another_one_compiles_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adamw, "SPAN", 1 << 12)  # three parts of each tensor
+    n = 3 * (1 << 12) - 5
+    buffer, tau = torch.randn(3 * n + 7) * 1e-2, torch.randn(2 * n + 1) * 1e-3
+
+    def step(place: int) -> None:
+        p = torch.nn.Parameter(torch.zeros(2 * n)[place : place + n])
+        optimizer = OnDARE([("w", p)], lr=1e-3, density=0.3, alpha=0.1, reference={"w": tau[place : place + n]}, compile=True)
+        p.grad = buffer[2 * place : 2 * place + n]
+        optimizer.step()
+        assert (p != 0).float().mean() > 0.3
+
+    step(0)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for place in (1, 16, 301):
+            step(place)
 
 
 def test_a_small_group_is_not_compiled_by_itself_and_a_large_one_is() -> None:
