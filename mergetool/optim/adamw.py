@@ -225,8 +225,9 @@ class MergingAdamW(Merging):
 
     def _update(self, p: torch.Tensor, group: dict[str, Any]) -> AdamDelta:
         """Δθ, once the moments are this step's."""
-        _, m, v, _ = self._flat(p)
-        return AdamDelta(m, v, int(self.state[p]["step"]), float(group["lr"]), tuple(group["betas"]), group["eps"])
+        state = self.state[p]
+        m, v = local(state["exp_avg"]), local(state["exp_avg_sq"])
+        return AdamDelta(m, v, int(state["step"]), float(group["lr"]), tuple(group["betas"]), group["eps"])
 
     def _largest(self, bound: list[tuple[torch.Tensor, Binding]], group: dict[str, Any]) -> list[Picked]:
         """The moments' update and the largest entries of each Δθ, in one pass over memory for large tensors."""

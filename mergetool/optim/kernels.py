@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import torch
+from torch.utils.dlpack import from_dlpack, to_dlpack
 
 from mergetool.errors import RecipeError
 from mergetool.ops.noise import kept_at, lane_threshold, signed
@@ -92,7 +93,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         # as tensors of their own: views are compiled for where they begin in what they are views of, and for which of them
         # begin alike, so a tensor's second part would take some seconds again
-        return kernel(*(torch.from_dlpack(x) if isinstance(x, torch.Tensor) else x for x in arguments))
+        return kernel(*(from_dlpack(to_dlpack(x)) if isinstance(x, torch.Tensor) else x for x in arguments))
 
     return call
 
