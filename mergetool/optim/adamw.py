@@ -15,6 +15,7 @@ from mergetool.optim.deltas import AdamDelta, Delta, joined, padded_flags, scale
 from mergetool.optim.kernels import (
     FEW,
     SPAN,
+    SWEPT,
     beta_tensor,
     compiled,
     compiles,
@@ -40,11 +41,8 @@ from mergetool.optim.merging import (
 from mergetool.optim.names import NamedParameters, attach
 from mergetool.optim.online import Anyref, Merging, Method
 from mergetool.optim.settings import DEFAULTS, check_adamw
-from mergetool.optim.sharding import SAMPLE, Found, Shard, local, low_bracket, top_k
+from mergetool.optim.sharding import Found, Shard, local, low_bracket, top_k
 from mergetool.optim.step import adamw_, adamw_moments_, adamw_rounded_
-
-DENSE_SAMPLE = (256, 1 << 10)
-"""What OnTIES' threshold is guessed from where many entries are kept: so many runs of so many entries."""
 
 _LOW = (torch.bfloat16, torch.float16)
 Params = Any
@@ -242,7 +240,7 @@ class MergingAdamW(Merging):
 
     def _worth_sweeping(self, p: torch.Tensor, shard: Shard) -> bool:
         # by the whole tensor's size: the ranks exchange counts, and all of them must do so
-        return shard.numel >= SPAN and p.device.type == "cpu" and p.dtype != torch.float64
+        return shard.numel >= SWEPT and p.device.type == "cpu" and p.dtype != torch.float64
 
     def _swept(self, p: torch.Tensor, shard: Shard, group: dict[str, Any]) -> Found:
         """The moments' update, and the entries above a bound that a sample of the moments to come gives.
@@ -252,7 +250,7 @@ class MergingAdamW(Merging):
         """
         grad, m, v, _ = self._flat(p)
         betas, delta = tuple(group["betas"]), self._update(p, group)
-        sample = delta.sample_ahead(grad, betas, *SAMPLE) if shard.held else np.empty(0, np.float32)
+        sample = delta.sample_ahead(grad, betas, 14, 64) if shard.held else np.empty(0, np.float32)
         low = low_bracket(sample, shard, kept_count(group["density"], shard.numel))
         square = delta.square_bound(low)
         if square is None:
@@ -295,10 +293,10 @@ class MergingAdamW(Merging):
         """
         grad, m, v, _ = self._flat(p)
         betas, delta, k = tuple(group["betas"]), job.delta, kept_count(job.merge.density, m.numel())
-        if m.numel() < SPAN or p.device.type != "cpu":
+        if m.numel() < SWEPT or p.device.type != "cpu":
             self._online_moments([p], group, True)
             return bound_of(delta, UPDATE, job.merge, job.binding)
-        low, high = bracket(delta.sample_ahead(grad, betas, *DENSE_SAMPLE), k / m.numel())
+        low, high = bracket(delta.sample_ahead(grad, betas, 13, 256), k / m.numel())
         tensors = beta_tensor(betas), torch.tensor([delta.scale, delta.floor]), torch.tensor([low, high])
         beyond, parts = 0, []
         for start, stop in spans(m.numel(), SPAN):

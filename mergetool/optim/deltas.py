@@ -185,17 +185,22 @@ class AdamDelta(Delta):
         betas: tuple[float, float],
         eps: float,
     ) -> None:
+        # methods in place of the functions that other deltas are given: they would make cycles, one for each parameter and
+        # step, and the collector would walk all of torch to find them
+        self.numel, self.owned = exp_avg.numel(), True
         self.m, self.v = exp_avg, exp_avg_sq
         self.scale, self.floor = scale_and_floor(lr, betas, eps, step)
-        super().__init__(
-            exp_avg.numel(),
-            self._block,
-            lambda index: self._of(_at(exp_avg, index), _at(exp_avg_sq, index)),
-            owned=True,
-        )
 
-    def _block(self, start: int, stop: int) -> torch.Tensor:
-        """Valid until the next call in this thread."""
+    def take(self, index: torch.Tensor) -> torch.Tensor:
+        """As `Delta`'s."""
+        return self._of(_at(self.m, index), _at(self.v, index))
+
+    def operands(self, start: int, stop: int) -> tuple[torch.Tensor, None]:
+        """As `Delta`'s."""
+        return self.block(start, stop), None
+
+    def block(self, start: int, stop: int) -> torch.Tensor:
+        """As `Delta`'s; valid until the next call in this thread."""
         here = self.m.device.type == "cpu" and stop - start <= BLOCK
         out = torch.from_numpy(scratch("adam delta", stop - start, np.float32)) if here else None
         return self._of(self.m[start:stop], self.v[start:stop], out)
@@ -208,9 +213,17 @@ class AdamDelta(Delta):
         """As `Delta.sample`, in one reading."""
         return self._of(*(_pieces(x, pieces, width) for x in (self.m, self.v))).abs().flatten().cpu().numpy()
 
-    def sample_ahead(self, grad: torch.Tensor, betas: tuple[float, float], pieces: int, width: int) -> np.ndarray:
-        """`sample` as it will be once `grad` has gone into moments that are the last step's."""
-        grad, m, v = (_pieces(x, pieces, width).float() for x in (grad, self.m, self.v))
+    def sample_ahead(self, grad: torch.Tensor, betas: tuple[float, float], apart: int, most: int) -> np.ndarray:
+        """Magnitudes as they will be once `grad` has gone into moments that are the last step's.
+
+        Args:
+            grad: flat.
+            betas: (β₁, β₂).
+            apart: there is a run of 1,024 entries in every 2^apart,
+            most: but no more runs than that.
+        """
+        pieces = min(max(self.numel >> apart, 8), most)
+        grad, m, v = (_pieces(x, pieces, 1 << 10).float() for x in (grad, self.m, self.v))
         m = m.lerp(grad, 1 - betas[0])
         return self._of(m, (v * betas[1]).addcmul_(grad, grad, value=1 - betas[1])).abs_().flatten().numpy()
 

@@ -28,8 +28,11 @@ WORTH = 1 << 22
 SPAN = 1 << 22
 """Entries that a kernel takes at once: what a reader has to compute (an adapter's delta) is held for so many."""
 
-FEW = 1 << 15
-"""Entries below which a kernel's call costs more than torch's fused AdamW kernel takes for all such tensors together."""
+FEW = 1 << 19
+"""Entries below which a kernel's call costs more than torch's fused AdamW kernel, which serves all such tensors at once."""
+
+SWEPT = 1 << 18
+"""Entries from which on OnTIES looks for the largest in the pass over the moments, with a bound guessed from a sample."""
 
 
 def compiles(choice: bool | None, tensors: Iterable[torch.Tensor]) -> bool:

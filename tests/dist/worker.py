@@ -85,7 +85,7 @@ def train(net: torch.nn.Module, opt: torch.optim.Optimizer, steps: range) -> dic
 def main() -> None:
     directory, wrap = Path(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
-    adamw.SPAN = 1 << 12  # so that these small tensors are walked in several spans, and swept, as large ones are
+    adamw.SPAN = adamw.SWEPT = 1 << 12  # so that these small tensors are walked in several spans, and swept, as large ones are
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     results = {}

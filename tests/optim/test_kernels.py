@@ -121,7 +121,7 @@ def test_the_compiled_sweep_finds_the_same_largest_entries(dtype: torch.dtype) -
 
 
 def test_a_sparse_step_with_compiled_moments_is_the_plain_one() -> None:
-    n = 1 << 17
+    n = 1 << 20
     made = {}
     for choice in (True, False):
         p = torch.nn.Parameter(torch.linspace(-0.1, 0.1, n))
