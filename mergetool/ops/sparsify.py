@@ -114,10 +114,17 @@ def bracket(sample: np.ndarray, fraction: float) -> tuple[float, float]:
     # entries of a tensor come in rows of like size, so the sample is noisier than an independent one: 12 sigma
     slack = 12.0 * math.sqrt(expected * (1 - fraction) + 1.0) + 16
     first, last = int(expected - slack), int(expected + slack)
-    ends = [sample.size - 1 - i for i in (first, last) if 0 <= i < sample.size]
+    ends = np.array([sample.size - 1 - i for i in (first, last) if 0 <= i < sample.size], np.int64)
     sample.partition(ends)
     low = float(sample[sample.size - 1 - last]) if last < sample.size else -1.0
     return low, float(sample[sample.size - 1 - first]) if first >= 0 else math.inf
+
+
+def magnitudes(value: np.ndarray) -> np.ndarray:
+    """|x|, newly made; a NaN is in no order, so it counts as the largest, and is seen where it is kept."""
+    magnitude = np.abs(value)
+    magnitude[np.isnan(magnitude)] = np.inf
+    return magnitude
 
 
 def threshold_between(index: np.ndarray, value: np.ndarray, rank: int) -> Threshold | None:
@@ -130,7 +137,7 @@ def threshold_between(index: np.ndarray, value: np.ndarray, rank: int) -> Thresh
     """
     if not 1 <= rank <= value.size:
         return None
-    magnitude = np.abs(value)
+    magnitude = magnitudes(value)
     bound = np.partition(magnitude, magnitude.size - rank)[magnitude.size - rank]
     rank -= int(np.count_nonzero(magnitude > bound))
     return Threshold(float(bound), int(index[magnitude == bound][rank - 1]))

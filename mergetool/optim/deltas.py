@@ -63,11 +63,11 @@ class Delta:
         return np.concatenate([self.block(s, s + width).abs().cpu().numpy() for s in starts])
 
     def above(self, low: float) -> tuple[np.ndarray, np.ndarray]:
-        """The entries with |x| > low: (indices int64, values fp32), in index order."""
+        """The entries with |x| > low, a NaN among them: (indices int64, values fp32), in index order."""
 
         def found(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
             x = self.block(start, stop).cpu().numpy()
-            index = np.flatnonzero(np.abs(x) > np.float32(low)) if low >= 0 else np.arange(x.size)
+            index = np.flatnonzero(~(np.abs(x) <= np.float32(low))) if low >= 0 else np.arange(x.size)
             return index + start, x[index]
 
         return joined([found(start, stop) for start, stop in spans(self.numel)])
@@ -244,7 +244,8 @@ class AdamDelta(Delta):
             n, here, there = stop - start, m[start:stop], v[start:stop]
             squares = np.square(here, out=scratch("square", n, np.float32))
             limit = np.multiply(there, bound, out=scratch("limit", n, np.float32))
-            return np.flatnonzero(np.greater(squares, limit, out=scratch("above", n, np.bool_))) + start
+            within = np.less_equal(squares, limit, out=scratch("within", n, np.bool_))
+            return np.flatnonzero(np.logical_not(within, out=within)) + start
 
         index = np.concatenate([candidates(start, stop) for start, stop in spans(self.numel, _SCANNED)])
         if index.size > self.numel // 16:  # at the first step every |Δθ| is η, to within a rounding
@@ -252,7 +253,7 @@ class AdamDelta(Delta):
         return self.among(index, low)
 
     def among(self, index: np.ndarray, low: float) -> tuple[np.ndarray, np.ndarray]:
-        """Those of the entries `index` with |x| > low: (indices, values)."""
+        """Those of the entries `index` with |x| > low, a NaN among them: (indices, values)."""
         value = self.take(torch.from_numpy(index)).cpu().numpy()
-        keep = np.abs(value) > np.float32(low)
+        keep = ~(np.abs(value) <= np.float32(low))
         return index[keep], value[keep]

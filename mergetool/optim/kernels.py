@@ -128,7 +128,7 @@ def moments_above_(
     bound: torch.Tensor,
     above: torch.Tensor,
 ) -> None:
-    """`moments_`, and which entries have m² > bound·v: |Δθ| > η·√bound implies it, since ε only lowers |Δθ|.
+    """`moments_`, and which entries have m² > bound·v or are NaN: |Δθ| > η·√bound implies it, since ε only lowers |Δθ|.
 
     Args:
         grad, exp_avg, exp_avg_sq, betas: as `moments_`.
@@ -138,7 +138,7 @@ def moments_above_(
     moments_(grad, exp_avg, exp_avg_sq, betas)
     # by way of floats, which the compiler stores as bytes many at once; truth values it stores one by one
     first, second = exp_avg.float(), exp_avg_sq.float()
-    above.copy_(torch.where(first * first > bound * second, 1.0, 0.0).to(torch.uint8))
+    above.copy_(torch.where(first * first <= bound * second, 0.0, 1.0).to(torch.uint8))
 
 
 def moments_between_(
@@ -150,7 +150,7 @@ def moments_between_(
     bounds: torch.Tensor,
     between: torch.Tensor,
 ) -> torch.Tensor:
-    """`moments_`, and which entries have low ≤ |Δθ| ≤ high.
+    """`moments_`, and which entries have low ≤ |Δθ| ≤ high or are NaN.
 
     Args:
         grad, exp_avg, exp_avg_sq, betas: as `moments_`.
@@ -165,7 +165,7 @@ def moments_between_(
     eta, floor = update.unbind()
     low, high = bounds.unbind()
     size = _update(exp_avg, exp_avg_sq, eta, floor).abs()
-    between.copy_(torch.where((size >= low) & (size <= high), 1.0, 0.0).to(torch.uint8))
+    between.copy_(torch.where((size < low) | (size > high), 0.0, 1.0).to(torch.uint8))
     return (size > high).sum()
 
 
@@ -261,6 +261,7 @@ def _merged(
             kept = x
         elif kind.keep == "largest":
             size = x.abs()
+            size = torch.where(size.isnan(), float("inf"), size)  # as `magnitudes` counts them
             kept = torch.where((size > bound) | ((size == bound) & (index <= last)), x, 0.0)
         else:
             kept = torch.where(kept_at(key, whole, tie, index, kind.keep == "random, tied"), x, 0.0)

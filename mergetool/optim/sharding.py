@@ -18,7 +18,7 @@ import torch.distributed as dist
 from mergetool.errors import RecipeError
 from mergetool.ops.blocks import BLOCK
 from mergetool.ops.noise import kept_indices_of, random_mask, random_mask_here
-from mergetool.ops.sparsify import KEEP_ALL, KEEP_NONE, Threshold, magnitude_threshold
+from mergetool.ops.sparsify import KEEP_ALL, KEEP_NONE, Threshold, magnitude_threshold, magnitudes
 from mergetool.optim.deltas import Delta
 
 
@@ -237,7 +237,7 @@ def top_k(delta: Delta, shard: Shard, k: int, found: Found | None = None) -> tup
             low = low / 2 if low > 1e-30 else -1.0
             found = delta.above(low)
     index, value = found
-    magnitude = np.abs(value)
+    magnitude = magnitudes(value)
     everywhere = shard.collect(magnitude) if shard.groups else magnitude
     if everywhere.size > k:
         bound = np.partition(everywhere, everywhere.size - k)[everywhere.size - k]
@@ -270,7 +270,7 @@ def threshold(delta: Delta, shard: Shard, k: int) -> Threshold:
         A Threshold whose `last_tie` is a flat index in the whole tensor; the same on every rank.
     """
     if not shard.groups:
-        return magnitude_threshold(delta.block, shard.numel, k)
+        return magnitude_threshold(lambda start, stop: _ordered(delta.block(start, stop)), shard.numel, k)
     if k <= 0:
         return KEEP_NONE
     if k >= shard.numel:
@@ -285,7 +285,7 @@ def threshold(delta: Delta, shard: Shard, k: int) -> Threshold:
         else:
             high, inside, beyond = middle, inside - (count - beyond), count
     index, value = delta.above(_magnitude(low))
-    magnitude = np.abs(value)
+    magnitude = magnitudes(value)
     between = magnitude <= np.float32(_magnitude(high))
     magnitude, places = magnitude[between], shard.to_global(index[between])
     rank = k - int(beyond)
@@ -306,4 +306,9 @@ def _magnitude(bits: int) -> float:
 
 def _count_above(delta: Delta, shard: Shard, bits: int) -> float:
     bound = _magnitude(bits)
-    return float(sum(int((delta.block(a, b).abs() > bound).sum()) for a, b in blocks_of(shard)))
+    return float(sum(int((_ordered(delta.block(a, b)).abs() > bound).sum()) for a, b in blocks_of(shard)))
+
+
+def _ordered(x: torch.Tensor) -> torch.Tensor:
+    """x with inf for NaN, as `magnitudes` counts them."""
+    return x.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)

@@ -239,3 +239,18 @@ def test_a_checkpoint_from_before_there_was_the_choice_is_taken() -> None:
     again = OnDARE(parameters(), lr=1e-3, density=0.3)
     again.load_state_dict(state)
     assert again.param_groups[0]["compile"] is None
+
+
+@pytest.mark.parametrize("n", [5000, 300_000])
+@pytest.mark.parametrize("choice", [False, True])
+@pytest.mark.parametrize("density", [0.01, 0.3])
+@pytest.mark.parametrize("cls", [OnDARE, OnTIES])
+def test_nan_gradients_end_and_are_seen_in_the_weights(cls: type, density: float, choice: bool, n: int) -> None:
+    # AdamW's weights become NaN; standing still in silence would be worse, and a search among NaN must end
+    for share in (0.001, 0.9):
+        p = torch.nn.Parameter(torch.zeros(n))
+        optimizer = cls([("w", p)], lr=1e-3, density=density, alpha=0.1, reference={"w": torch.ones(n)}, compile=choice)
+        p.grad = torch.randn(n, generator=torch.Generator().manual_seed(0))
+        p.grad[: max(1, int(share * n))] = float("nan")
+        optimizer.step()
+        assert p.isnan().any() or (cls is OnDARE and share < 0.1)  # a few may fall to the mask
