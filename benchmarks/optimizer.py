@@ -2,12 +2,13 @@
 
     python benchmarks/optimizer.py                      # the table in docs/optimizers.md
     python benchmarks/optimizer.py --dtypes float32 --densities 5e-4 --rounds 20
+    python benchmarks/optimizer.py --smollm2            # the 272 tensors of SmolLM2-135M in place of eight matrices
     python benchmarks/optimizer.py --released PATH      # beside the authors' code, a checkout at PATH
 
 Every contender is timed in turn with torch's fused AdamW, step by step in one process, and each ratio is the median over
 such pairs: what else the machine does hits both. The CPU ratio is of processor seconds of all threads, which a busy
 machine disturbs less. Extra bytes are resident anonymous memory (RssAnon) after the steps, beyond what AdamW's moments
-take; the mapped checkpoint files are not anonymous, and the threads' buffers (some 25 MB whatever the model) are in it.
+take; the mapped checkpoint files are not anonymous, and reused buffers are in it.
 """
 
 from __future__ import annotations
@@ -37,14 +38,21 @@ GRADIENTS = 64
 Make = Callable[[list[tuple[str, torch.nn.Parameter]]], torch.optim.Optimizer]
 
 
+def shapes(total: int) -> list[tuple[int, int]]:
+    """Eight matrices of `total` elements together; of SmolLM2-135M's where `total` is 0 (norms as one row)."""
+    if total:
+        return [(max(1, total // 8 // 2048), 2048)] * 8
+    layer = [(576, 576), (192, 576), (192, 576), (576, 576), *[(1536, 576)] * 2, (576, 1536), (1, 576), (1, 576)]
+    return [(49152, 576), *layer * 30, (1, 576)]
+
+
 def parameters(total: int, dtype: torch.dtype, device: str) -> list[tuple[str, torch.nn.Parameter]]:
-    """Eight matrices of `total` elements together, with gradients of which `turn` gives the next."""
-    rows = max(1, total // 8 // 2048)
+    """Parameters of `shapes`, with gradients of which `turn` gives the next."""
     named = []
-    for i in range(8):
+    for i, (rows, columns) in enumerate(shapes(total)):
         rng = torch.Generator().manual_seed(i)
-        p = torch.nn.Parameter((torch.randn(rows, 2048, generator=rng) * 0.02).to(dtype).to(device))
-        p.gradients = (torch.randn(rows + GRADIENTS, 2048, generator=rng) * 1e-3).to(dtype).to(device)
+        p = torch.nn.Parameter((torch.randn(rows, columns, generator=rng) * 0.02).to(dtype).to(device))
+        p.gradients = (torch.randn(rows + GRADIENTS, columns, generator=rng) * 1e-3).to(dtype).to(device)
         p.place = 0
         p.grad = p.gradients[:rows]
         named.append((f"layers.{i}.weight", p))
@@ -207,6 +215,7 @@ def main() -> None:
     """Print the table to stdout; --json writes the rows."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--millions", type=float, default=56.0, help="parameters, in millions")
+    parser.add_argument("--smollm2", action="store_true", help="SmolLM2-135M's 272 tensors in place of eight matrices")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
@@ -218,11 +227,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warm_up(args.device)
-    total = int(args.millions * 1e6)
+    total = 0 if args.smollm2 else int(args.millions * 1e6)
+    count = sum(rows * columns for rows, columns in shapes(total))
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     device = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()
     print(f"mergetool {mergetool.__version__}, torch {torch.__version__}, {device}, {args.threads} threads{load},")
-    print(f"{args.millions:g} M parameters, median of {args.rounds} steps, each beside fused AdamW\n")
+    print(f"{count / 1e6:.0f} M parameters in {len(shapes(total))} tensors,", end=" ")
+    print(f"median of {args.rounds} steps, each beside fused AdamW\n")
     results = []
     for dtype in args.dtypes:
         with tempfile.TemporaryDirectory() as directory:
