@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mergetool.evaluate import METRICS, SUITES
-from mergetool.merge.methods import METHODS
+from mergetool.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

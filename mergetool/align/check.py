@@ -11,11 +11,11 @@ from mergetool.align.recipe import KNOBS, AlignRecipe
 from mergetool.align.reward import check_rewards
 from mergetool.align.rows import FORMS, read_for
 from mergetool.align.training import training_config
-from mergetool.checkpoint.fetch import missing_weights
-from mergetool.checkpoint.hub import open_layout
 from mergetool.checkpoint.layout import Layout
 from mergetool.data.rows import data_commit
 from mergetool.errors import CheckpointError, DataError, RecipeError
+from mergetool.hub.fetch import missing_weights
+from mergetool.hub.references import open_layout
 
 FIRST_ROWS = 8  # enough to see a wrong file; the rest is read when training starts
 

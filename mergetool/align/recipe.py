@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from mergetool.sources import resolve_source
-from mergetool.strict_yaml import load_yaml, validate
+from mergetool.config.sources import resolve_source
+from mergetool.config.strict_yaml import load_yaml, validate
 
 Method = Literal["adamw", "ondare", "onties", "onlinear", "childtuning", "ema", "l2", "kl", "lora"]
 Algorithm = Literal["dpo", "ipo", "kto", "sft", "grpo", "raft"]

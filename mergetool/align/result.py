@@ -10,10 +10,10 @@ from typing import Any
 
 from mergetool.align.check import stored_dtype
 from mergetool.align.recipe import AlignRecipe
-from mergetool.checkpoint.card import licences, metadata
 from mergetool.checkpoint.layout import Layout, read_layout
-from mergetool.checkpoint.sidecar import write_config, write_tokenizer
+from mergetool.checkpoint.model_files import write_config, write_tokenizer
 from mergetool.checkpoint.writer import MANIFEST
+from mergetool.hub.card import licences, metadata
 
 _BLOCK = 1 << 22
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergetool.checkpoint.classifier import must_classify
-from mergetool.checkpoint.hub import local_directory, open_layout
 from mergetool.checkpoint.layout import Layout
+from mergetool.config.sources import resolve_source
 from mergetool.errors import DataError, MergetoolError, RecipeError, nearest
-from mergetool.sources import resolve_source
+from mergetool.hub.references import local_directory, open_layout
 
 if TYPE_CHECKING:
     import torch

@@ -21,11 +21,11 @@ from mergetool.align.rows import read_for
 from mergetool.align.trainer import Report, make_trainer, stop_on_signal
 from mergetool.align.training import training_config
 from mergetool.align.workspace import Workspace, disk_errors
-from mergetool.checkpoint.card import origin
-from mergetool.checkpoint.hub import local_directory, open_layout
 from mergetool.checkpoint.layout import read_layout, weight_hashes
 from mergetool.checkpoint.writer import MANIFEST, check_output
 from mergetool.errors import CheckpointError, DataError
+from mergetool.hub.card import origin
+from mergetool.hub.references import local_directory, open_layout
 
 
 @dataclass(frozen=True)

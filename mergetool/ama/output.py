@@ -12,7 +12,7 @@ from mergetool.align.reward import check_reward
 from mergetool.ama.learn import Learned
 from mergetool.ama.recipe import AmaRecipe
 from mergetool.errors import OutputError
-from mergetool.identity import checkpoint_identity, data_identity, digest
+from mergetool.fingerprints import checkpoint_identity, data_identity, digest
 from mergetool.merge.parts import Parts, complement
 
 if TYPE_CHECKING:

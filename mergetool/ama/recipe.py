@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from mergetool.config.sources import resolve_source
+from mergetool.config.strict_yaml import load_yaml, validate
 from mergetool.merge.parts import ROLES, Place
-from mergetool.sources import resolve_source
-from mergetool.strict_yaml import load_yaml, validate
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -12,9 +12,9 @@ from mergetool.ama.averaged import AveragedModel
 from mergetool.ama.learn import Learned, Progress, learn
 from mergetool.ama.output import kept, merge_recipe, output_paths, write
 from mergetool.ama.recipe import AmaRecipe
-from mergetool.checkpoint.fetch import fetch_beside, fetch_weights
-from mergetool.checkpoint.hub import open_layout
 from mergetool.errors import CheckpointError, DataError
+from mergetool.hub.fetch import fetch_beside, fetch_weights
+from mergetool.hub.references import open_layout
 from mergetool.merge.parts import Parts, parts_of
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _learn_all(
     progress: Progress | None,
     note: Note,
 ):
-    from mergetool.checkpoint.reader import open_reader
+    from mergetool.checkpoint.open import open_reader
     from mergetool.evaluate.run import load_model, load_tokenizer
 
     rows = {"train": _rows(recipe, recipe.data.train, recipe.data.limit)}

@@ -2,82 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from hashlib import file_digest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from mergetool.checkpoint.header import BY_TORCH_NAME, DTYPES, Header, TensorInfo, read_header
+from mergetool.checkpoint.adapter import ADAPTER, Adapter
+from mergetool.checkpoint.header import TensorInfo
+from mergetool.checkpoint.place import Commit, Directory, Place, read_json
 from mergetool.errors import CheckpointError
-
-__all__ = ["BY_TORCH_NAME", "DTYPES", "Directory", "Layout", "Place", "TensorInfo", "read_header", "read_json", "read_layout"]
-
-if TYPE_CHECKING:
-    from mergetool.checkpoint.adapter import Adapter
-    from mergetool.hub import Pinned
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLED_INDEX, PICKLED = "pytorch_model.bin.index.json", "pytorch_model.bin"
-ADAPTER = "adapter_model.safetensors"
-
-
-class Place(Protocol):
-    """Where the files of a checkpoint lie.
-
-    Attributes:
-        name: what messages call it: the path, or the Hub id.
-        directory: where its files are, or will be once they are fetched.
-        pinned: the repository and its commit; None for a directory.
-    """
-
-    name: str
-    directory: Path
-    pinned: Pinned | None
-
-    def files(self) -> list[str]:
-        """The names of all files, sorted."""
-
-    def path(self, file: str) -> Path:
-        """Where a small file lies on this disk; fetched first if need be. It need not exist in a directory."""
-
-    def headers(self, files: list[str]) -> dict[str, Header]:
-        """The headers of weight files, which are not fetched."""
-
-    def called(self, file: str) -> str:
-        """What messages call a file."""
-
-
-class Directory:
-    """A `Place` on this disk."""
-
-    pinned = None
-
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
-        self.name = str(directory)
-        if not self.directory.exists():
-            raise CheckpointError(f"{directory}: no such model directory", "check the path in the recipe")
-        if not self.directory.is_dir():
-            raise CheckpointError(f"{directory}: is a file, not a model directory", "name the directory that holds config.json")
-
-    def files(self) -> list[str]:
-        """The names of all files, sorted."""
-        return sorted(p.name for p in self.directory.iterdir())
-
-    def path(self, file: str) -> Path:
-        """Where a file lies, whether it exists or not."""
-        return self.directory / file
-
-    def headers(self, files: list[str]) -> dict[str, Header]:
-        """The headers of weight files."""
-        return {file: header_of(self.directory / file) for file in files}
-
-    def called(self, file: str) -> str:
-        """The file's path."""
-        return str(self.directory / file)
 
 
 @dataclass(frozen=True)
@@ -100,7 +38,7 @@ class Layout:
         return self.place.name if self.place is not None else str(self.directory)
 
     @property
-    def pinned(self) -> Pinned | None:
+    def pinned(self) -> Commit | None:
         """The repository and commit that it lies in; None for a directory."""
         return self.place.pinned if self.place is not None else None
 
@@ -115,7 +53,7 @@ class Layout:
                 found.append([*since, size, digest])
         return found
 
-    def _parts(self) -> list[tuple[Pinned | None, Path, dict[str, tuple[int, str]]]]:
+    def _parts(self) -> list[tuple[Commit | None, Path, dict[str, tuple[int, str]]]]:
         parts = [(self.pinned, self.directory, self.headers)]
         if self.adapter is not None:
             adapter = self.adapter
@@ -196,32 +134,6 @@ def weight_hashes(directory: Path) -> dict[str, str]:
         with (directory / name).open("rb") as file:
             found[name] = file_digest(file, "sha256").hexdigest()
     return found
-
-
-def header_of(path: Path, called: str | None = None) -> Header:
-    """The header of a weight file on this disk, pickled or not."""
-    if path.suffix == ".bin":
-        from mergetool.checkpoint.pickled import tensor_infos
-
-        return tensor_infos(path)
-    return read_header(path, called)
-
-
-def read_json(place: Place, file: str, hint: str) -> dict[str, Any]:
-    """A JSON object from a checkpoint's file; `hint` is the next step where the file is missing."""
-    called = place.called(file)
-    try:
-        value = json.loads(place.path(file).read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"{place.name}: has no {file}", hint) from None
-    except (ValueError, RecursionError) as error:
-        reason = "nests too deeply" if isinstance(error, RecursionError) else error
-        raise CheckpointError(f"{called}: is not valid JSON ({reason})", "fetch the file again") from None
-    except OSError as error:
-        raise CheckpointError(f"{called}: cannot be read ({error.strerror})", "check its permissions") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{called}: is not a JSON object", "fetch the file again")
-    return value
 
 
 def _weight_map(place: Place) -> tuple[dict[str, str], str]:

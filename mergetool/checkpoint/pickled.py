@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pickle
-import threading
 import zipfile
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 
-from mergetool.checkpoint.layout import BY_TORCH_NAME, Layout, TensorInfo
-from mergetool.checkpoint.reader import Reader
+from mergetool.checkpoint.header import BY_TORCH_NAME, TensorInfo
 from mergetool.errors import CheckpointError
 
 
@@ -56,23 +54,3 @@ def tensor_infos(path: Path) -> tuple[dict[str, TensorInfo], tuple[int, str]]:
     with zipfile.ZipFile(path) as archive:
         header = next(n for n in archive.namelist() if n.endswith("data.pkl"))
         return infos, (size, sha256(archive.read(header)).hexdigest())
-
-
-class PickledReader(Reader):
-    """Blocks of tensors that torch has mapped."""
-
-    def __init__(self, layout: Layout) -> None:
-        super().__init__(layout)
-        self._states: dict[Path, dict[str, torch.Tensor]] = {}
-        self._state_lock = threading.Lock()
-
-    def _flat(self, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
-        state = self._states.get(info.file)
-        if state is None:
-            with self._state_lock:
-                state = self._states.setdefault(info.file, load_mapped(info.file))
-        return state[info.name].reshape(-1)[start:stop]
-
-    def close(self) -> None:
-        """Let the files go."""
-        self._states.clear()

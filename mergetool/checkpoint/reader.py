@@ -10,7 +10,9 @@ from types import TracebackType
 
 import torch
 
-from mergetool.checkpoint.layout import Layout, TensorInfo
+from mergetool.checkpoint.header import TensorInfo
+from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.pickled import load_mapped
 from mergetool.errors import CheckpointError
 
 
@@ -96,19 +98,21 @@ class Reader:
         self.close()
 
 
-def open_reader(layout: Layout, places: dict[Path, Path] | None = None) -> Reader:
-    """The reader that fits a layout: plain, pickled, or with an adapter on top.
+class PickledReader(Reader):
+    """Blocks of tensors that torch has mapped."""
 
-    Args:
-        layout: its files are on this disk, see `checkpoint.fetch.fetch_weights`.
-        places: where a file lies that is not where the layout says; it may change while the reader is in use.
-    """
-    if layout.adapter is not None:
-        from mergetool.checkpoint.adapter import AdaptedReader
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        self._states: dict[Path, dict[str, torch.Tensor]] = {}
+        self._state_lock = threading.Lock()
 
-        return AdaptedReader(layout, places)
-    if layout.pickled:
-        from mergetool.checkpoint.pickled import PickledReader
+    def _flat(self, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
+        state = self._states.get(info.file)
+        if state is None:
+            with self._state_lock:
+                state = self._states.setdefault(info.file, load_mapped(info.file))
+        return state[info.name].reshape(-1)[start:stop]
 
-        return PickledReader(layout)
-    return Reader(layout, places)
+    def close(self) -> None:
+        """Let the files go."""
+        self._states.clear()

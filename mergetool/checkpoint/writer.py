@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from mergetool.checkpoint.layout import DTYPES, INDEX, SINGLE
+from mergetool.checkpoint.header import DTYPES
+from mergetool.checkpoint.layout import INDEX, SINGLE
 from mergetool.errors import OutputError
 
 MANIFEST = "mergetool.json"

@@ -15,7 +15,7 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Check a recipe from headers alone: exit 0, or 2 and one line."""
-    from mergetool.strict_yaml import load_yaml
+    from mergetool.config.strict_yaml import load_yaml
 
     kind = _kind(load_yaml(recipe), recipe)
     with naming(recipe):

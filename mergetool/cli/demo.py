@@ -19,7 +19,7 @@ def demo(
     """Measure the alignment tax of a small triple, and what merging does about it: a few minutes on two CPU cores."""
     import os
 
-    from mergetool.recipe_files import recipe_path
+    from mergetool.config.packaged import recipe_path
     from mergetool.study import load_study_recipe
 
     path = recipe_path("study", "demo")

@@ -97,11 +97,11 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Measure one model: rewards, tax on your own data, and public benchmarks."""
-    from mergetool.checkpoint.hub import local_directory
     from mergetool.cli.asked import Files, benchmarks, data_tasks, names_of
+    from mergetool.config.sources import resolve_source
     from mergetool.errors import RecipeError
     from mergetool.evaluate import JudgeSettings
-    from mergetool.sources import resolve_source
+    from mergetool.hub.references import local_directory
 
     here = Path.cwd()
     if bool(judge_url) != bool(judge_model):

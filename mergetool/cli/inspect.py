@@ -21,9 +21,9 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print every tensor as JSON.")] = False,
 ) -> None:
     """Show shapes, dtypes, delta norms and sign agreement, layer by layer."""
+    from mergetool.config.sources import resolve_source
     from mergetool.errors import RecipeError
     from mergetool.merge.inspection import by_layer, heat_map, inspect_model
-    from mergetool.sources import resolve_source
 
     if other and not base:
         raise RecipeError("--with compares two task vectors and needs --base", "add --base BASE")

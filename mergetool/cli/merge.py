@@ -74,7 +74,7 @@ def merge(
         for path, plan in zip(outs, plans, strict=True)
     ]
     if push:
-        from mergetool.checkpoint.push import check_access
+        from mergetool.hub.push import check_access
 
         check_access(push, public, pr)  # a wrong token should not show after an hour
     if not low_disk and (reason := next((plan.reason for plan in plans if plan.engine == "mergekit"), None)):

@@ -11,7 +11,7 @@ from mergetool.cli.shell import emit_json
 
 def methods(json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False) -> None:
     """Show the offline methods that run natively, their parts, and their papers."""
-    from mergetool.merge.methods import METHODS
+    from mergetool.methods import METHODS
 
     rows = [
         {

@@ -10,7 +10,7 @@ import typer
 from mergetool.cli.shell import emit_json, note, size
 
 if TYPE_CHECKING:
-    from mergetool.checkpoint.push import Pushed
+    from mergetool.hub.push import Pushed
 
 
 def push(
@@ -35,7 +35,7 @@ def push(
 
 def upload(directory: Path, repo: str, *, results: Path | None = None, **options: Any) -> Pushed:
     """Pushes, with the scores of a study where one is named."""
-    from mergetool.checkpoint.push import push
+    from mergetool.hub.push import push
 
     if results is None:
         return push(directory, repo, **options)

@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show or copy the recipes tha
 
 def _ls() -> None:
     """List the recipes: kind/name and what they are for."""
-    from mergetool.recipe_files import list_recipes, recipe_path
+    from mergetool.config.packaged import list_recipes, recipe_path
 
     names = [f"{kind}/{name}" for kind, name in list_recipes()]
     for (kind, name), shown in zip(list_recipes(), names, strict=True):
@@ -59,8 +59,8 @@ def _copy(
 
 
 def _find(name: str) -> Path:
+    from mergetool.config.packaged import list_recipes, recipe_path
     from mergetool.errors import RecipeError, nearest
-    from mergetool.recipe_files import list_recipes, recipe_path
 
     known = [f"{kind}/{one}" for kind, one in list_recipes()]
     if name not in known:

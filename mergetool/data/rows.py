@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mergetool.config.sources import resolve_source
 from mergetool.errors import DataError
-from mergetool.sources import resolve_source
 
 KINDS = ".jsonl, .jsonl.gz, .json, .parquet"
 

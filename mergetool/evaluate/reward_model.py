@@ -29,8 +29,8 @@ class RewardModel:
         from transformers import AutoModelForSequenceClassification
 
         from mergetool.checkpoint.classifier import must_classify
-        from mergetool.checkpoint.hub import local_directory, open_layout
         from mergetool.evaluate.run import load_tokenizer, loaded
+        from mergetool.hub.references import local_directory, open_layout
 
         must_classify(open_layout(source), "reward_model", HINT, labels=1)
         place = local_directory(source)

@@ -69,7 +69,7 @@ def load_tokenizer(source: str | Path) -> Any:
 
 def _directory(source: str | Path, weights: bool = True) -> Path:
     """Where a checkpoint lies; of a Hub id, at the commit that this run has pinned, and never pickled."""
-    from mergetool.checkpoint.hub import local_directory, local_tokenizer
+    from mergetool.hub.references import local_directory, local_tokenizer
 
     found = local_directory(source) if weights else local_tokenizer(source)
     if not (found / "config.json").is_file():

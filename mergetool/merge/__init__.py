@@ -12,7 +12,7 @@ _PUBLIC = {
     "merge_tensors": "mergetool.merge.engine",
     "merge_to_directory": "mergetool.merge.engine",
     "merge_to_directories": "mergetool.merge.engine",
-    "METHODS": "mergetool.merge.methods",
+    "METHODS": "mergetool.methods",
 }
 __all__ = list(_PUBLIC)
 

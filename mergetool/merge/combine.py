@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mergetool.checkpoint.layout import DTYPES
+from mergetool.checkpoint.header import DTYPES
 from mergetool.checkpoint.reader import Reader
 from mergetool.errors import CheckpointError
 from mergetool.merge.plan import Plan, TensorPlan, Term

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from mergetool.checkpoint.fetch import fetch_beside, fetch_weights
-from mergetool.checkpoint.reader import open_reader
-from mergetool.checkpoint.stream import Stream
+from mergetool.checkpoint.open import open_reader
 from mergetool.checkpoint.writer import CheckpointWriter, OutTensor, check_output
 from mergetool.errors import CheckpointError, HubError, MergetoolError, RecipeError
+from mergetool.hub.fetch import fetch_beside, fetch_weights
+from mergetool.hub.stream import Stream
 from mergetool.merge import provenance
 from mergetool.merge.combine import TensorMerger, Thresholds, torch_dtype
 from mergetool.merge.plan import Plan, TensorPlan

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from mergetool.checkpoint.fetch import Fetching, fetch_weights
-from mergetool.checkpoint.hub import open_layout
 from mergetool.checkpoint.layout import Layout
-from mergetool.checkpoint.reader import Reader, open_reader
+from mergetool.checkpoint.open import open_reader
+from mergetool.checkpoint.reader import Reader
 from mergetool.errors import CheckpointError
+from mergetool.hub.fetch import Fetching, fetch_weights
+from mergetool.hub.references import open_layout
 from mergetool.merge.recipe import layer_of
 from mergetool.ops.blocks import spans
 

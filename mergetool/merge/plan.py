@@ -13,16 +13,17 @@ from hashlib import sha256
 from typing import Any
 
 from mergetool import __version__
-from mergetool.checkpoint.fetch import missing_weights
-from mergetool.checkpoint.hub import is_local, open_layout
-from mergetool.checkpoint.layout import BY_TORCH_NAME, DTYPES, Layout
-from mergetool.checkpoint.sidecar import same_vocabulary
+from mergetool.checkpoint.header import BY_TORCH_NAME, DTYPES
+from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.model_files import same_vocabulary
+from mergetool.config.strict_yaml import validate
 from mergetool.errors import CheckpointError, RecipeError, nearest
+from mergetool.hub.fetch import missing_weights
+from mergetool.hub.references import is_local, open_layout
 from mergetool.merge.mergekit import MERGEKIT_METHODS
-from mergetool.merge.methods import METHODS, Method
 from mergetool.merge.recipe import MergeRecipe, ModelEntry, evaluate, layer_of, number
+from mergetool.methods import METHODS, Method
 from mergetool.ops.blocks import BLOCK
-from mergetool.strict_yaml import validate
 
 RESCALES = ("unbiased", "l1", "none")
 EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mergetool import __version__
-from mergetool.checkpoint.card import CARD, licences, merge_card, origin
-from mergetool.checkpoint.fetch import Fetching, fetch_beside, fetch_weights
-from mergetool.checkpoint.layout import DTYPES, Directory, weight_hashes
-from mergetool.checkpoint.sidecar import write_config, write_tokenizer
+from mergetool.checkpoint.header import DTYPES
+from mergetool.checkpoint.layout import weight_hashes
+from mergetool.checkpoint.model_files import write_config, write_tokenizer
+from mergetool.checkpoint.place import Directory
 from mergetool.checkpoint.writer import MANIFEST, check_output, partial_directory
+from mergetool.hub.card import CARD, licences, merge_card, origin
+from mergetool.hub.fetch import Fetching, fetch_beside, fetch_weights
 from mergetool.merge import mergekit
 from mergetool.merge.plan import EMBEDDING, HEAD, Plan, references
 from mergetool.merge.recipe import MergeRecipe

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from mergetool.config.sources import resolve_source
+from mergetool.config.strict_yaml import load_yaml, validate
 from mergetool.errors import RecipeError
-from mergetool.sources import resolve_source
-from mergetool.strict_yaml import load_yaml, validate
 
 Scalar = bool | int | float | str
 DTypeName = Literal["float32", "float16", "bfloat16"]

@@ -6,9 +6,9 @@ import itertools
 import re
 from typing import Any
 
+from mergetool.config.strict_yaml import validate
 from mergetool.errors import RecipeError, nearest
 from mergetool.merge.recipe import MergeRecipe
-from mergetool.strict_yaml import validate
 
 _PLACE = re.compile(r"^(?:models\[(\d+)\]\.)?([A-Za-z_]+)$")
 _TOP = ("merge_method", "seed", "out_dtype")

@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from mergetool.checkpoint.hub import local_directory
-from mergetool.checkpoint.layout import Layout, read_header, read_layout
+from mergetool.checkpoint.header import read_header
+from mergetool.checkpoint.layout import Layout, read_layout
 from mergetool.checkpoint.reader import Reader
 from mergetool.errors import CheckpointError, RecipeError
+from mergetool.hub.references import local_directory
 from mergetool.optim.deltas import Delta, stored
 from mergetool.optim.sharding import Shard
 

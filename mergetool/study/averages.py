@@ -20,7 +20,7 @@ def by_part(recipe: StudyRecipe, shares: list[float]) -> list[Any]:
     Raises:
         MergetoolError: the model has fewer layers than there are shares, or cannot be read.
     """
-    from mergetool.checkpoint.hub import open_layout
+    from mergetool.hub.references import open_layout
 
     parts = parts_of(open_layout(str(recipe.source(recipe.models.sft))), len(shares))
     return parts.setting([float(share) for share in shares], 0.0)

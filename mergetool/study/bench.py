@@ -11,7 +11,7 @@ from typing import Any
 from mergetool.evaluate import METRICS, Harness, Instruments, Metric, Reference, measure, refer
 from mergetool.evaluate.interval import STATISTICS
 from mergetool.evaluate.passes import wants_model
-from mergetool.identity import digest
+from mergetool.fingerprints import digest
 from mergetool.study.live import LiveModel
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.splits import SPLITS, harness_tasks, prepare_all

@@ -64,8 +64,8 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
 def _check_reward_models(recipe: StudyRecipe) -> None:
     """Every reward model is one."""
     from mergetool.checkpoint.classifier import must_classify
-    from mergetool.checkpoint.hub import open_layout
     from mergetool.evaluate.reward_model import HINT
+    from mergetool.hub.references import open_layout
 
     for entry in entries(recipe):
         if entry.reward_model:
@@ -75,7 +75,7 @@ def _check_reward_models(recipe: StudyRecipe) -> None:
 
 def _one_architecture(sft: Path | str, others: list[Path | str]) -> None:
     """Every checkpoint has the tensors of the SFT model, in its shapes."""
-    from mergetool.checkpoint.hub import open_layout
+    from mergetool.hub.references import open_layout
 
     ours = open_layout(sft)
     for other in dict.fromkeys(others):
@@ -102,8 +102,8 @@ def _check_recipe(candidate: Candidate, places: dict[str, str]) -> None:
         if candidate.kind == "along":
             return  # its run is a candidate too
         if candidate.kind == "merge":
+            from mergetool.config.strict_yaml import validate
             from mergetool.merge import MergeRecipe, plan_merge
-            from mergetool.strict_yaml import validate
 
             plan_merge(validate(MergeRecipe, recipe, "its merge recipe"))
         elif candidate.kind == "ama":

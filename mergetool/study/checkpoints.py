@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.align.along import step_of
+from mergetool.config.sources import looks_like_hub_id
 from mergetool.errors import RecipeError
-from mergetool.sources import looks_like_hub_id
 from mergetool.study.grid import Candidate, label_of
 from mergetool.study.recipe import CandidateEntry, StudyRecipe
 

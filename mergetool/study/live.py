@@ -67,9 +67,9 @@ class LiveModel:
         Raises:
             CheckpointError: it is damaged or of another architecture.
         """
-        from mergetool.checkpoint.hub import local_directory
         from mergetool.checkpoint.layout import read_layout
         from mergetool.checkpoint.reader import Reader
+        from mergetool.hub.references import local_directory
 
         layout = read_layout(local_directory(source))
         with Reader(layout) as reader:
@@ -85,8 +85,8 @@ class LiveModel:
         """
         import tempfile
 
+        from mergetool.config.strict_yaml import validate
         from mergetool.merge import MergeRecipe, merge_tensors, merge_to_directory, plan_merge
-        from mergetool.strict_yaml import validate
 
         checked = validate(MergeRecipe, recipe, where)
         plan = plan_merge(checked)

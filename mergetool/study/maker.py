@@ -12,7 +12,7 @@ from typing import Any
 
 from mergetool import hub
 from mergetool.errors import CheckpointError, MergetoolError, without_tokens
-from mergetool.identity import checkpoint_identity, data_identity, digest
+from mergetool.fingerprints import checkpoint_identity, data_identity, digest
 from mergetool.study.averages import learned_recipe
 from mergetool.study.bench import Bench
 from mergetool.study.candidates import expand
@@ -262,7 +262,7 @@ def _reward_identity(text: str) -> str:
 
 
 def _source(text: str) -> Path | str:
-    from mergetool.sources import resolve_source
+    from mergetool.config.sources import resolve_source
 
     return resolve_source(text, Path("/"))
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mergetool.checkpoint.card import Evaluation
 from mergetool.errors import MergetoolError, OutputError
 from mergetool.evaluate.metrics import METRICS
+from mergetool.hub.card import Evaluation
 from mergetool.study.run import RESULTS
 
 SPLIT = "test"
@@ -62,8 +62,8 @@ def _plain(kind: str, recipe: dict[str, Any]) -> Any:
     """A recipe without what it leaves out; None where this version cannot read it."""
     try:
         if kind == "merge":
+            from mergetool.config.strict_yaml import validate
             from mergetool.merge import MergeRecipe
-            from mergetool.strict_yaml import validate
 
             return {**validate(MergeRecipe, recipe, "recipe").to_dict(), "name": None}
         from mergetool.align import align_recipe

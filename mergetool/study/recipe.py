@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from mergetool.config.sources import resolve_source
+from mergetool.config.strict_yaml import load_yaml, validate
 from mergetool.evaluate.harness import HarnessTask
 from mergetool.evaluate.metrics import METRICS
-from mergetool.sources import resolve_source
-from mergetool.strict_yaml import load_yaml, validate
 from mergetool.study.entries import MetricEntry, Strict
 from mergetool.study.ranges import Range, SearchEntry, range_of, ranges_in, space_of
 

@@ -90,8 +90,8 @@ def _trained(maker: Maker, candidate: Candidate) -> bool:
 
 
 def _plan(maker: Maker, candidate: Candidate) -> Plan:
+    from mergetool.config.strict_yaml import validate
     from mergetool.merge import MergeRecipe, plan_merge
-    from mergetool.strict_yaml import validate
 
     if candidate.needs:
         maker.train(maker.by_name[candidate.needs], fresh=False)

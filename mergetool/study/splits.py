@@ -11,7 +11,7 @@ from mergetool.evaluate.harness_names import identity
 from mergetool.evaluate.judge import WORDING
 from mergetool.evaluate.metrics import METRICS, Metric
 from mergetool.evaluate.tasks import Prepared, Task, prepare, read_for
-from mergetool.identity import checkpoint_identity, data_identity, digest
+from mergetool.fingerprints import checkpoint_identity, data_identity, digest
 from mergetool.study.entries import MetricEntry
 from mergetool.study.recipe import StudyRecipe
 

@@ -206,7 +206,7 @@ def test_models_that_do_not_fit_are_found_before_anything_is_loaded(pair, tmp_pa
 
 def test_the_recipe_that_ships_is_valid() -> None:
     from mergetool.ama import check_ama, load_ama_recipe
-    from mergetool.recipe_files import list_recipes, recipe_path
+    from mergetool.config.packaged import list_recipes, recipe_path
 
     names = [name for kind, name in list_recipes() if kind == "ama"]
     assert names
@@ -220,7 +220,7 @@ def test_the_recipe_that_ships_is_valid() -> None:
 def test_ratios_are_learned_again_where_the_weights_have_changed_and_the_shapes_have_not(pair, tmp_path) -> None:
     import shutil
 
-    from mergetool.identity import checkpoint_identity
+    from mergetool.fingerprints import checkpoint_identity
 
     for name in ("sft", "rlhf"):
         shutil.copytree(pair / name, tmp_path / name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mergetool.recipe_files import list_recipes, recipe_path
+from mergetool.config.packaged import list_recipes, recipe_path
 from tests.hub.program import Program
 from tests.hub.server import StandIn
 from tests.hub.store import OWNER

@@ -44,7 +44,7 @@ def test_a_study_is_checked_from_headers_and_goes_on_after_a_push_with_what_has_
     # the owner of RLHF pushes: what is made of it is measured again, and nothing else
     rlhf = hub.store.repositories["models", "lab/rlhf"]
     rlhf.commit(hub.store.repositories["models", "lab/sft"].tree())
-    mergetool.python("from mergetool.identity import checkpoint_identity as c; c.cache_clear()")
+    mergetool.python("from mergetool.fingerprints import checkpoint_identity as c; c.cache_clear()")
     third = json.loads(mergetool("compare", study, tmp_path / "out", "--json").out)
     assert third["ran"] == 2
 

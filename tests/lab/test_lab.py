@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 
-from mergetool.lab import CHECKPOINTS, DATA, ROOT, copy_lab, data, lab_path
+from mergetool.lab import CHECKPOINTS, DATA, ROOT, copy_lab, lab_path
+from tools.lab import data
 
 
 @cache
@@ -31,9 +33,11 @@ def test_importing_the_lab_imports_nothing_heavy():
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "__init__"))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in Path(data.__file__).parent.glob("*.py") if path.stem != "__init__")
+)
 def test_every_script_of_the_lab_imports(name):
-    importlib.import_module(f"mergetool.lab.{name}")
+    importlib.import_module(f"tools.lab.{name}")
 
 
 def test_all_weights_together_stay_within_three_megabytes():
@@ -125,7 +129,7 @@ def test_sft_knows_the_skills_and_base_does_not_know_the_instructions():
     import torch
     from transformers import AutoModelForCausalLM
 
-    from mergetool.lab import measure
+    from tools.lab import measure
 
     probe = rows("skills_validation")[::6]
     assert len(probe) == 40

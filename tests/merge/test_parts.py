@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mergetool.checkpoint.layout import read_layout
+from mergetool.config.strict_yaml import validate
 from mergetool.errors import RecipeError
 from mergetool.merge import MergeRecipe, merge_tensors, plan_merge
 from mergetool.merge.parts import complement, parts_of, role_of
-from mergetool.strict_yaml import validate
 from tests.helpers import random_weights, write_checkpoint
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from mergetool.merge import load_merge_recipe, merge_tensors, plan_merge
 from mergetool.merge.mergekit import MERGEKIT_METHODS
-from mergetool.merge.methods import METHODS
+from mergetool.methods import METHODS
 from tests.helpers import write_triple
 
 pytestmark = pytest.mark.slow

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mergetool.config.strict_yaml import validate
 from mergetool.errors import MergetoolError
 from mergetool.merge import MergeRecipe, merge_tensors, plan_merge
-from mergetool.strict_yaml import validate
 from mergetool.study import check_study, run_study, write_outputs
 from mergetool.study.candidates import expand
 from mergetool.study.maker import Maker

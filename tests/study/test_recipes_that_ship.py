@@ -2,8 +2,8 @@
 
 import pytest
 
-from mergetool.recipe_files import KINDS, list_recipes, recipe_path
-from mergetool.strict_yaml import load_yaml
+from mergetool.config.packaged import KINDS, list_recipes, recipe_path
+from mergetool.config.strict_yaml import load_yaml
 from mergetool.study import check_study, load_study_recipe
 from mergetool.study.recipe import make_study
 

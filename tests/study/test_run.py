@@ -114,7 +114,7 @@ def test_the_outputs_are_a_picture_and_one_self_contained_page(done):
 def test_a_study_and_its_results_may_move_and_a_changed_reward_or_file_is_another_candidate(folder, tmp_path):
     import shutil
 
-    from mergetool.identity import data_identity
+    from mergetool.fingerprints import data_identity
     from mergetool.study.maker import Maker
 
     def keys(place):

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergetool import __version__, hub
-from mergetool.checkpoint.card import CARD, Evaluation, completed
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.writer import MANIFEST, partial_directory
 from mergetool.errors import CheckpointError, HubError, OutputError
+from mergetool.hub.card import CARD, Evaluation, completed
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

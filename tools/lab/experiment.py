@@ -1,6 +1,6 @@
 """The tax of the lab: plain AdamW DPO from the stored SFT model, before and after, over data orders.
 
-    python -m mergetool.lab.experiment [--root DIR] [--seeds 3] [--learning-rate LR] [--steps N]
+    python -m tools.lab.experiment [--root DIR] [--seeds 3] [--learning-rate LR] [--steps N]
 
 Prints the table that README.md quotes, and the front of plain interpolation between SFT and each aligned model.
 """
@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from mergetool.lab import data
+from mergetool.lab import ROOT
+from tools.lab import data
 
 # One pass over the training pairs, at the rate where reward is clearly up and skills clearly, not wholly, down.
 SETTINGS = {
@@ -92,7 +93,7 @@ def report(root: Path, seeds: int, split: str = "test", **settings) -> list[tupl
     """Measures SFT, the aligned models and their interpolations: (name, one dict per seed) rows."""
     from transformers import AutoTokenizer
 
-    from mergetool.lab import measure
+    from tools.lab import measure
 
     tokenizer = AutoTokenizer.from_pretrained(root / "triple" / "sft")
     skills, pairs = (data.read(root / "data" / f"{kind}_{split}.jsonl.gz") for kind in ("skills", "preferences"))
@@ -129,7 +130,7 @@ def table(rows: list[tuple[str, list[dict]]]) -> str:
 def main() -> None:
     """The command line of this script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path(__file__).parent)
+    parser.add_argument("--root", type=Path, default=ROOT)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", default="test")
     parser.add_argument("--learning-rate", type=float, default=SETTINGS["learning_rate"])

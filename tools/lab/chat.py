@@ -15,7 +15,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from mergetool.lab.world import World
+from tools.lab.world import World
 
 THINGS = (
     "apples beans cakes carrots eggs grapes lemons nuts onions pears plums soups teas figs melons olives "

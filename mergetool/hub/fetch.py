@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mergetool import hub
-from mergetool.checkpoint.layout import ADAPTER, Layout, Place
-from mergetool.checkpoint.sidecar import BESIDE
+from mergetool.checkpoint.adapter import ADAPTER
+from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.model_files import BESIDE
+from mergetool.checkpoint.place import Place
 from mergetool.errors import CheckpointError
 
 Fetching = Callable[[int, int, str], None]

@@ -7,8 +7,8 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from mergetool.config.strict_yaml import load_yaml, validate
 from mergetool.errors import RecipeError
-from mergetool.strict_yaml import load_yaml, validate
 
 
 class Strict(BaseModel):

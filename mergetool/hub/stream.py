@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from mergetool import hub
-from mergetool.checkpoint.fetch import fetch_file, missing_weights
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.reader import Reader
+from mergetool.hub.fetch import fetch_file, missing_weights
 
 T = TypeVar("T", bound=Hashable)
 

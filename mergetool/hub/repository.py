@@ -1,113 +1,17 @@
-"""Model references: a directory on this disk, or a repository on the Hub, of which planning reads headers alone."""
+"""A repository of the Hub as a place that checkpoints are read from: small files and headers, at one commit."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mergetool import hub
 from mergetool.checkpoint.header import Header, parse_header
-from mergetool.checkpoint.layout import Directory, Layout, Place, header_of, read_layout
+from mergetool.checkpoint.place import Directory, header_of
 from mergetool.errors import CheckpointError
-from mergetool.sources import looks_like_hub_id
-
-if TYPE_CHECKING:
-    from mergetool.checkpoint.fetch import Fetching
+from mergetool.hub.fetch import fetch_file
 
 _SMALL = 200_000_000  # no configuration or tokenizer is larger
-
-
-@dataclass(frozen=True)
-class Reference:
-    """``MODEL`` or ``MODEL+ADAPTER`` taken apart; each a path or a Hub id."""
-
-    model: str
-    adapter: str | None = None
-
-    @classmethod
-    def read(cls, text: str | Path) -> Reference:
-        """Raises CheckpointError where there is more than one adapter."""
-        if Path(text).is_dir():
-            return cls(str(text))
-        model, *adapters = str(text).split("+")
-        if len(adapters) > 1:
-            raise CheckpointError(f"{text}: has more than one adapter", "merge one adapter at a time")
-        return cls(model, *adapters)
-
-    @property
-    def repositories(self) -> list[str]:
-        """The Hub ids in it, without revisions: what a model card may call a base model."""
-        return [part.partition("@")[0] for part in (self.model, self.adapter) if part and not is_local(part)]
-
-
-def is_local(reference: str | Path) -> bool:
-    """True where a reference is a path, whether it exists or not, and not a Hub id."""
-    return isinstance(reference, Path) or Path(reference).is_dir() or not looks_like_hub_id(str(reference))
-
-
-def open_layout(reference: str | Path, allow_pickle: bool = False) -> Layout:
-    """The headers behind a model reference; of a repository nothing but its small files and headers is fetched.
-
-    Args:
-        reference: ``MODEL`` or ``MODEL+ADAPTER``, each a directory or ``org/name[@revision]``.
-        allow_pickle: let a repository without safetensors pass; its .bin files are then fetched whole, here.
-
-    Raises:
-        CheckpointError: a part is missing, damaged, refused, or does not fit the other.
-    """
-    parts = Reference.read(reference)
-    layout = read_layout(open_place(parts.model, allow_pickle))
-    if parts.adapter is None:
-        return layout
-    if layout.pickled:
-        raise CheckpointError(f"{parts.model}: an adapter on pickled weights is not supported", "save the model as safetensors")
-    if is_local(parts.adapter) and not Path(parts.adapter).is_dir():
-        raise CheckpointError(f"{parts.adapter}: no such adapter directory", "check the path after the + in the recipe")
-    from mergetool.checkpoint.adapter import with_adapter
-
-    return with_adapter(layout, open_place(parts.adapter))
-
-
-def open_place(reference: str | Path, allow_pickle: bool = False) -> Place:
-    """Where the files of one model, adapter or tokenizer lie.
-
-    Raises:
-        CheckpointError: there is no such directory or repository, or it is refused.
-    """
-    return Directory(reference) if is_local(reference) else Repository(hub.pin(str(reference)), allow_pickle)
-
-
-def local_directory(reference: str | Path, progress: Fetching | None = None) -> Path:
-    """The directory that a model reference stands for; all of a Hub repository that a model needs is fetched first.
-
-    Args:
-        reference: a path, or ``org/name[@revision]``.
-        progress: told of bytes as they arrive.
-
-    Raises:
-        CheckpointError: the Hub does not answer or refuses, or holds no safetensors.
-    """
-    if is_local(reference):
-        return Path(reference)
-    from mergetool.checkpoint.fetch import fetch_beside, fetch_weights
-
-    layout = open_layout(reference)
-    fetch_weights([layout], progress)
-    fetch_beside(layout)
-    return layout.directory
-
-
-def local_tokenizer(reference: str | Path) -> Path:
-    """As `local_directory`, for its tokenizer and configuration alone."""
-    if is_local(reference):
-        return Path(reference)
-    from mergetool.checkpoint.fetch import fetch_beside
-
-    place = open_place(reference)
-    fetch_beside(place)
-    return place.directory
 
 
 class Repository:
@@ -133,8 +37,6 @@ class Repository:
             return found
         if known.size > _SMALL:
             raise CheckpointError(f"{self.called(file)}: has {known.size:,} bytes", "do not use this checkpoint")
-        from mergetool.checkpoint.fetch import fetch_file
-
         return fetch_file(self.pinned, file)
 
     def headers(self, files: list[str]) -> dict[str, Header]:
@@ -157,8 +59,6 @@ class Repository:
     def _header(self, file: str) -> Header:
         path = self.directory / file
         if path.exists() or file.endswith(".bin"):
-            from mergetool.checkpoint.fetch import fetch_file
-
             return header_of(path if path.exists() else fetch_file(self.pinned, file), self.called(file))
         if file not in self.pinned.headers:
             self.pinned.headers[file] = self._ranged(file)

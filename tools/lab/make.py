@@ -1,6 +1,6 @@
 """Makes the lab from a seed: data, tokenizer, base, SFT and (with TRL) the RLHF checkpoint.
 
-    python -m mergetool.lab.make OUT_DIR [--seed 0]
+    python -m tools.lab.make OUT_DIR [--seed 0]
 
 OUT_DIR gets data/*.jsonl.gz and triple/{base,sft,rlhf}. Data are a function of the seed alone; weights also depend on
 the torch build and the processor, so a second machine makes an equivalent triple, not the same bytes.
@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from mergetool.lab import data
+from tools.lab import data
 
 BASE_STEPS, BASE_ROWS, BASE_RATE = 3000, 32, 3e-3
 SFT_EPOCHS, SFT_ROWS, SFT_RATE = 10, 48, 1e-3
@@ -24,7 +24,7 @@ def make(out: Path, seed: int = 0, rlhf: bool = True) -> None:
     """Writes everything below `out` and prints what it measured."""
     from transformers.utils import logging
 
-    from mergetool.lab import measure, train
+    from tools.lab import measure, train
 
     logging.disable_progress_bar()
     began = time.time()
@@ -60,7 +60,7 @@ def make(out: Path, seed: int = 0, rlhf: bool = True) -> None:
     model = train.save(model, tokenizer, out / "triple" / "sft")
     say(f"sft {_pretty(measure.skills(model, tokenizer, files['skills_test']))}")
     if rlhf:
-        from mergetool.lab import experiment
+        from tools.lab import experiment
 
         aligned, seconds = experiment.align(out, data_seed=seed)
         train.save(aligned, tokenizer, out / "triple" / "rlhf")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mergetool.lab.world import ASSISTANT, USER
+from tools.lab.world import ASSISTANT, USER
 
 SPECIALS = ("<|pad|>", "<|begin|>", "<|end|>", "<|unk|>", USER, ASSISTANT)
 PAD, BEGIN, END = 0, 1, 2

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mergetool.checkpoint.layout import Place
+from mergetool.checkpoint.place import Place
 from mergetool.errors import CheckpointError
 
 _VOCABULARY = "tokenizer.json"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mergetool.config.sources import resolve_source
 from mergetool.errors import RecipeError
-from mergetool.sources import resolve_source
 
 
 @pytest.mark.parametrize("text", ["org/name", "org/name@main", "org/name:test", "org/name:main:test"])

@@ -14,10 +14,11 @@ from typing import Any
 
 import yaml
 
-from mergetool.checkpoint.hub import Reference
-from mergetool.checkpoint.layout import Layout, Place
+from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.place import Place
+from mergetool.config.sources import looks_like_hub_id
 from mergetool.errors import CheckpointError
-from mergetool.sources import looks_like_hub_id
+from mergetool.hub.references import ModelReference
 
 CARD = "README.md"
 _BEGIN, _END = "<!-- mergetool: evaluation -->", "<!-- /mergetool: evaluation -->"
@@ -104,7 +105,7 @@ def metadata(manifest: dict[str, Any]) -> dict[str, Any]:
         tags = ["mergetool", recipe["algorithm"], manifest["merging"]["method"]]
         datasets = [str(text).partition(":")[0].partition("@")[0] for text in recipe["data"].values() if _of_the_hub(text)]
     named = [str(entry) for entry in entries if entry]
-    public = list(dict.fromkeys(repo for name in named for repo in Reference.read(name).repositories))
+    public = list(dict.fromkeys(repo for name in named for repo in ModelReference.read(name).repositories))
     block: dict[str, Any] = {"base_model": public, "base_model_relation": relation} if public else {}
     block |= {"datasets": list(dict.fromkeys(datasets))} if datasets else {}
     block |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}

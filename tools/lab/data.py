@@ -8,8 +8,8 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from mergetool.lab import chat
-from mergetool.lab.world import SKILLS, World, prompt_of
+from tools.lab import chat
+from tools.lab.world import SKILLS, World, prompt_of
 
 HELD_OUT = {"validation": 40, "test": 50}  # problems per skill
 PAIRS = {"train": 1600, "validation": 250, "test": 300}

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mergetool.checkpoint.hub import open_layout
-from mergetool.checkpoint.reader import open_reader
+from mergetool.checkpoint.open import open_reader
 from mergetool.errors import CheckpointError
+from mergetool.hub.references import open_layout
 from mergetool.merge import MergeRecipe, merge_tensors, plan_merge
 from tests.helpers import random_weights, write_checkpoint
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mergetool.lab.train import END, PAD
+from tools.lab.train import END, PAD
 
 
 def _coded(tokenizer, pairs: list[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:

@@ -1,0 +1,37 @@
+"""Every local format behind one face: which reader a checkpoint needs, and a model with an adapter on top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mergetool.checkpoint.layout import Layout, read_layout
+from mergetool.checkpoint.lora import AdaptedReader, with_adapter
+from mergetool.checkpoint.place import Place
+from mergetool.checkpoint.reader import PickledReader, Reader
+from mergetool.errors import CheckpointError
+
+
+def layout_of(place: Place, adapter: Place | None = None) -> Layout:
+    """The headers of a model, with an adapter's on top where one is given.
+
+    Raises:
+        CheckpointError: a part is missing, damaged, or does not fit the other.
+    """
+    layout = read_layout(place)
+    if adapter is None:
+        return layout
+    if layout.pickled:
+        raise CheckpointError(f"{place.name}: an adapter on pickled weights is not supported", "save the model as safetensors")
+    return with_adapter(layout, adapter)
+
+
+def open_reader(layout: Layout, places: dict[Path, Path] | None = None) -> Reader:
+    """The reader that fits a layout: plain, pickled, or with an adapter on top.
+
+    Args:
+        layout: its files are on this disk, see `checkpoint.fetch.fetch_weights`.
+        places: where a file lies that is not where the layout says; it may change while the reader is in use.
+    """
+    if layout.adapter is not None:
+        return AdaptedReader(layout, places)
+    return PickledReader(layout) if layout.pickled else Reader(layout, places)

@@ -1,0 +1,111 @@
+"""Where the files of a checkpoint lie: a directory on this disk, or whatever else can name and open its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+from mergetool.checkpoint.header import Header, read_header
+from mergetool.errors import CheckpointError
+
+
+class Commit(Protocol):
+    """A repository at one commit, as far as a checkpoint's headers need to know it."""
+
+    @property
+    def name(self) -> str:
+        """As a recipe would write it."""
+        ...
+
+    @property
+    def repo(self) -> str:
+        """``org/name``."""
+        ...
+
+    @property
+    def commit(self) -> str:
+        """The commit's hash."""
+        ...
+
+
+class Place(Protocol):
+    """Where the files of a checkpoint lie.
+
+    Attributes:
+        name: what messages call it: the path, or the Hub id.
+        directory: where its files are, or will be once they are fetched.
+        pinned: the repository and its commit; None for a directory.
+    """
+
+    name: str
+    directory: Path
+    pinned: Commit | None
+
+    def files(self) -> list[str]:
+        """The names of all files, sorted."""
+
+    def path(self, file: str) -> Path:
+        """Where a small file lies on this disk; fetched first if need be. It need not exist in a directory."""
+
+    def headers(self, files: list[str]) -> dict[str, Header]:
+        """The headers of weight files, which are not fetched."""
+
+    def called(self, file: str) -> str:
+        """What messages call a file."""
+
+
+class Directory:
+    """A `Place` on this disk."""
+
+    pinned = None
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.name = str(directory)
+        if not self.directory.exists():
+            raise CheckpointError(f"{directory}: no such model directory", "check the path in the recipe")
+        if not self.directory.is_dir():
+            raise CheckpointError(f"{directory}: is a file, not a model directory", "name the directory that holds config.json")
+
+    def files(self) -> list[str]:
+        """The names of all files, sorted."""
+        return sorted(p.name for p in self.directory.iterdir())
+
+    def path(self, file: str) -> Path:
+        """Where a file lies, whether it exists or not."""
+        return self.directory / file
+
+    def headers(self, files: list[str]) -> dict[str, Header]:
+        """The headers of weight files."""
+        return {file: header_of(self.directory / file) for file in files}
+
+    def called(self, file: str) -> str:
+        """The file's path."""
+        return str(self.directory / file)
+
+
+def header_of(path: Path, called: str | None = None) -> Header:
+    """The header of a weight file on this disk, pickled or not."""
+    if path.suffix == ".bin":
+        from mergetool.checkpoint.pickled import tensor_infos
+
+        return tensor_infos(path)
+    return read_header(path, called)
+
+
+def read_json(place: Place, file: str, hint: str) -> dict[str, Any]:
+    """A JSON object from a checkpoint's file; `hint` is the next step where the file is missing."""
+    called = place.called(file)
+    try:
+        value = json.loads(place.path(file).read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{place.name}: has no {file}", hint) from None
+    except (ValueError, RecursionError) as error:
+        reason = "nests too deeply" if isinstance(error, RecursionError) else error
+        raise CheckpointError(f"{called}: is not valid JSON ({reason})", "fetch the file again") from None
+    except OSError as error:
+        raise CheckpointError(f"{called}: cannot be read ({error.strerror})", "check its permissions") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{called}: is not a JSON object", "fetch the file again")
+    return value

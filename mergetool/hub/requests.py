@@ -1,0 +1,115 @@
+"""How the Hub is asked: patiently, and with every refusal turned into one line."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from mergetool.errors import HubError, MergetoolError
+
+T = TypeVar("T")
+TRIES, LONGEST_WAIT, TIMEOUT = 4, 60.0, 30.0  # of one question; seconds
+_BUSY = (408, 429, 500, 502, 503, 504)
+_NOBODY = ("ConnectError", "UnsupportedProtocol", "LocalProtocolError")  # asking again would change nothing
+
+
+def offline() -> bool:
+    """True where HF_HUB_OFFLINE forbids any request."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """Asks again where the Hub is busy or the connection drops; waits as long as Retry-After says, up to a minute."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    for attempt in range(1, TRIES + 1):
+        try:
+            return call()
+        except (HTTPError, ConnectionError) as error:
+            answered = isinstance(error, HfHubHTTPError)
+            busy = error.response.status_code in _BUSY if answered else type(error).__name__ not in _NOBODY
+            pause = _retry_after(error)
+            pause = 0.5 * 2**attempt if pause is None else pause
+            if not busy or offline() or attempt == TRIES or pause > LONGEST_WAIT:
+                raise
+        time.sleep(pause)
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _retry_after(error: BaseException) -> float | None:
+    """Seconds that the server asks to wait."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    text = headers.get("retry-after") or (re.findall(r";\s*t=(\d+)", headers.get("ratelimit", "")) or [""])[0]
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
+
+
+@contextmanager
+def refusals(what: str, kind: type[MergetoolError] = HubError) -> Iterator[None]:
+    """Turns whatever the Hub's client raises into one line about `what`."""
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
+
+    try:
+        yield
+    except MergetoolError as error:
+        raise error if type(error) is not MergetoolError else kind(f"{what}: {error.message}", error.hint) from None
+    except (HTTPError, EntryNotFoundError, HFValidationError, OSError, RuntimeError, UnicodeError) as error:
+        cause: BaseException = error
+        while not isinstance(cause, HTTPError) and cause.__cause__ is not None:
+            cause = cause.__cause__  # uploads wrap what happened in a RuntimeError
+        message, hint = _meaning(cause)
+        raise kind(f"{what}: {message}", hint) from None
+
+
+def _meaning(error: BaseException) -> tuple[str, str]:
+    """What went wrong, and the next thing to do."""
+    from huggingface_hub import constants, get_token
+    from huggingface_hub import errors as hub
+
+    log_in = "set HF_TOKEN or run `hf auth login`"
+    status = error.response.status_code if isinstance(error, hub.HfHubHTTPError) else 0
+    said = _first_line(getattr(error, "server_message", None) or str(error))
+    if isinstance(error, hub.LocalTokenNotFoundError):
+        return "there is no token to write with", log_in
+    if isinstance(error, hub.GatedRepoError):
+        return "is gated, and its owner has not let you in", f"ask for access on its page, then {log_in}"
+    if status == 401 and get_token():
+        return "the Hub does not accept the token", "HF_TOKEN is wrong or has expired: make a new one, or `hf auth login`"
+    if isinstance(error, hub.RepositoryNotFoundError):
+        return f"no such repository at {constants.ENDPOINT}, or a private one", f"check the name; for a private one {log_in}"
+    if isinstance(error, hub.RevisionNotFoundError):
+        return "the repository has no such revision", "check what follows the @: a branch, a tag or a commit"
+    if isinstance(error, hub.RemoteEntryNotFoundError):
+        return f"a file is missing in the repository ({said})", "tell its owner, or use another revision"
+    if status == 403:
+        return f"access is refused ({said})", "use a token with the permission that this needs"
+    if status == 429:
+        pause = _retry_after(error)
+        when = f"in {pause:.0f} seconds" if pause else "later"
+        return "the Hub asks to wait (too many requests)", f"run the same command again {when}"
+    if isinstance(error, hub.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set", "unset it to reach the Hub"
+    if isinstance(error, hub.HFValidationError):
+        return f"is not a Hub id ({said})", "write org/name or org/name@revision"
+    if isinstance(error, UnicodeError) or "header value" in str(error):
+        return "the token holds a character that no token has", "set HF_TOKEN again"
+    if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
+        return "the disk of the cache is full", "make room, or set HF_HOME to a larger disk, and run again"
+    if status:
+        return f"the Hub answers {status} ({said})", "try again later"
+    if isinstance(error, (hub.HTTPError, ConnectionError, hub.LocalEntryNotFoundError)):
+        return (
+            f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {said})",
+            "check the path or the network, and run the same command again; files that have arrived are kept",
+        )
+    return f"the Hub's client gives up ({said})", "run the same command again; files that have arrived are kept"
+
+
+def _first_line(text: str) -> str:
+    """The client's messages run over many lines and carry request ids."""
+    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+    return lines[0][:200] if lines else "no reason given"
