@@ -7,7 +7,7 @@ from pathlib import Path
 from mergetool.errors import RecipeError, nearest
 
 KINDS = ("merge", "align", "ama", "study")
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parent.parent
 
 
 def recipes_root() -> Path:

@@ -18,7 +18,7 @@ from tests.hub.store import OWNER
 # A bug in the middle of a push, whose message and whose library's message hold the token.
 BUG = """
 import sys
-from mergetool.checkpoint import push
+from mergetool.hub import push
 from mergetool.cli.main import main
 def broken(*args):
     from huggingface_hub import get_token
