@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mergetool.architecture.reading import Checkpoint, Reading, reading_of
@@ -54,14 +54,8 @@ def match(checkpoints: Sequence[Checkpoint], base: int = 0) -> Match:
         CheckpointError: they do not match; the message names both, the tensor, and what to do. The same two checkpoints
             get the same answer in either order.
     """
+    pairs = _Pairs(checkpoints)
     reference = checkpoints[base]
-    readings: dict[int, Reading | None] = {}
-
-    def reading(i: int) -> Reading | None:
-        if i not in readings:
-            readings[i] = reading_of(checkpoints[i])
-        return readings[i]
-
     stands_for: list[dict[str, str]] = [{} for _ in checkpoints]
     carried: dict[str, None] = {}
     left_out: dict[str, str] = {}
@@ -73,76 +67,100 @@ def match(checkpoints: Sequence[Checkpoint], base: int = 0) -> Match:
         ours, theirs = reference.tensors, checkpoint.tensors
         for name in ours:
             if name in theirs:
-                _same_shape(checkpoint, name, reference, name)
-        for name in [name for name in ours if name not in theirs]:
-            found = _stand_in(checkpoints, reading, base, i, name)
-            if found is None:
-                carried[name] = None
-            else:
+                pairs.compare(i, name, base, name)
+            elif (found := pairs.stand_in(base, i, name)) is not None:
                 stands_for[i][name] = found
+            else:
+                carried[name] = None
         images = {stands_for[i].get(name, name) for name in ours}
         for name in [name for name in theirs if name not in ours]:
-            found = _stand_in(checkpoints, reading, i, base, name)
+            found = pairs.stand_in(i, base, name)
             if found is None:
                 left_out.setdefault(name, checkpoint.name)
             elif name not in images:
                 added[name] = None
                 stands_for[base][name] = found
-    for i in range(len(checkpoints)) if added else ():
-        for name in added:
-            if name not in checkpoints[i].tensors and name not in stands_for[i]:
-                owner = next(k for k, other in enumerate(checkpoints) if name in other.tensors)
-                found = _stand_in(checkpoints, reading, owner, i, name)
-                assert found is not None  # the base has a stand-in for it, so it is a weight of the class
+        pairs.refuse(i, base)
+    for name in added:
+        owner = next(i for i, checkpoint in enumerate(checkpoints) if name in checkpoint.tensors)
+        for i, checkpoint in enumerate(checkpoints):
+            if name not in checkpoint.tensors and i != base:
+                found = pairs.stand_in(owner, i, name)
+                pairs.refuse(i, owner)
+                assert found is not None  # it is a weight of the class
                 stands_for[i][name] = found
-    names = (*reference.tensors, *added)
-    return Match(names, tuple(stands_for), tuple(carried), left_out, tuple(added))
+    return Match((*reference.tensors, *added), tuple(stands_for), tuple(carried), left_out, tuple(added))
 
 
-def _stand_in(
-    checkpoints: Sequence[Checkpoint], reading: Callable[[int], Reading | None], having: int, lacking: int, name: str
-) -> str | None:
-    """The tensor of one checkpoint that stands for `name`, which another has; None where no loader needs it."""
-    has, lacks = checkpoints[having], checkpoints[lacking]
-    ours, theirs = reading(having), reading(lacking)
-    if ours is not None and theirs is not None:
+class _Pairs:
+    """Comparisons between any two of the checkpoints; what does not match is collected, and refused in one line."""
+
+    def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
+        self._checkpoints = checkpoints
+        self._readings: dict[int, Reading | None] = {}
+        self._lacking: dict[tuple[int, int], list[str]] = {}
+        self._unlike: list[tuple[int, str, int, str]] = []
+
+    def _reading(self, i: int) -> Reading | None:
+        if i not in self._readings:
+            self._readings[i] = reading_of(self._checkpoints[i])
+        return self._readings[i]
+
+    def compare(self, one: int, name: str, other: int, known: str) -> None:
+        """Two tensors that hold the same weight have one shape."""
+        if tuple(self._checkpoints[one].tensors[name].shape) != tuple(self._checkpoints[other].tensors[known].shape):
+            self._unlike.append((one, name, other, known))
+
+    def stand_in(self, having: int, lacking: int, name: str) -> str | None:
+        """The tensor of one checkpoint that stands for `name`, which another has; None where none is, or none need be."""
+        ours, theirs = self._reading(having), self._reading(lacking)
+        if ours is None or theirs is None:
+            self._lacking.setdefault((lacking, having), []).append(name)
+            return None
         if name in ours.unneeded:
             return None
         if name in ours.live:
             if (found := theirs.stands_for(name)) is not None:
-                _same_shape(lacks, found, has, name)
+                self.compare(lacking, found, having, name)
                 return found
             if theirs.may_lack(name):
                 return None
         weight = ours.weight(name)
         if theirs.holds(weight):
             raise CheckpointError(
-                f"{lacks.name}: has no tensor '{name}' of its own, as {has.name} has: one of the two holds its experts "
-                f"fused as '{weight}', the other one a tensor each",
-                "load one with transformers and save it in the other's layout (save_pretrained with save_original_format)",
+                f"{self._checkpoints[lacking].name}: has no tensor '{name}' as {self._checkpoints[having].name} has: "
+                f"in one of the two '{weight}' is one tensor, in the other several",
+                "load one with transformers and save it as the other is (save_pretrained with save_original_format)",
             )
-    count = len(set(has.tensors) - set(lacks.tensors))
-    unknown = ours is None or theirs is None
-    kind = has.config.get("model_type")
-    hint = f"{HINT}; whether it can be done without is not known: transformers has no model_type {kind!r} that could be made"
-    raise CheckpointError(
-        f"{lacks.name}: lacks tensor '{name}' ({count} in all) that {has.name} has", hint if unknown else HINT
-    )
+        self._lacking.setdefault((lacking, having), []).append(name)
+        return None
+
+    def refuse(self, one: int, other: int) -> None:
+        """Raise where something was found that does not match."""
+        said, hint = [], HINT
+        for lacking, having in ((one, other), (other, one)):
+            if names := self._lacking.get((lacking, having)):
+                lacks, has = self._checkpoints[lacking], self._checkpoints[having]
+                said.append(f"{lacks.name}: lacks tensor '{names[0]}' ({len(names)} in all) that {has.name} has")
+                if self._reading(having) is None or self._reading(lacking) is None:
+                    kind = has.config.get("model_type")
+                    hint = f"{HINT}; transformers cannot make a model of model_type {kind!r}, so all tensors count"
+        if self._unlike:
+            i, name, k, known = self._unlike[0]
+            theirs, ours = self._checkpoints[i].tensors[name].shape, self._checkpoints[k].tensors[known].shape
+            more = f" ({len(self._unlike)} tensors in all)" if len(self._unlike) > 1 else ""
+            at = f"{self._checkpoints[i].name}: tensor '{name}' has shape {list(theirs)}, but {list(ours)}"
+            said.append(f"{at} in {self._checkpoints[k].name}{more}")
+            if tuple(ours[1:]) == tuple(theirs[1:]):
+                hint += "; was the vocabulary extended?"
+        if said:
+            raise CheckpointError("; ".join(said), hint)
 
 
 def _same_type(one: Checkpoint, reference: Checkpoint) -> None:
     ours, theirs = reference.config.get("model_type"), one.config.get("model_type")
     if ours != theirs:
         raise CheckpointError(f"{one.name}: model_type is {theirs!r}, but {ours!r} in {reference.name}", HINT)
-
-
-def _same_shape(one: Checkpoint, name: str, reference: Checkpoint, known: str) -> None:
-    ours, theirs = reference.tensors[known].shape, one.tensors[name].shape
-    if tuple(ours) != tuple(theirs):
-        raise CheckpointError(
-            f"{one.name}: tensor '{name}' has shape {list(theirs)}, but {list(ours)} in {reference.name}",
-            f"{HINT}; was the vocabulary extended?" if ours[1:] == theirs[1:] else HINT,
-        )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from math import prod
 from typing import Any, Protocol
 
-from mergetool.architecture.fused import Fused, Piece, Runs, assembled
+from mergetool.architecture.fused import Fused, Runs, assembled
 from mergetool.architecture.layers import Stacks
 from mergetool.architecture.skeleton import Skeleton, skeleton_of
 from mergetool.architecture.tying import stated
@@ -98,15 +97,11 @@ class Reading:
         return any(re.search(pattern, weight) for pattern in self.skeleton.model._keys_to_ignore_on_load_missing or ())
 
     def runs(self, weight: str) -> Runs | None:
-        """Where the entries of a weight lie on disk; None where the checkpoint does not have it.
+        """Where the entries of a weight lie on disk that is not one tensor there; None where it is, or is not there.
 
         Raises:
             CheckpointError: transformers computes it from the tensors on disk, and does not merely lay them together.
         """
-        if weight not in self.skeleton.shapes:
-            return None
-        if (name := self.stored(weight)) is not None:
-            return (Piece(0, name, 0, prod(self.skeleton.shapes[weight])),)
         for name in self.skeleton.group(weight):
             if name in self.fused:
                 return assembled(name, self.skeleton.shapes[name], self.fused[name])
