@@ -6,18 +6,15 @@ the engine only carries it out.
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
-from mergetool import __version__
 from mergetool.checkpoint.header import BY_TORCH_NAME, DTYPES
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.model_files import same_vocabulary
 from mergetool.config.strict_yaml import validate
 from mergetool.errors import CheckpointError, RecipeError, nearest
+from mergetool.files import cores
 from mergetool.hub.fetch import missing_weights
 from mergetool.hub.references import is_local, open_layout
 from mergetool.merge.mergekit import MERGEKIT_METHODS
@@ -108,13 +105,6 @@ class Plan:
     def bytes_written(self) -> int:
         """Bytes of weights in the output."""
         return sum(t.numel * DTYPES[t.dtype_name][1] for t in self.tensors)
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies recipe, inputs (headers, sizes, commits or times of change) and program; equal ones, equal bytes."""
-        inputs = [part for s in self.sources for part in s.layout.identity]
-        text = json.dumps([__version__, self.recipe.to_dict(), inputs], sort_keys=True)
-        return sha256(text.encode()).hexdigest()
 
 
 def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = False) -> Plan:
@@ -374,7 +364,7 @@ def describe(plan: Plan, threads: int | None = None) -> dict[str, Any]:
     """
     if plan.engine == "mergekit":
         return {"engine": "mergekit", "reason": plan.reason, **_fetched(plan)}
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cores()
     terms = max((len(t.terms) for t in plan.tensors), default=0)
     largest = max((t.numel for t in plan.tensors), default=0)
     selecting = plan.method is not None and plan.method.sparsifier in ("magnitude", "outliers")
