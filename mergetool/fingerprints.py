@@ -33,6 +33,7 @@ def digest(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+@lru_cache(maxsize=0)  # keeps nothing: hashes are kept where files are looked at; callers may still call `cache_clear`
 def checkpoint_identity(source: Path | str) -> str:
     """A hash of all that a model computes with.
 

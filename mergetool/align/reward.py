@@ -35,15 +35,15 @@ def check_rewards(recipe: AlignRecipe) -> None:
 
 
 def reward_identities(recipe: AlignRecipe) -> list[str]:
-    """What each reward of a recipe is: a function by its name and its file's bytes, a model by what it holds.
+    """What each reward of a recipe is; see `reward_identity`."""
+    return [reward_identity(text, recipe.directory) for text in _all(recipe)]
 
-    Raises:
-        RecipeError, CheckpointError: as `check_reward`.
+
+def reward_identity(text: str, directory: Path) -> str:
+    """What a reward is: a function by its name and its file's bytes, a model by what it holds.
+
+    Args, Raises: as `check_reward`.
     """
-    return [_identity(text, recipe.directory) for text in _all(recipe)]
-
-
-def _identity(text: str, directory: Path) -> str:
     check_reward(text, directory)
     found = _function(text, directory)
     if found is not None:
