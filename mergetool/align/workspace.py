@@ -77,11 +77,12 @@ class Workspace:
             if self._work.holds_work() and not self._fresh:
                 raise OutputError(f"{self.directory}: an interrupted run of another kind", discard)
             self._work.empty()
+        elif left.get("form") != _BY_CONTENT:
+            raise OutputError(
+                f"{self.directory}: an interrupted run of an earlier version, which did not note what its models hold", discard
+            )
         elif left.get("fingerprint") != self._fingerprint:
-            other = "with another recipe or other inputs"
-            if left.get("form") != _BY_CONTENT:
-                other = "of an earlier version, which did not note what its models hold"
-            raise OutputError(f"{self.directory}: an interrupted run {other}", discard)
+            raise OutputError(f"{self.directory}: an interrupted run with another recipe or other inputs", discard)
         files.write_whole(path, json.dumps({"form": _BY_CONTENT, "fingerprint": self._fingerprint}) + "\n")
         if self.result.exists():
             shutil.rmtree(self.result)  # a result cut short while it was written

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mergetool.checkpoint.content import sha256_of
 from mergetool.checkpoint.layout import INDEX, read_layout
-from mergetool.checkpoint.manifest import MANIFEST, Manifest
+from mergetool.checkpoint.manifest import MANIFEST, SCHEMA, Manifest
 from mergetool.checkpoint.model_files import BESIDE
 from mergetool.errors import CheckpointError, OutputError
 
@@ -38,7 +38,10 @@ def check_output(out: Path, same: Callable[[Manifest], bool] | None = None) -> b
                     f"{out}: was this result and is not whole any more: {problem}", "remove it, and run again to make it anew"
                 )
             return True
-        raise OutputError(f"{out}: already holds another result of mergetool", "choose another name, or remove it first")
+        other = "another result of mergetool"
+        if manifest is not None and manifest.schema < SCHEMA:
+            other = "a result of an earlier version, which did not note what its inputs held"
+        raise OutputError(f"{out}: already holds {other}", "choose another name, or remove it first")
     if out.is_dir() and any(out.iterdir()):
         raise OutputError(f"{out}: exists and is not a result of mergetool", "choose another name; it is left untouched")
     if out.exists() and not out.is_dir():

@@ -195,9 +195,11 @@ def _carry_out(works: list[_Work], mergers: _Mergers, threads: int, progress: Pr
         stream.close()
         for work in works:
             work.inputs.must_be_unchanged()
+    except HubError:  # what is done is kept, and what has arrived: the same command goes on from there
+        raise
     except CheckpointError as error:
-        if not _passing(error):
-            for work in works:
+        for work in works:
+            if not (_passing(error) and work.writer.reports):
                 work.writer.discard()
         raise
     for work in works:
@@ -208,13 +210,10 @@ def _carry_out(works: list[_Work], mergers: _Mergers, threads: int, progress: Pr
 
 
 def _passing(error: BaseException) -> bool:
-    """Whether an error says nothing of the inputs' content: the network, or what the operating system refused just now.
-
-    What is finished then stays, and the same command goes on from there.
-    """
+    """Whether an error says nothing of the inputs' content: the operating system refused something just now."""
     found: BaseException | None = error
     while found is not None:
-        if isinstance(found, HubError | OSError):
+        if isinstance(found, OSError):
             return True
         found = found.__cause__
     return False
