@@ -1,4 +1,12 @@
-"""What a checkpoint, a data file and a candidate are, as short hashes: the keys of results.jsonl."""
+"""What makes two models, data files or recipes the same: what they hold.
+
+Of a checkpoint on this disk that is every byte of its weights, and of the files that decide what it computes from a text:
+configuration, generation settings, tokenizer, chat template. Of a repository of the Hub it is the commit. Where a file lies
+and when it was written does not matter. Hashes are kept, see `checkpoint.content`: a file that has not changed is not read
+again.
+
+Keys of results.jsonl that were made before identity was content are still recognised: `legacy_checkpoint_identity`.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from mergetool import hub
+from mergetool.checkpoint.content import bytes_hash, sha256_of, weights_hash
+from mergetool.checkpoint.layout import INDEX
+from mergetool.checkpoint.model_files import BESIDE
 from mergetool.data.rows import data_commit
 from mergetool.errors import CheckpointError, DataError
+from mergetool.hub.references import ModelReference
 
-SAMPLES, SAMPLE_BYTES = 32, 4096
+_SAMPLES, _SAMPLE_BYTES = 32, 4096
+_BESIDE_ENDINGS = (".jinja", ".model", ".tiktoken")  # templates and vocabularies under names of their own
 
 
 def digest(value: Any) -> str:
@@ -20,30 +33,86 @@ def digest(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=0)  # keeps nothing: hashes are kept where files are looked at; callers may still call `cache_clear`
 def checkpoint_identity(source: Path | str) -> str:
-    """A hash that changes when the weights do.
+    """A hash of all that a model computes with.
 
-    From sizes, headers and 32 evenly spaced blocks of each weight file: any training moves nearly every entry, and
-    hashing all of a 7B model for each study would take a minute. On the Hub the commit says it.
+    Args:
+        source: a directory, or ``MODEL[+ADAPTER]`` with Hub ids.
+
+    Raises:
+        CheckpointError: the directory has no weights, or they cannot be read; or the Hub refuses.
+    """
+    if not isinstance(source, Path):
+        return digest(["hub", *_commits(source)])
+    parts = ModelReference.read(source)
+    places = [Path(part) for part in (parts.model, parts.adapter) if part is not None]
+    return digest(["checkpoint", [[_weights(place), beside_weights(place)] for place in places]])
+
+
+def beside_weights(directory: Path) -> dict[str, str]:
+    """File name -> hash, of every file beside the weights that decides what a model computes from a text."""
+    try:
+        found = [path for path in sorted(directory.iterdir()) if path.is_file() and _matters(path.name)]
+        more = directory / "additional_chat_templates"
+        found += sorted(more.glob("*.jinja")) if more.is_dir() else []
+    except OSError as error:
+        raise CheckpointError(
+            f"{directory}: cannot be read ({error.strerror or error})", "check the path and its permissions"
+        ) from error
+    return {path.relative_to(directory).as_posix(): bytes_hash(path) for path in found}
+
+
+def _matters(name: str) -> bool:
+    return name in BESIDE or name.endswith(_BESIDE_ENDINGS) or name.startswith(("tokenizer", "vocab", "merges"))
+
+
+def _weights(directory: Path) -> dict[str, str]:
+    return {path.name: weights_hash(path) for path in _weight_files(directory)}
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    """The files that a loader would read: those of the index, where there is one."""
+    files = sorted(directory.glob("*.safetensors")) or sorted(directory.glob("*.bin"))
+    if not files:
+        what = "no such model directory" if not directory.is_dir() else "no model.safetensors"
+        raise CheckpointError(f"{directory}: {what}", "give a checkpoint directory as save_pretrained writes it")
+    index = directory / INDEX
+    if index.is_file():
+        try:
+            listed = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{index}: cannot be read ({error})", "fetch the index again") from None
+        return [directory / name for name in sorted(map(str, listed))]
+    return files
+
+
+def _commits(source: str) -> list[str]:
+    return [f"{one.repo}@{one.commit}" for one in map(hub.pin, source.split("+"))]
+
+
+@lru_cache(maxsize=256)
+def legacy_checkpoint_identity(source: Path | str) -> str:
+    """What `checkpoint_identity` was before it saw all of a checkpoint: sizes and 32 blocks of each weight file.
+
+    Keys of results.jsonl were made from it. It is used to find what was measured then, and for nothing else.
 
     Raises:
         CheckpointError: the directory has no weights, or the Hub refuses.
     """
     if not isinstance(source, Path):
-        return digest(["hub", *(f"{one.repo}@{one.commit}" for one in map(hub.pin, source.split("+")))])
+        return digest(["hub", *_commits(source)])
     files = sorted(source.glob("*.safetensors")) or sorted(source.glob("*.bin"))
     if not files:
-        what = "no such model directory" if not source.is_dir() else "no model.safetensors"
-        raise CheckpointError(f"{source}: {what}", "give a checkpoint directory as save_pretrained writes it")
+        _weight_files(source)  # says what is missing
     found = sha256()
     for path in files:
         size = path.stat().st_size
         found.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
-            for at in range(SAMPLES):
-                file.seek(at * max(size - SAMPLE_BYTES, 0) // (SAMPLES - 1))
-                found.update(file.read(SAMPLE_BYTES))
+            for at in range(_SAMPLES):
+                file.seek(at * max(size - _SAMPLE_BYTES, 0) // (_SAMPLES - 1))
+                found.update(file.read(_SAMPLE_BYTES))
     return found.hexdigest()[:16]
 
 
@@ -58,4 +127,7 @@ def data_identity(source: Path | str) -> str:
         return digest(["hub", source, data_commit(source)])
     if not source.is_file():
         raise DataError(f"{source}: no such file", "check the path, or give a Hub id as org/name")
-    return sha256(source.read_bytes()).hexdigest()[:16]
+    try:
+        return sha256_of(source)[:16]
+    except CheckpointError as error:
+        raise DataError(error.message, error.hint) from None

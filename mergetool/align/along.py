@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mergetool import __version__
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.result import write_model
-from mergetool.align.workspace import Workspace, sync_tree
-from mergetool.checkpoint.writer import MANIFEST
-from mergetool.errors import RecipeError
+from mergetool.align.workspace import Workspace
+from mergetool.checkpoint.manifest import Manifest
+from mergetool.errors import CheckpointError, RecipeError
+from mergetool.files import sync_tree
 
 FOLDER = "along"  # in the result, and in the working directory until there is one
 
@@ -37,8 +39,10 @@ def place_of(result: Path, place: float) -> Path | None:
         place: a share below 1, or a step.
     """
     try:
-        steps = json.loads((result / MANIFEST).read_bytes())["steps"]
-    except (OSError, ValueError, KeyError):
+        steps = Manifest.read(result).steps
+    except CheckpointError:
+        return None
+    if steps is None:
         return None
     found = result / FOLDER / f"step-{step_of(place, steps)}"
     return found if (found / "config.json").exists() else None
@@ -93,8 +97,8 @@ class Along:
             shutil.rmtree(old, ignore_errors=True)
         # its own copy of the weights: the model that is trained must keep its type
         dtype = write_model(model, dict(model.state_dict()) if state is None else state, self._recipe, self._sft, part)
-        about = {"command": "align", "step": step, "steps": trainer.state.max_steps, "dtype": dtype}
-        (part / MANIFEST).write_text(json.dumps({**about, "recipe": self._recipe.as_written()}, indent=2) + "\n")
+        recipe, steps = self._recipe.as_written(), trainer.state.max_steps
+        Manifest("align", recipe, step=step, steps=steps, dtype=dtype, mergetool=__version__).write(part)
         sync_tree(part)
         os.rename(part, place)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from mergetool.align.recipe import KNOBS, AlignRecipe
-from mergetool.align.reward import check_rewards
+from mergetool.align.reward import check_rewards, reward_identities
 from mergetool.align.rows import FORMS, read_for
 from mergetool.align.training import training_config
+from mergetool.checkpoint.content import sha256_of
 from mergetool.checkpoint.layout import Layout
 from mergetool.data.rows import data_commit
 from mergetool.errors import CheckpointError, DataError, RecipeError
+from mergetool.fingerprints import checkpoint_identity, digest
 from mergetool.hub.fetch import missing_weights
 from mergetool.hub.references import open_layout
 
@@ -121,32 +121,34 @@ def check_tokenizer(layout: Layout) -> None:
 
 
 def fingerprint(recipe: AlignRecipe) -> str:
-    """The identity of a run: the recipe, the headers of its models, and the bytes of its data.
+    """The identity of a run: the recipe, and what its models, its rewards and its data hold.
 
-    A partial run is resumed only under the same fingerprint, so that no run is ever made of two.
+    A partial run is resumed only under the same fingerprint, so that no run is ever made of two; a result is that of the
+    recipe only under the same fingerprint. Models are hashed whole, see `mergetool.fingerprints`; hashes of files that have
+    not changed are not computed again.
 
     Raises:
-        DataError: a data file is missing.
+        CheckpointError, DataError, RecipeError: a model, a data file or a reward is missing or cannot be read.
     """
-    parts: dict[str, Any] = {"recipe": recipe.as_written()}
-    for name, place in (("base", recipe.base), ("sft", recipe.sft)):
-        layout = open_layout(place) if place is not None else None
-        parts[name] = layout and (layout.headers, layout.pinned and layout.pinned.commit)
-    for name, place in (("train", recipe.train_data), ("eval", recipe.eval_data)):
-        parts[name] = _digest(place) if isinstance(place, Path) else place and (place, data_commit(place))
-    parts["rewards"] = check_rewards(recipe)
+    written = recipe.as_written()
     # Where the files lie does not matter, what they hold does: a moved run resumes.
-    parts["recipe"] = {key: value for key, value in parts["recipe"].items() if key not in ("base_model", "sft_model")}
-    parts["recipe"]["data"] = {k: v for k, v in parts["recipe"]["data"].items() if k not in ("train", "eval")}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    parts: dict[str, Any] = {
+        "recipe": {key: value for key, value in written.items() if key not in ("base_model", "sft_model", "reward")},
+        "models": [None if place is None else checkpoint_identity(place) for place in (recipe.base, recipe.sft)],
+        "data": [None if place is None else _rows_identity(place) for place in (recipe.train_data, recipe.eval_data)],
+        "rewards": reward_identities(recipe),
+    }
+    parts["recipe"]["data"] = {k: v for k, v in written["data"].items() if k not in ("train", "eval")}
+    return digest(parts)
 
 
-def _digest(path: Path) -> str:
+def _rows_identity(place: Path | str) -> Any:
+    if not isinstance(place, Path):
+        return place, data_commit(place)
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})", "check the path in `data:`") from None
+        return sha256_of(place)
+    except CheckpointError as error:
+        raise DataError(error.message, "check the path in `data:`") from None
 
 
 def merges_of(recipe: AlignRecipe, steps: int) -> tuple[int, int]:

@@ -10,16 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-FOLDER = "MERGETOOL_CACHE"
+from mergetool.files import cache_directory
+
 TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids", "completion_ids", "KL_completion_ids")
 
 
 def folder() -> Path:
-    """Where they are kept: $MERGETOOL_CACHE, else the user's cache directory."""
-    given = os.environ.get(FOLDER)
-    if given:
-        return Path(given) / "reference"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mergetool" / "reference"
+    """Where they are kept."""
+    return cache_directory("reference")
 
 
 def key_of(dataset: Any, about: dict[str, Any]) -> str:

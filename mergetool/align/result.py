@@ -11,8 +11,8 @@ from typing import Any
 from mergetool.align.check import stored_dtype
 from mergetool.align.recipe import AlignRecipe
 from mergetool.checkpoint.layout import Layout, read_layout
+from mergetool.checkpoint.manifest import Manifest
 from mergetool.checkpoint.model_files import write_config, write_tokenizer
-from mergetool.checkpoint.writer import MANIFEST
 from mergetool.hub.card import licences, metadata
 
 _BLOCK = 1 << 22
@@ -117,37 +117,37 @@ def order_of(part: str) -> tuple[int, int]:
     return (0 if "emb" in part or part in ("wte", "wpe") else 2), 0
 
 
-def write_account(out: Path, manifest: dict[str, Any], log: list[dict[str, Any]]) -> None:
+def write_account(out: Path, manifest: Manifest, log: list[dict[str, Any]]) -> None:
     """Writes mergetool.json, metrics.jsonl and the model card."""
     (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     (out / "README.md").write_text(card(manifest))
-    (out / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    manifest.write(out)
 
 
-def card(manifest: dict[str, Any]) -> str:
+def card(manifest: Manifest) -> str:
     """The model card: what was trained, on what, how much was merged, and what came out."""
     import yaml
 
-    recipe, versions = manifest["recipe"], manifest["versions"]
-    metrics = "\n".join(f"| {name} | {value:.6g} |" for name, value in manifest["metrics"].items())
-    merging = manifest["merging"]
+    recipe = manifest.recipe
+    metrics = "\n".join(f"| {name} | {value:.6g} |" for name, value in manifest.metrics.items())
+    merging = manifest.merging
     how = f"{recipe['algorithm'].upper()} with {merging['method']}"
     if merging["merges"]:
         how += (
             f", {merging['merges']} merges (every {merging['every']} steps) of alpha = {merging['alpha']:.3g}: "
             f"{merging['merged_total']:.3g} of the SFT delta in all"
         )
-    hashes = "".join(f"\nsha256 of {name}: `{digest}`\n" for name, digest in manifest["outputs_sha256"].items())
+    hashes = "".join(f"\nsha256 of {name}: `{digest}`\n" for name, digest in manifest.outputs_sha256.items())
     warning = f"\n> **Licence:** {licences(manifest)[1]}.\n" if licences(manifest)[1] else ""
     return f"""---
 {yaml.safe_dump(metadata(manifest), sort_keys=False, allow_unicode=True).strip()}
 ---
 
-# {manifest["name"]}
+# {manifest.name}
 
-Trained by mergetool {versions["mergetool"]} from `{recipe["sft_model"]}`: {how}.
-{manifest["steps"]} steps on {manifest["data"]["train"]}.
-The weights are {manifest["drift"]["relative"]:.3g} (relative norm) away from the SFT model.
+Trained by mergetool {manifest.mergetool} from `{recipe["sft_model"]}`: {how}.
+{manifest.steps} steps on {manifest.data["train"]}.
+The weights are {manifest.drift["relative"]:.3g} (relative norm) away from the SFT model.
 {warning}
 | metric | value |
 |---|---|
@@ -159,8 +159,8 @@ Made with this recipe:
 {yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).strip()}
 ```
 {hashes}
-Seeds: data {manifest["seeds"]["training"]}, masks {manifest["seeds"]["merging"]}. Versions: \
-{", ".join(f"{name} {version}" for name, version in versions.items())}.
+Seeds: data {manifest.seeds["training"]}, masks {manifest.seeds["merging"]}. Versions: \
+{", ".join(f"{name} {version}" for name, version in manifest.versions.items())}.
 """
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import importlib.util
 import inspect
 import re
@@ -13,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergetool.checkpoint.classifier import must_classify
+from mergetool.checkpoint.content import bytes_hash
 from mergetool.checkpoint.layout import Layout
 from mergetool.config.sources import resolve_source
 from mergetool.errors import DataError, MergetoolError, RecipeError, nearest
+from mergetool.fingerprints import checkpoint_identity
 from mergetool.hub.references import local_directory, open_layout
 
 if TYPE_CHECKING:
@@ -27,13 +28,31 @@ _FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
 _ASKED = "it takes prompts, completions and the rows' other columns by keyword, and returns one number for each completion"
 
 
-def check_rewards(recipe: AlignRecipe) -> list[str]:
+def check_rewards(recipe: AlignRecipe) -> None:
     """Looks at each reward of a recipe; see `check_reward`."""
-    return [check_reward(text, recipe.directory) for text in _all(recipe)]
+    for text in _all(recipe):
+        check_reward(text, recipe.directory)
 
 
-def check_reward(text: str, directory: Path) -> str:
-    """Looks at a reward without running or loading it; returns what identifies it.
+def reward_identities(recipe: AlignRecipe) -> list[str]:
+    """What each reward of a recipe is; see `reward_identity`."""
+    return [reward_identity(text, recipe.directory) for text in _all(recipe)]
+
+
+def reward_identity(text: str, directory: Path) -> str:
+    """What a reward is: a function by its name and its file's bytes, a model by what it holds.
+
+    Args, Raises: as `check_reward`.
+    """
+    check_reward(text, directory)
+    found = _function(text, directory)
+    if found is not None:
+        return f"{bytes_hash(found[0])}:{found[1]}"
+    return checkpoint_identity(resolve_source(text, directory))
+
+
+def check_reward(text: str, directory: Path) -> None:
+    """Looks at a reward without running or loading it.
 
     Args:
         text: `FILE.py:FUNCTION` or a sequence-classification checkpoint.
@@ -44,7 +63,10 @@ def check_reward(text: str, directory: Path) -> str:
         CheckpointError: the model directory is no sequence-classification model.
     """
     found = _function(text, directory)
-    return _check_function(*found) if found else _check_model(text, directory)
+    if found:
+        _check_function(*found)
+    else:
+        _classifies(open_layout(resolve_source(text, directory)))
 
 
 def load_rewards(recipe: AlignRecipe) -> list[Callable[..., Any] | str]:
@@ -77,7 +99,7 @@ def _function(text: str, directory: Path) -> tuple[Path, str] | None:
     return (directory / Path(found["file"]).expanduser(), found["name"]) if found else None
 
 
-def _check_function(path: Path, name: str) -> str:
+def _check_function(path: Path, name: str) -> None:
     try:
         source = path.read_bytes()
         tree = ast.parse(source)
@@ -95,13 +117,6 @@ def _check_function(path: Path, name: str) -> str:
             defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     if name not in defined:
         raise RecipeError(f"reward: {path} defines no '{name}'", nearest(name, defined) if defined else _ASKED)
-    return hashlib.sha256(source).hexdigest()
-
-
-def _check_model(text: str, directory: Path) -> str:
-    layout = open_layout(resolve_source(text, directory))
-    _classifies(layout)
-    return f"{layout.pinned.repo}@{layout.pinned.commit}" if layout.pinned else str(layout.headers)
 
 
 def _classifies(layout: Layout) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mergetool import __version__
 from mergetool.align.along import Along
 from mergetool.align.check import check_align, fingerprint
 from mergetool.align.optimizer import merged_so_far
@@ -21,8 +21,9 @@ from mergetool.align.rows import read_for
 from mergetool.align.trainer import Report, make_trainer, stop_on_signal
 from mergetool.align.training import training_config
 from mergetool.align.workspace import Workspace, disk_errors
-from mergetool.checkpoint.layout import read_layout, weight_hashes
-from mergetool.checkpoint.writer import MANIFEST, check_output
+from mergetool.checkpoint.layout import read_layout
+from mergetool.checkpoint.manifest import Input, Manifest
+from mergetool.checkpoint.output import check_output, files_beside, weight_hashes
 from mergetool.errors import CheckpointError, DataError
 from mergetool.hub.card import origin
 from mergetool.hub.references import local_directory, open_layout
@@ -89,12 +90,15 @@ def align(
     ranks = _ranks()
     report = report if report is not None and ranks.is_main_process else (lambda event, facts: None)
     identity = fingerprint(recipe)
-    if check_output(out, None if fresh else identity):
+    if _is_done(out, identity, fresh):
         return _done_before(out)
     fetching = _fetching(report)
     sft = local_directory(recipe.sft, fetching)
     base = local_directory(recipe.base, fetching) if recipe.base is not None else None
     with quiet(), disk_errors(out), Workspace(out, identity, fresh, ranks) as work, stop_on_signal() as stop:
+        if work.appeared:  # by another run: the same, or this says that it is not
+            _is_done(out, identity, fresh)
+            return _done_before(out)
         rows, told = _rows(recipe, report)
         if ranks.num_processes > 1:
             rows = {name: _shared(data, work.directory / f"rows-{name}", ranks) for name, data in rows.items()}
@@ -111,6 +115,10 @@ def align(
             )
         made = _finish(trainer, recipe, (base, sft), work, kept, identity, told, report, picture)
     return AlignResult(**made, resumed_from=resumed, seconds=time.monotonic() - started)
+
+
+def _is_done(out: Path, identity: str, fresh: bool) -> bool:
+    return check_output(out, None if fresh else lambda manifest: manifest.fingerprint == identity)
 
 
 def _fetching(report: Report) -> Any:
@@ -256,32 +264,25 @@ def _finish(
             model = model.merge_and_unload()
         dtype = write_model(model, state, recipe, sft, work.result)
         moved = drift(work.result, sft, base)
-        manifest = {
-            "fingerprint": identity,
-            "command": "align",
-            "name": work.out.name,
-            "recipe": recipe.as_written(),
-            "steps": trainer.state.global_step,
-            "merging": merging,
-            "metrics": metrics,
-            "drift": moved,
-            "data": told,
-            "dtype": dtype,
-            **({"along": steps} if (steps := kept.publish()) else {}),
-            "seeds": {"training": trainer.args.seed, "merging": recipe.merging.seed or 0},
-            "inputs": {
-                name: {file: header for file, (_, header) in read_layout(place).headers.items()}
-                for name, place in (("base", base), ("sft", sft))
-                if place is not None
-            },
-            "origins": [
-                origin(str(name), open_layout(place))
-                for name, place in ((recipe.sft_model, recipe.sft), (recipe.base_model, recipe.base))
-                if place is not None
-            ],
-            "outputs_sha256": weight_hashes(work.result),
-            "versions": _versions(),
-        }
+        manifest = Manifest(
+            mergetool=__version__,
+            kind="align",
+            fingerprint=identity,
+            name=work.out.name,
+            recipe=recipe.as_written(),
+            steps=trainer.state.global_step,
+            merging=merging,
+            metrics=metrics,
+            drift=moved,
+            data=told,
+            dtype=dtype,
+            along=kept.publish() or None,
+            seeds={"training": trainer.args.seed, "merging": recipe.merging.seed or 0},
+            inputs=_inputs(recipe),
+            outputs_sha256=weight_hashes(work.result),
+            files=files_beside(work.result),
+            versions=_versions(),
+        )
         write_account(work.result, manifest, log)
         if picture:
             draw(work.result / "training.png", log, moved["layers"], f"{work.out.name}: {trainer.plan.method}")
@@ -310,18 +311,25 @@ def _last(log: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
+def _inputs(recipe: AlignRecipe) -> list[Input]:
+    found = []
+    for role, name, place in (("sft", recipe.sft_model, recipe.sft), ("base", recipe.base_model, recipe.base)):
+        if place is not None:
+            layout = open_layout(place)
+            headers = {file: header for file, (_, header) in layout.headers.items()}
+            found.append(replace(origin(str(name), layout, role), headers_sha256=headers))
+    return found
+
+
 def _done_before(out: Path) -> AlignResult:
-    manifest = json.loads((out / MANIFEST).read_bytes())
-    known = {key: manifest[key] for key in ("steps", "merging", "metrics", "drift", "data")}
-    return AlignResult(out=out, already_done=True, **known)
+    found = Manifest.read(out)
+    return AlignResult(out, found.steps or 0, found.merging, found.metrics, found.drift, already_done=True, data=found.data)
 
 
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    import mergetool
-
     return {
-        "mergetool": mergetool.__version__,
+        "mergetool": __version__,
         **{name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")},
     }

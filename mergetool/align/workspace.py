@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mergetool.checkpoint.writer import MANIFEST, partial_directory
+from mergetool import files
+from mergetool.checkpoint.manifest import MANIFEST
+from mergetool.checkpoint.working_directory import Appeared, WorkingDirectory
 from mergetool.errors import OutputError
 
-_RUN, _LOCK, _COMPLETE = "run.json", "lock", "complete"
+_RUN, _COMPLETE = "run.json", "complete"
+_BY_CONTENT = 2  # the form of run.json since fingerprints follow the content of the models
 
 
 class Workspace:
@@ -28,17 +28,21 @@ class Workspace:
         fresh: discard what an interrupted run left.
         ranks: accelerate's PartialState; with several processes only the first one touches the directory.
 
+    Attributes:
+        appeared: True where another run has made the output while this one waited; then there is nothing to work in.
+
     Raises:
-        OutputError: another run holds the directory, or it belongs to another recipe.
+        OutputError: another run holds the directory, it belongs to another recipe, or the disk fails. What is there stays.
     """
 
     def __init__(self, out: Path, fingerprint: str, fresh: bool = False, ranks: Any = None) -> None:
         self.out = Path(out)
-        self.directory = partial_directory(self.out)
+        self._work = WorkingDirectory(self.out)
+        self.directory = self._work.directory
         self.training = self.directory / "training"  # the trainer's own output: its checkpoints
         self.result = self.directory / "result"
+        self.appeared = False
         self._fingerprint, self._fresh = fingerprint, fresh
-        self._guard: int | None = None
         self._ranks = ranks
         self._owner = ranks is None or ranks.is_main_process
 
@@ -47,45 +51,59 @@ class Workspace:
             self._claim()
         if self._ranks is not None:
             self._ranks.wait_for_everyone()  # the others see the directory as the first one has put it in order
+        self.appeared = self.out.is_dir() and any(self.out.iterdir())  # it cannot appear while the first one has the lock
         return self
 
     def _claim(self) -> None:
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._guard = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise OutputError(
-                f"{self.out}: cannot be written ({error.strerror or error})", "check the disk and permissions"
-            ) from None
-        try:
-            fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._release()
-            raise OutputError(f"{self.out}: another run is writing it now", "wait for it, or choose another OUT") from None
+            self._work.__enter__()
+        except Appeared:
+            return
         try:
             self._take_over()
-        except BaseException:
-            self._release()
+        except BaseException as error:
+            if self._work.made:
+                self._work.remove()
+            self._work.release()
+            if isinstance(error, OSError):
+                raise self._work.failure(error) from error
             raise
 
     def _take_over(self) -> None:
         path = self.directory / _RUN
-        left = _read(path)
-        if self._fresh or not left:
-            self._empty()
-        elif left.get("fingerprint") != self._fingerprint:
+        discard = "run again with --fresh to discard it"
+        left = None if self._fresh else self._left(path, discard)
+        if left is None:
+            if self._work.holds_work() and not self._fresh:
+                raise OutputError(f"{self.directory}: an interrupted run of another kind", discard)
+            self._work.empty()
+        elif left.get("form") != _BY_CONTENT:
             raise OutputError(
-                f"{self.directory}: an interrupted run with another recipe or other inputs",
-                "run again with --fresh to discard it",
+                f"{self.directory}: an interrupted run of an earlier version, which did not note what its models hold", discard
             )
-        path.write_text(json.dumps({"fingerprint": self._fingerprint}) + "\n")
-        shutil.rmtree(self.result, ignore_errors=True)  # a result cut short while it was written
+        elif left.get("fingerprint") != self._fingerprint:
+            raise OutputError(f"{self.directory}: an interrupted run with another recipe or other inputs", discard)
+        files.write_whole(path, json.dumps({"form": _BY_CONTENT, "fingerprint": self._fingerprint}) + "\n")
+        if self.result.exists():
+            shutil.rmtree(self.result)  # a result cut short while it was written
         self.training.mkdir(exist_ok=True)
 
-    def _empty(self) -> None:
-        for old in self.directory.iterdir():
-            if old.name != _LOCK:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+    def _left(self, path: Path, discard: str) -> dict[str, Any] | None:
+        """Whose work an interrupted run has left; None where there is none.
+
+        Raises:
+            OSError: it cannot be read.
+            OutputError: it is damaged.
+        """
+        try:
+            found = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise OutputError(f"{self.directory}: an interrupted run whose {_RUN} is damaged", discard)
+        return found
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that was written to its end; what was cut short is removed."""
@@ -105,29 +123,25 @@ class Workspace:
             OutputError: something else has taken the name meanwhile, or the disk fails.
         """
         try:
-            sync_tree(self.result)
-            os.rename(self.result, self.out)
-            _sync(self.out.absolute().parent)
+            files.sync_tree(self.result)
+            self._work.publish(self.result)
         except OSError as error:
             raise OutputError(
                 f"{self.out}: cannot be given its name ({error.strerror or error})", f"the result is whole in {self.result}"
-            ) from None
-        self._release()
-        shutil.rmtree(self.directory, ignore_errors=True)
+            ) from error
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._guard is None:
+        if not self._owner or self.appeared or not self.directory.exists():
+            self._work.release()
             return
-        # Nothing to resume from: an error of the user's leaves nothing behind.
-        nothing = self.last_checkpoint() is None and not (self.result / MANIFEST).exists()
-        self._release()
-        if nothing:
-            shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _release(self) -> None:
-        if self._guard is not None:
-            os.close(self._guard)
-            self._guard = None
+        try:
+            # Nothing to resume from: an error of the user's leaves nothing behind.
+            if self.last_checkpoint() is None and not (self.result / MANIFEST).exists():
+                self._work.remove()
+        except OSError:
+            pass  # what is there cannot be looked at just now, so it stays
+        finally:
+            self._work.release()
 
 
 @contextmanager
@@ -136,7 +150,7 @@ def disk_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = isinstance(error, OSError) and files.disk_is_full(error)
         # torch.save and safetensors give the operating system's words, without its number
         if full or "No space left on device" in str(error) or "file write failed" in str(error):
             raise OutputError(
@@ -150,31 +164,7 @@ def mark_complete(checkpoint: Path) -> None:
 
     The trainer writes its files under the final name one by one, so the name alone promises nothing after a kill.
     """
-    sync_tree(checkpoint)
-    with (checkpoint / _COMPLETE).open("w") as file:
-        os.fsync(file.fileno())
-    _sync(checkpoint)
-
-
-def sync_tree(directory: Path) -> None:
-    """Brings every file below a directory, and the directories themselves, to the disk."""
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            _sync(Path(folder) / name)
-        _sync(Path(folder))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    files.sync_tree(checkpoint)
+    (checkpoint / _COMPLETE).touch()
+    files.sync(checkpoint / _COMPLETE)
+    files.sync(checkpoint)

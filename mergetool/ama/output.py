@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergetool.align.check import stored_dtype
-from mergetool.align.reward import check_reward
+from mergetool.align.reward import reward_identity
 from mergetool.ama.learn import Learned
 from mergetool.ama.recipe import AmaRecipe
 from mergetool.errors import OutputError
@@ -59,7 +59,7 @@ def _identity(recipe: AmaRecipe, alpha: float) -> str:
         parts += [checkpoint_identity(recipe.source(part)) for part in name.split("+")]
     parts += [data_identity(recipe.source(text)) for text in (recipe.data.train, recipe.data.eval) if text]
     if recipe.reward:
-        parts.append(check_reward(recipe.reward, recipe.directory))
+        parts.append(reward_identity(recipe.reward, recipe.directory))
     return digest(parts)
 
 

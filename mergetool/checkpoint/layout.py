@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +43,13 @@ class Layout:
         return self.place.pinned if self.place is not None else None
 
     @property
-    def identity(self) -> list[list[Any]]:
-        """What tells these weights from any others: files, sizes, header hashes, and the commit or the times of change."""
-        found = []
-        for pinned, directory, headers in self._parts():
-            for file, (size, digest) in headers.items():
-                path = directory / file
-                since = [pinned.repo, pinned.commit, file] if pinned else [str(path), path.stat().st_mtime_ns]
-                found.append([*since, size, digest])
-        return found
-
-    def _parts(self) -> list[tuple[Commit | None, Path, dict[str, tuple[int, str]]]]:
-        parts = [(self.pinned, self.directory, self.headers)]
+    def parts(self) -> list[tuple[Commit | None, Path, dict[str, tuple[int, str]]]]:
+        """The model and its adapter, each as (commit on the Hub or None, directory, headers of its weight files)."""
+        found = [(self.pinned, self.directory, self.headers)]
         if self.adapter is not None:
-            adapter = self.adapter
-            parts.append((adapter.place.pinned, adapter.place.directory, {ADAPTER: adapter.header}))
-        return parts
+            place = self.adapter.place
+            found.append((place.pinned, place.directory, {ADAPTER: self.adapter.header}))
+        return found
 
     @property
     def pickled(self) -> bool:
@@ -123,15 +113,6 @@ def read_layout(place: str | Path | Place) -> Layout:
     if not tensors:
         raise CheckpointError(f"{place.name}: its weight files hold no tensors", "fetch the checkpoint again")
     return layout
-
-
-def weight_hashes(directory: Path) -> dict[str, str]:
-    """File name -> sha256 of each weight file of a checkpoint directory."""
-    found = {}
-    for name in read_layout(directory).headers:
-        with (directory / name).open("rb") as file:
-            found[name] = file_digest(file, "sha256").hexdigest()
-    return found
 
 
 def _weight_map(place: Place) -> tuple[dict[str, str], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -26,6 +27,8 @@ class Reader:
 
     def __init__(self, layout: Layout, places: dict[Path, Path] | None = None) -> None:
         self.layout = layout
+        self.watch: Callable[[TensorInfo, int, torch.Tensor], None] | None = None
+        """Is given what is read of safetensors, as it is stored: (tensor, first element, flat elements)."""
         self._places = {} if places is None else places  # where a file lies that is not where its layout says
         self._maps: dict[Path, torch.Tensor] = {}
         self._flats: dict[tuple[Path, str], torch.Tensor] = {}
@@ -61,7 +64,10 @@ class Reader:
             if info.offset % info.itemsize:  # a legal file may leave a tensor unaligned; torch cannot view that
                 raw = raw.clone()
             flat = self._flats[info.file, info.name] = raw.view(info.dtype)
-        return flat[start:stop]
+        block = flat[start:stop]
+        if self.watch is not None:
+            self.watch(info, start, block)
+        return block
 
     def _map(self, info: TensorInfo) -> torch.Tensor:
         """The file's bytes as one read-only uint8 tensor."""
@@ -74,7 +80,7 @@ class Reader:
                     with self._places.get(info.file, info.file).open("rb") as file:
                         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 except (OSError, ValueError) as error:
-                    raise CheckpointError(f"{info.file}: cannot be mapped ({error})", "check that the file is whole") from None
+                    raise CheckpointError(f"{info.file}: cannot be mapped ({error})", "check that the file is whole") from error
                 expected = self.layout.headers.get(info.file.name, (len(memory), ""))[0]
                 if len(memory) != expected:
                     raise CheckpointError(f"{info.file}: has changed its size since its header was read", "run it again")

@@ -44,10 +44,10 @@ def merge(
     json: Annotated[bool, typer.Option("--json", help="Print the manifest (or the plan) as JSON.")] = False,
 ) -> None:
     """Merge checkpoints offline: recipe in, complete checkpoint out."""
-    from mergetool.checkpoint.writer import check_output
     from mergetool.errors import RecipeError, nearest
     from mergetool.merge import load_merge_recipe, merge_to_directories, plan_merge
     from mergetool.merge.describe import describe
+    from mergetool.merge.engine import already_made
     from mergetool.merge.sweep import expand
 
     if engine not in ("auto", "native", "mergekit"):
@@ -69,10 +69,7 @@ def merge(
         if json:
             emit_json(reports if sweep else reports[0])
         return
-    ready = [
-        check_output(path, plan.fingerprint if plan.engine == "native" else None)
-        for path, plan in zip(outs, plans, strict=True)
-    ]
+    ready = [already_made(plan, path) for path, plan in zip(outs, plans, strict=True)]
     if push:
         from mergetool.hub.push import check_access
 

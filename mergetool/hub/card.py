@@ -15,9 +15,11 @@ from typing import Any
 import yaml
 
 from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.manifest import Input, Manifest
 from mergetool.checkpoint.place import Place
 from mergetool.config.sources import looks_like_hub_id
 from mergetool.errors import CheckpointError
+from mergetool.hub.commits import Pinned
 from mergetool.hub.references import ModelReference
 
 CARD = "README.md"
@@ -46,15 +48,12 @@ class Evaluation:
     n: int
 
 
-def origin(model: str, place: Layout | Place | None) -> dict[str, Any]:
+def origin(model: str, place: Layout | Place, role: str | None = None) -> Input:
     """Where an input comes from, for the manifest: its name, its commit on the Hub, its licence."""
-    found: dict[str, Any] = {"model": model}
-    if place is None:
-        return found
-    if place.pinned is not None:
-        found["revision"] = place.pinned.commit
-    metadata = place.pinned.card if place.pinned is not None else _metadata(place.directory / CARD)
-    return {**found, **{key: metadata[key] for key in LICENCE_KEYS if metadata.get(key)}}
+    pinned = place.pinned
+    metadata = pinned.card if isinstance(pinned, Pinned) else _metadata(place.directory / CARD)
+    licence = {key: metadata[key] for key in LICENCE_KEYS if metadata.get(key)}
+    return Input(model, role, pinned.commit if pinned is not None else None, **licence)
 
 
 def _metadata(path: Path) -> dict[str, Any]:
@@ -70,39 +69,37 @@ def _metadata(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def origins(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """The inputs of a result, as `origin` tells them."""
-    found = manifest.get("origins") or manifest.get("inputs") or []
-    return [one for one in found if isinstance(one, dict) and "model" in one] if isinstance(found, list) else []
-
-
-def licences(manifest: dict[str, Any]) -> tuple[dict[str, str], str]:
+def licences(manifest: Manifest) -> tuple[dict[str, str], str]:
     """(what the card says of the result's licence, a warning or "").
 
     The result has a licence of its own only where all its inputs have the same one.
     """
-    inputs = list({one["model"]: one for one in origins(manifest)}.values())
-    known = {one["model"]: {key: str(one[key]) for key in LICENCE_KEYS if key in one} for one in inputs if one.get("license")}
+    inputs = list({one.model: one for one in manifest.inputs}.values())
+    known = {
+        one.model: {key: str(found) for key in LICENCE_KEYS if (found := getattr(one, key)) is not None}
+        for one in inputs
+        if one.license
+    }
     shown = ", ".join(f"{model}: {one.get('license_name', one['license'])}" for model, one in known.items())
     if not known:
         return {}, ""
     if len({tuple(one.items()) for one in known.values()}) > 1:
         return {}, f"the licences of the inputs differ ({shown}): see what each allows before you publish the result"
     if len(known) < len(inputs):
-        unknown = ", ".join(one["model"] for one in inputs if one["model"] not in known)
+        unknown = ", ".join(one.model for one in inputs if one.model not in known)
         return {}, f"the licence of {unknown} is not known ({shown}): find it out before you publish the result"
     return next(iter(known.values())), ""
 
 
-def metadata(manifest: dict[str, Any]) -> dict[str, Any]:
+def metadata(manifest: Manifest) -> dict[str, Any]:
     """The card's YAML block."""
-    recipe = manifest["recipe"]
-    if manifest.get("kind") == "merge":
+    recipe = manifest.recipe
+    if manifest.kind == "merge":
         entries = [recipe.get("base_model"), *(m["model"] for m in recipe.get("models", [])), *_in_slices(recipe)]
         datasets, relation, tags = [], "merge", ["merge", "mergetool", recipe["merge_method"]]
     else:
         entries, relation = [recipe["sft_model"]], "finetune"
-        tags = ["mergetool", recipe["algorithm"], manifest["merging"]["method"]]
+        tags = ["mergetool", recipe["algorithm"], manifest.merging["method"]]
         datasets = [str(text).partition(":")[0].partition("@")[0] for text in recipe["data"].values() if _of_the_hub(text)]
     named = [str(entry) for entry in entries if entry]
     public = list(dict.fromkeys(repo for name in named for repo in ModelReference.read(name).repositories))
@@ -121,26 +118,26 @@ def _in_slices(recipe: dict[str, Any]) -> list[str]:
     return [source["model"] for source in sources if isinstance(source.get("model"), str)]
 
 
-def merge_card(manifest: dict[str, Any]) -> str:
+def merge_card(manifest: Manifest) -> str:
     """The card of a merge."""
-    recipe = manifest["recipe"]
+    recipe = manifest.recipe
     lines = [*_block(metadata(manifest)), "", f"# {recipe.get('name') or 'Merged model'}", ""]
-    version = manifest["mergetool"]
-    lines += [f"Merged with mergetool {version} by `{recipe['merge_method']}`, seed {manifest['seed']}.", ""]
+    version = manifest.mergetool
+    lines += [f"Merged with mergetool {version} by `{recipe['merge_method']}`, seed {manifest.seed}.", ""]
     if warning := licences(manifest)[1]:
         lines += [f"> **Licence:** {warning}.", ""]
-    if origins(manifest):
+    if manifest.inputs:
         lines += ["| input | commit | licence | distance of the result |", "|---|---|---|---|"]
-        for one in origins(manifest):
-            distance = manifest["distances"].get(one["model"])
-            licence = one.get("license_name") or one.get("license") or "–"
+        for one in manifest.inputs:
+            distance = manifest.distances.get(one.model)
+            licence = one.license_name or one.license or "–"
             shown = "–" if distance is None else f"{distance:.6g}"
-            lines.append(f"| {one['model']} | {one.get('revision', '–')[:12]} | {licence} | {shown} |")
+            lines.append(f"| {one.model} | {(one.revision or '–')[:12]} | {licence} | {shown} |")
         lines.append("")
     lines += ["## Recipe", "", "```yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).strip(), "```", ""]
-    if hashes := manifest.get("outputs_sha256"):
+    if hashes := manifest.outputs_sha256:
         lines += ["| file | sha256 |", "|---|---|", *(f"| {name} | `{digest}` |" for name, digest in hashes.items()), ""]
-    lines.append("Versions: " + ", ".join(f"{name} {value}" for name, value in manifest["versions"].items()) + ".")
+    lines.append("Versions: " + ", ".join(f"{name} {value}" for name, value in manifest.versions.items()) + ".")
     return "\n".join(lines) + "\n"
 
 
@@ -148,7 +145,7 @@ def _block(content: dict[str, Any]) -> list[str]:
     return ["---", yaml.safe_dump(content, sort_keys=False, allow_unicode=True).strip(), "---"]
 
 
-def completed(text: str, manifest: dict[str, Any], evaluations: Sequence[Evaluation], name: str) -> str:
+def completed(text: str, manifest: Manifest, evaluations: Sequence[Evaluation], name: str) -> str:
     """A card as it is pushed: with all metadata that the manifest gives, and with what was measured.
 
     Args:
@@ -163,7 +160,7 @@ def completed(text: str, manifest: dict[str, Any], evaluations: Sequence[Evaluat
     from huggingface_hub import EvalResult, ModelCard
 
     if not text.strip():
-        text = merge_card(manifest) if manifest.get("kind") == "merge" else f"# {name}\n"
+        text = merge_card(manifest) if manifest.kind == "merge" else f"# {name}\n"
     try:
         card = ModelCard(text)
         data = card.data

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mergetool import hub
-from mergetool.checkpoint.adapter import ADAPTER
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.model_files import BESIDE
 from mergetool.checkpoint.place import Place
@@ -24,16 +23,11 @@ def missing_weights(layouts: Sequence[Layout]) -> list[tuple[hub.Pinned, str, in
     """Weight files that are still on the Hub: (repository, file, bytes), each once."""
     found = {}
     for layout in layouts:
-        for place, headers in _parts(layout):
+        for pinned, directory, headers in layout.parts:
             for file, (size, _) in headers.items():
-                if place is not None and place.pinned is not None and not (place.directory / file).exists():
-                    found[place.pinned.repo, place.pinned.commit, file] = (place.pinned, file, size)
+                if isinstance(pinned, hub.Pinned) and not (directory / file).exists():
+                    found[pinned.repo, pinned.commit, file] = (pinned, file, size)
     return list(found.values())
-
-
-def _parts(layout: Layout) -> list[tuple[Place | None, dict[str, tuple[int, str]]]]:
-    parts = [(layout.place, layout.headers)]
-    return parts if layout.adapter is None else [*parts, (layout.adapter.place, {ADAPTER: layout.adapter.header})]
 
 
 def fetch_weights(layouts: Sequence[Layout], progress: Fetching | None = None) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from mergetool import __version__, hub
 from mergetool.checkpoint.layout import read_layout
-from mergetool.checkpoint.writer import MANIFEST, partial_directory
+from mergetool.checkpoint.manifest import MANIFEST, Manifest
+from mergetool.checkpoint.working_directory import MARKS, partial_directory
 from mergetool.errors import CheckpointError, HubError, OutputError
+from mergetool.files import write_whole
 from mergetool.hub.card import CARD, Evaluation, completed
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Pushed:
         return asdict(self)
 
 
-def check_complete(directory: Path) -> dict[str, Any]:
+def check_complete(directory: Path) -> Manifest:
     """The manifest of a finished result.
 
     Raises:
@@ -67,18 +67,11 @@ def check_complete(directory: Path) -> dict[str, Any]:
         if partial_directory(directory).exists():
             raise CheckpointError(f"{directory}: is not complete, its run was interrupted", again)
         raise CheckpointError(f"{directory}: no such directory", "name the directory that merge or align has made")
-    if directory.name.endswith(".mergetool-partial") or (directory / "journal.jsonl").exists():
+    if directory.name.endswith(".mergetool-partial") or any((directory / mark).exists() for mark in MARKS):
         raise CheckpointError(f"{directory}: is the work of an unfinished run", again)
-    try:
-        manifest = json.loads((directory / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"{directory}: has no {MANIFEST}", "push a directory that merge or align has made") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{directory / MANIFEST}: cannot be read ({error})", "make the result again") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("recipe"), dict):
-        raise CheckpointError(f"{directory / MANIFEST}: is not an account of a merge or an alignment", "make the result again")
+    manifest = Manifest.read(directory)
     layout = read_layout(directory)
-    for name, digest in (manifest.get("outputs_sha256") or {}).items():
+    for name, digest in manifest.outputs_sha256.items():
         if name not in layout.headers:
             raise CheckpointError(f"{directory}: lacks {name}, which its {MANIFEST} lists", "make the result again")
         if _sha256(directory / name) != digest:
@@ -130,7 +123,7 @@ def push(
     public: bool = False,
     revision: str | None = None,
     pull_request: bool = False,
-    measured: Callable[[dict[str, Any]], Sequence[Evaluation]] = lambda manifest: (),
+    measured: Callable[[Manifest], Sequence[Evaluation]] = lambda manifest: (),
 ) -> Pushed:
     """Upload a finished checkpoint; what the repository has already is not uploaded again.
 
@@ -283,15 +276,13 @@ def _sha256(path: Path) -> str:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})", "check the disk") from None
 
 
-def _write_card(directory: Path, manifest: dict[str, Any], evaluations: Sequence[Evaluation], name: str) -> None:
+def _write_card(directory: Path, manifest: Manifest, evaluations: Sequence[Evaluation], name: str) -> None:
     """Bring the card in the directory up to date, so that it is part of the same commit."""
     path = directory / CARD
     try:
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         after = completed(before, manifest, evaluations, name)
         if after != before:
-            part = directory / f".{CARD}.part"
-            part.write_text(after, encoding="utf-8")
-            os.replace(part, path)
+            write_whole(path, after)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})", "check its permissions") from None

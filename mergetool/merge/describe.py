@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
+from mergetool.files import cores
 from mergetool.hub.fetch import missing_weights
 from mergetool.merge.plan import Plan
 from mergetool.ops.blocks import BLOCK
@@ -17,7 +17,7 @@ def describe(plan: Plan, threads: int | None = None) -> dict[str, Any]:
     """
     if plan.engine == "mergekit":
         return {"engine": "mergekit", "reason": plan.reason, **_fetched(plan)}
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cores()
     terms = max((len(t.terms) for t in plan.tensors), default=0)
     largest = max((t.numel for t in plan.tensors), default=0)
     selecting = plan.method is not None and plan.method.sparsifier in ("magnitude", "outliers")

@@ -7,34 +7,36 @@ Nothing larger than a block is allocated for a tensor, so memory does not grow w
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mergetool.checkpoint.content import Seen
+from mergetool.checkpoint.manifest import Manifest
 from mergetool.checkpoint.open import open_reader
-from mergetool.checkpoint.writer import CheckpointWriter, OutTensor, check_output
+from mergetool.checkpoint.output import check_output
+from mergetool.checkpoint.shards import OutTensor
+from mergetool.checkpoint.working_directory import Appeared
+from mergetool.checkpoint.writer import CheckpointWriter
 from mergetool.errors import CheckpointError, HubError, MergetoolError, RecipeError
+from mergetool.files import cores
 from mergetool.hub.fetch import fetch_beside, fetch_weights
 from mergetool.hub.stream import Stream
 from mergetool.merge import provenance
 from mergetool.merge.combine import TensorMerger, Thresholds, torch_dtype
 from mergetool.merge.copies import without_copies
+from mergetool.merge.inputs import Inputs, is_result_of
 from mergetool.merge.plan import Plan, TensorPlan
 
 Progress = Callable[[int, int, str], None]
 """Receives (elements done, elements in all, tensor name); before that (bytes, bytes in all, "fetching FILE")."""
-
-
-def default_threads() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def merge_tensors(
@@ -72,7 +74,7 @@ def merge_tensors(
         mergers.mine().run([tensor], [emit], [whole])
         return tensor.name, result.view(tensor.shape)
 
-    threads = threads or default_threads()
+    threads = threads or cores()
     with _single_threaded_torch(), ThreadPoolExecutor(max_workers=threads, thread_name_prefix="merge") as pool:
         scopes = mergers.mine().whole_model_thresholds(plan, plan.tensors)
         ahead: deque[Future[tuple[str, torch.Tensor]]] = deque()
@@ -138,49 +140,86 @@ def merge_to_directories(
         if low_disk:
             raise RecipeError(f"--low-disk needs the native engine ({plans[0].reason})", "leave it out")
         return [
-            provenance.through_mergekit(plan, Path(out), shard_bytes=shard_bytes, device=device, fetching=fetching)
+            provenance.through_mergekit(plan, Path(out), shard_bytes=shard_bytes, device=device, fetching=fetching, fresh=fresh)
             for plan, out in zip(plans, outs, strict=True)
         ]
-    prints = [plan.fingerprint for plan in plans]
-    done = [check_output(Path(out), print_) for out, print_ in zip(outs, prints, strict=True)]
-    todo = [i for i, ready in enumerate(done) if not ready]
+    paths = [Path(out) for out in outs]
+    todo = [i for i, plan in enumerate(plans) if not already_made(plan, paths[i])]
     if todo:
-        working = [plans[i] for i in todo]
-        layouts = [s.layout for s in working[0].sources]
-        if low_disk and any(t.scope == "model" for plan in working for t in plan.tensors):
+        layouts = [s.layout for s in plans[todo[0]].sources]
+        if low_disk and any(t.scope == "model" for i in todo for t in plans[i].tensors):
             raise RecipeError(
                 "parameters.scope: model looks at all tensors before it merges one, and --low-disk has one shard at a time",
                 "use scope: tensor, or leave out --low-disk",
             )
         if not low_disk:
             fetch_weights(layouts, fetching)
-            working = [without_copies(plan) for plan in working]
-        for i in {working[0].sidecar, *(plan.tokenizer for plan in working)}:
+        for i in {plans[todo[0]].sidecar, *(plans[i].tokenizer for i in todo)}:
             fetch_beside(layouts[i])
         with ExitStack() as stack:
-            writers = [
-                stack.enter_context(
-                    CheckpointWriter(Path(outs[i]), _out_tensors(plan), prints[i], shard_bytes=shard_bytes, fresh=fresh)
-                )
-                for i, plan in zip(todo, working, strict=True)
-            ]
-            stream = Stream(layouts if low_disk else [], writers[0].directory / "inputs")
-            try:
-                mergers = _Mergers(working, device, allow_nonfinite, stream.places)
-                _run_all(working, writers, mergers, threads or default_threads(), progress, stream)
-                stream.close()
-                if [plan.fingerprint for plan in working] != [prints[i] for i in todo]:
-                    raise CheckpointError("an input changed while it was being merged", "run again when it is complete")
-            except HubError:  # what is done is kept: the same command goes on from there
-                raise
-            except CheckpointError:
-                for writer in writers:
-                    writer.discard()
-                raise
-            for i, plan, writer in zip(todo, working, writers, strict=True):
-                provenance.finish(plan, writer.directory, writer.complete(), writer.reports, prints[i])
-                writer.publish()
-    return [provenance.read_manifest(Path(out)) for out in outs]
+            works = []
+            for i in todo:
+                plan = plans[i] if low_disk else without_copies(plans[i])
+                inputs = Inputs(plan)
+                writer = CheckpointWriter(
+                    paths[i], _out_tensors(plan), inputs.plan, shard_bytes=shard_bytes, fresh=fresh,
+                    inputs=inputs.noted(), same_inputs=inputs.same,
+                )  # fmt: skip
+                try:
+                    works.append(_Work(plan, inputs, stack.enter_context(writer)))
+                except Appeared:  # by another run: the same merge, or this says that it is not
+                    if not already_made(plan, paths[i]):
+                        raise
+            if works:
+                stream = Stream(layouts if low_disk else [], works[0].writer.directory / "inputs")
+                mergers = _Mergers([w.plan for w in works], device, allow_nonfinite, stream.places)
+                _carry_out(works, mergers, threads or cores(), progress, stream)
+    return [Manifest.read(path).to_json() for path in paths]
+
+
+def already_made(plan: Plan, out: Path) -> bool:
+    """Whether this very merge lies there already, whole; see `check_output` for what it refuses."""
+    return check_output(out, (lambda manifest: is_result_of(plan, manifest)) if plan.engine == "native" else None)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One merge under way."""
+
+    plan: Plan
+    inputs: Inputs
+    writer: CheckpointWriter
+
+
+def _carry_out(works: list[_Work], mergers: _Mergers, threads: int, progress: Progress | None, stream: Stream) -> None:
+    """Merge every tensor that is missing, and publish; what is worth nothing after an error is removed."""
+    try:
+        _run_all([w.plan for w in works], [w.writer for w in works], mergers, threads, progress, stream)
+        stream.close()
+        for work in works:
+            work.inputs.must_be_unchanged()
+    except HubError:  # what is done is kept, and what has arrived: the same command goes on from there
+        raise
+    except CheckpointError as error:
+        for work in works:
+            if not (_passing(error) and work.writer.reports):
+                work.writer.discard()
+        raise
+    for work in works:
+        hashes = work.writer.complete()
+        work.inputs.see(mergers.seen)
+        provenance.finish(work.plan, work.writer.directory, hashes, work.writer.reports, work.inputs)
+        work.writer.publish()
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether an error says nothing of the inputs' content: the operating system refused something just now."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError):
+            return True
+        found = found.__cause__
+    return False
 
 
 def _out_tensors(plan: Plan) -> list[OutTensor]:
@@ -197,6 +236,10 @@ class _Mergers:
             raise ValueError("merges in one reading need the same inputs in the same order")
         self._make = lambda: TensorMerger(plans, self.readers, device=device, allow_nonfinite=allow_nonfinite)
         self.readers = [open_reader(s.layout, places) for s in plans[0].sources]
+        self.seen = Seen()
+        for reader, source in zip(self.readers, plans[0].sources, strict=True):
+            if any(pinned is None for pinned, _, _ in source.layout.parts):  # of the Hub the commit says what is read
+                reader.watch = self.seen.see
         self._own = threading.local()
 
     def mine(self) -> TensorMerger:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 
-from mergetool import __version__
 from mergetool.checkpoint.header import DTYPES
 from mergetool.checkpoint.layout import Layout
 from mergetool.merge.recipe import MergeRecipe
@@ -95,10 +92,3 @@ class Plan:
     def bytes_written(self) -> int:
         """Bytes of weights in the output."""
         return sum(t.numel * DTYPES[t.dtype_name][1] for t in self.tensors)
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies recipe, inputs (headers, sizes, commits or times of change) and program; equal ones, equal bytes."""
-        inputs = [part for s in self.sources for part in s.layout.identity]
-        text = json.dumps([__version__, self.recipe.to_dict(), inputs], sort_keys=True)
-        return sha256(text.encode()).hexdigest()

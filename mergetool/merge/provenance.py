@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
-import shutil
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mergetool import __version__
 from mergetool.checkpoint.header import DTYPES
-from mergetool.checkpoint.layout import weight_hashes
+from mergetool.checkpoint.manifest import Input, Manifest
 from mergetool.checkpoint.model_files import write_config, write_tokenizer
+from mergetool.checkpoint.output import check_output, files_beside, weight_hashes
 from mergetool.checkpoint.place import Directory
 from mergetool.checkpoint.tying import untie_if_different
-from mergetool.checkpoint.writer import MANIFEST, check_output, partial_directory
+from mergetool.checkpoint.working_directory import WorkingDirectory
+from mergetool.errors import OutputError
+from mergetool.files import sync_tree
 from mergetool.hub.card import CARD, licences, merge_card, origin
 from mergetool.hub.fetch import Fetching, fetch_beside, fetch_weights
 from mergetool.merge import mergekit
+from mergetool.merge.inputs import Inputs
 from mergetool.merge.plan import Plan
 from mergetool.merge.planner import references
 from mergetool.merge.recipe import MergeRecipe
 
 
-def finish(
-    plan: Plan, directory: Path, hashes: dict[str, str], reports: dict[str, dict[str, Any]], fingerprint: str
-) -> dict[str, Any]:
+def finish(plan: Plan, directory: Path, hashes: dict[str, str], reports: dict[str, dict[str, Any]], inputs: Inputs) -> Manifest:
     """Write everything beside the weights into the directory under construction.
 
     Returns:
@@ -38,69 +39,81 @@ def finish(
     write_config(plan.sources[plan.sidecar].layout.directory, directory, dtype)
     untie_if_different(directory)
     write_tokenizer(plan.sources[plan.tokenizer].layout.directory, directory, plan.recipe.chat_template)
-    manifest = {
-        "mergetool": __version__,
-        "kind": "merge",
-        "engine": "native",
-        "fingerprint": fingerprint,
-        "recipe": plan.recipe.to_dict(),
-        "seed": plan.recipe.seed,
-        "versions": versions(),
-        "inputs": [
-            {**origin(s.name, s.layout), "headers_sha256": {f.name: d for f, (_, d) in s.layout.files.items()}}
+    distances = _distances(plan, reports)
+    unchanged = [name for name, distance in distances.items() if distance == 0.0]
+    manifest = Manifest(
+        mergetool=__version__,
+        kind="merge",
+        engine="native",
+        plan=inputs.plan,
+        fingerprint=inputs.fingerprint(),
+        recipe=plan.recipe.to_dict(),
+        seed=plan.recipe.seed,
+        versions=versions(),
+        inputs=[
+            replace(
+                origin(s.name, s.layout),
+                headers_sha256={f.name: d for f, (_, d) in s.layout.files.items()},
+                content=inputs.content(s.layout),
+            )
             for s in plan.sources
         ],
-        "outputs_sha256": hashes,
-        "dtype": dtype,
-        "distances": _distances(plan, reports),
-        "kept": _kept(plan, reports),
-    }
-    manifest["warnings"] = [
-        f"the result equals the input {name}: the merge changed nothing"
-        for name, distance in manifest["distances"].items()
-        if distance == 0.0
-    ]
-    manifest["warnings"] += plan.notes
-    _write(directory, manifest)
-    return manifest
+        outputs_sha256=hashes,
+        dtype=dtype,
+        distances=distances,
+        kept=_kept(plan, reports),
+        warnings=[f"the result equals the input {name}: the merge changed nothing" for name in unchanged] + list(plan.notes),
+    )
+    return _write(directory, manifest)
 
 
 def through_mergekit(
-    plan: Plan, out: Path, *, shard_bytes: int, device: str = "cpu", fetching: Fetching | None = None
+    plan: Plan,
+    out: Path,
+    *,
+    shard_bytes: int,
+    device: str = "cpu",
+    fetching: Fetching | None = None,
+    fresh: bool = False,
 ) -> dict[str, Any]:
     """Let mergekit make the checkpoint, under the same rule: its name appears when it is complete.
 
     What the recipe names on the Hub is fetched here, at the commits that were checked, and given to it as directories.
+    It cannot be interrupted and gone on with, so nothing of it stays behind.
     """
     check_output(out)
-    working = partial_directory(out)
-    shutil.rmtree(working, ignore_errors=True)
     places = _fetched(plan, fetching)
-    try:
-        recipe = MergeRecipe.model_validate(_placed(plan.recipe.to_dict(), places)) if places else plan.recipe
-        mergekit.run(recipe, working, device=device, shard_bytes=shard_bytes, seed=plan.recipe.seed)
-        manifest = {
-            "mergetool": __version__,
-            "kind": "merge",
-            "engine": "mergekit",
-            "reason": plan.reason,
-            "recipe": plan.recipe.to_dict(),
-            "seed": plan.recipe.seed,
-            "versions": {**versions(), "mergekit": metadata.version("mergekit")},
-            "inputs": _mergekit_inputs(plan),
-            "outputs_sha256": weight_hashes(working),
-            "distances": {},
-            "warnings": [],
-        }
-        _write(working, manifest)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        working.rename(out)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-    return manifest
+    with WorkingDirectory(out) as work:
+        if work.holds_work() and not fresh:
+            raise OutputError(f"{work.directory}: an interrupted run of another kind", "run again with --fresh to discard it")
+        try:
+            work.empty()
+            recipe = MergeRecipe.model_validate(_placed(plan.recipe.to_dict(), places)) if places else plan.recipe
+            mergekit.run(recipe, work.directory, device=device, shard_bytes=shard_bytes, seed=plan.recipe.seed)
+            manifest = Manifest(
+                mergetool=__version__,
+                kind="merge",
+                engine="mergekit",
+                reason=plan.reason,
+                recipe=plan.recipe.to_dict(),
+                seed=plan.recipe.seed,
+                versions={**versions(), "mergekit": metadata.version("mergekit")},
+                inputs=_mergekit_inputs(plan),
+                outputs_sha256=weight_hashes(work.directory),
+            )
+            manifest = _write(work.directory, manifest)
+            try:
+                sync_tree(work.directory)
+                work.publish(work.directory)
+            except OSError as error:
+                raise work.failure(error) from error
+        except BaseException:
+            work.remove()
+            raise
+    return manifest.to_json()
 
 
-def _mergekit_inputs(plan: Plan) -> list[dict[str, Any]]:
+def _mergekit_inputs(plan: Plan) -> list[Input]:
     """Every model that the recipe names: of the Hub as it was planned, and what lies on this disk."""
     remote = {s.name: s.layout for s in plan.sources}
     local = {name: Directory(name) for name in references(plan.recipe.to_dict()) if Path(name).is_dir()}
@@ -125,11 +138,6 @@ def _placed(value: Any, places: dict[str, str]) -> Any:
     if isinstance(value, list):
         return [_placed(item, places) for item in value]
     return places.get(value, value) if isinstance(value, str) else value
-
-
-def read_manifest(out: Path) -> dict[str, Any]:
-    """The manifest of a finished output."""
-    return json.loads((out / MANIFEST).read_bytes())
 
 
 def versions() -> dict[str, str]:
@@ -157,8 +165,9 @@ def _kept(plan: Plan, reports: dict[str, dict[str, Any]]) -> dict[str, float]:
     return {f"models[{role}] {plan.recipe.models[int(role)].model}": kept[role] / numel[role] for role in sorted(kept)}
 
 
-def _write(directory: Path, manifest: dict[str, Any]) -> None:
-    if warning := licences(manifest)[1]:
-        manifest["warnings"].append(warning)
-    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+def _write(directory: Path, manifest: Manifest) -> Manifest:
+    warning = licences(manifest)[1]
+    manifest = replace(manifest, files=files_beside(directory), warnings=[*manifest.warnings, *([warning] if warning else [])])
+    manifest.write(directory)
     (directory / CARD).write_text(merge_card(manifest))
+    return manifest

@@ -12,13 +12,16 @@ from typing import Any
 
 from mergetool import hub
 from mergetool.errors import CheckpointError, MergetoolError, without_tokens
-from mergetool.fingerprints import checkpoint_identity, data_identity, digest
+from mergetool.fingerprints import checkpoint_identity, data_identity, digest, legacy_checkpoint_identity
 from mergetool.study.averages import learned_recipe
 from mergetool.study.bench import Bench
 from mergetool.study.candidates import expand
 from mergetool.study.grid import Candidate
 from mergetool.study.recipe import StudyRecipe
 from mergetool.study.splits import metrics_identity
+
+Identify = Callable[[Path | str], str]
+"""What tells a checkpoint from others: by its content, or as it was before (`legacy_checkpoint_identity`)."""
 
 
 def slug(name: str) -> str:
@@ -55,22 +58,22 @@ class Maker:
             self.models["BASE"] = recipe.source(recipe.models.base)
         if isinstance(recipe.models.rlhf, str):
             self.models["RLHF"] = recipe.source(recipe.models.rlhf)
-        self.identities = {name: checkpoint_identity(source) for name, source in self.models.items()}
+        sft = checkpoint_identity(self.models["SFT"])
         self.along: dict[str, list[float]] = {}  # name of a run -> the places in it whose weights are candidates too
         for one in self.candidates:
             if one.kind == "along":
                 self.along.setdefault(one.needs or "", []).append(_at(one))
-        self.bench = Bench(recipe, out, self.identities["SFT"], self.scoring, device, dtype)
+        self.bench = Bench(recipe, out, sft, self.scoring, device, dtype)
 
-    def making(self, candidate: Candidate) -> str:
+    def making(self, candidate: Candidate, identify: Identify = checkpoint_identity) -> str:
         """What a candidate is: equal values, equal weights."""
         if candidate.path is not None:
-            return digest(["checkpoint", checkpoint_identity(candidate.path)])
+            return digest(["checkpoint", identify(candidate.path)])
         if candidate.kind == "along":
-            return digest(["along", self.making(self.by_name[candidate.needs or ""]), _at(candidate)])
-        names = dict(self.identities)
+            return digest(["along", self.making(self.by_name[candidate.needs or ""], identify), _at(candidate)])
+        names = {name: identify(source) for name, source in self.models.items()}
         if candidate.needs:
-            names["RLHF"] = self.making(self.by_name[candidate.needs])
+            names["RLHF"] = self.making(self.by_name[candidate.needs], identify)
         recipe = candidate.placed(names) or {}
         parts: list[Any] = [candidate.kind, recipe]
         if candidate.kind in ("align", "ama"):  # rows by what they hold: a study whose files have moved trains nothing again
@@ -78,15 +81,20 @@ class Maker:
             rows = {key: data_identity(_source(text)) for key, text in files.items()}
             parts = [candidate.kind, {**recipe, "data": {**recipe["data"], **rows}}]
             if "reward" in recipe:
-                parts[1]["reward"] = [_reward_identity(text) for text in recipe["reward"]]
+                parts[1]["reward"] = [_reward_identity(text, identify) for text in recipe["reward"]]
         elif candidate.kind == "merge":
             places = [_source(part) for name in _model_names(recipe) for part in name.split("+")]
-            parts.append([checkpoint_identity(one) for one in places if isinstance(one, str) or one.is_dir()])
+            parts.append([identify(one) for one in places if isinstance(one, str) or one.is_dir()])
         return digest(parts)
 
     def key(self, candidate: Candidate) -> str:
         """Names the candidate's scores: its weights, the metrics, the rows and the reference."""
-        return digest([self.making(candidate), self.scoring, self.identities["SFT"]])
+        return digest([self.making(candidate), self.scoring, checkpoint_identity(self.models["SFT"])])
+
+    def legacy_key(self, candidate: Candidate) -> str:
+        """The key that a study had before identity was content: what was measured under it is not measured again."""
+        identify = legacy_checkpoint_identity
+        return digest([self.making(candidate, identify), metrics_identity(self.recipe, identify), identify(self.models["SFT"])])
 
     def about(self, candidate: Candidate) -> dict[str, Any]:
         """The part of a line of results that is known beforehand."""
@@ -184,8 +192,8 @@ class Maker:
         """Whether the candidate's own directory holds it, and for a run all the models along it that are asked for."""
         from mergetool.align.along import place_of
 
-        place, note, made = self._note(candidate)
-        if not (_says(note, made) and (place / "config.json").exists()):
+        place, note, _ = self._note(candidate)
+        if not (self._is_its_own(note, candidate) and (place / "config.json").exists()):
             return False
         return all(place_of(place, at) for at in self.along.get(candidate.name, ()))
 
@@ -193,7 +201,12 @@ class Maker:
         """Directory, recipe file beside it, and how that file's first line ends, which says what is in the directory."""
         place = self.place(candidate.name)
         note = place.with_name(place.name + ".yaml")
-        return place, note, f"(made by `mergetool compare`, {self.making(candidate)})"
+        return place, note, _made(self.making(candidate))
+
+    def _is_its_own(self, note: Path, candidate: Candidate) -> bool:
+        """Whether the note says that the directory is this candidate's, in today's terms or in those before."""
+        makings = self.making(candidate), self.making(candidate, legacy_checkpoint_identity)
+        return any(_says(note, _made(making)) for making in makings)
 
     def claim(self, candidate: Candidate, recipe: dict[str, Any]) -> tuple[Path, bool]:
         """The candidate's directory, cleared of what is not this candidate, and its recipe beside it.
@@ -204,7 +217,7 @@ class Maker:
         import yaml
 
         place, note, made = self._note(candidate)
-        same = _says(note, made)
+        same = self._is_its_own(note, candidate)
         place.parent.mkdir(exist_ok=True)
         if note.exists() and (place / "mergetool.json").exists():
             shutil.rmtree(place)  # ours, by the note: another recipe had this name, or it has to be made again
@@ -244,6 +257,10 @@ def _at(candidate: Candidate) -> float:
     return candidate.settings["step" if "step" in candidate.settings else "share"]
 
 
+def _made(making: str) -> str:
+    return f"(made by `mergetool compare`, {making})"
+
+
 def _says(note: Path, made: str) -> bool:
     """Whether a note's first line ends in this."""
     try:
@@ -253,12 +270,12 @@ def _says(note: Path, made: str) -> bool:
         return False
 
 
-def _reward_identity(text: str) -> str:
+def _reward_identity(text: str, identify: Identify) -> str:
     """A reward by what it is: a function's file by its bytes, a model by its weights."""
     file, _, function = text.rpartition(":")
     if file.endswith(".py"):
         return f"{data_identity(Path(file))}:{function}"
-    return checkpoint_identity(_source(text))
+    return identify(_source(text))
 
 
 def _source(text: str) -> Path | str:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mergetool.checkpoint.manifest import Manifest
 from mergetool.errors import MergetoolError, OutputError
 from mergetool.evaluate.metrics import METRICS
 from mergetool.hub.card import Evaluation
@@ -14,7 +15,7 @@ from mergetool.study.run import RESULTS
 SPLIT = "test"
 
 
-def evaluations(out: Path, manifest: dict[str, Any]) -> list[Evaluation]:
+def evaluations(out: Path, manifest: Manifest) -> list[Evaluation]:
     """What a study measured of a result, on the rows that were not used to choose.
 
     The candidate is found by its recipe, so that a card can show no scores but the model's own.
@@ -29,8 +30,8 @@ def evaluations(out: Path, manifest: dict[str, Any]) -> list[Evaluation]:
     path = out / RESULTS
     if not path.is_file():
         raise OutputError(f"{out}: holds no study ({RESULTS})", "name the OUT of mergetool compare")
-    kind = "merge" if manifest.get("kind") == "merge" else "align"
-    wanted = _plain(kind, manifest["recipe"])
+    kind = manifest.kind
+    wanted = _plain(kind, manifest.recipe)
     found, names = None, []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:

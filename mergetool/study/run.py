@@ -81,7 +81,10 @@ def run_study(
 
     def known(candidate: Candidate) -> dict[str, Any] | None:
         about = maker.about(candidate)
-        if found := results.done(about["key"]):
+        found = results.done(about["key"])
+        if found is None and not about["error"]:
+            found = results.done(maker.legacy_key(candidate))
+        if found:
             rows[candidate.name] = {**found, **about}  # the same weights may have another name by now
         return rows.get(candidate.name) if found else None
 

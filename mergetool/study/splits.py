@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mergetool.errors import DataError
@@ -52,7 +54,7 @@ def entries(recipe: StudyRecipe) -> list[MetricEntry]:
     return [*recipe.reward, *recipe.tax]
 
 
-def metrics_identity(recipe: StudyRecipe) -> str:
+def metrics_identity(recipe: StudyRecipe, identify: Callable[[Path | str], str] = checkpoint_identity) -> str:
     """A hash of everything that decides what a score means: metrics, limits, data, benchmarks, judges, the reference.
 
     What only decides how fast a score comes (batches, concurrency, timeouts) and where a key is found is left out.
@@ -69,7 +71,7 @@ def metrics_identity(recipe: StudyRecipe) -> str:
             continue
         if entry.reward_model:
             source = recipe.source(entry.reward_model)
-            settings["reward_model"] = checkpoint_identity(source)
+            settings["reward_model"] = identify(source)
         if entry.judge:
             settings["judge"] = [entry.judge.base_url, entry.judge.model, WORDING]
         assert entry.data is not None  # the recipe has seen to it

@@ -96,4 +96,4 @@ def test_an_align_recipe_trains_in_short_and_is_pushed(hub: StandIn, mergetool: 
     assert block["base_model_relation"] == "finetune"
     assert block["datasets"] == [PAIRS]
     manifest = json.loads((tmp_path / "out" / "mergetool.json").read_text())
-    assert manifest["origins"][0]["revision"] == hub.store.repositories["models", MODELS[1]].refs["main"]
+    assert manifest["inputs"][0]["revision"] == hub.store.repositories["models", MODELS[1]].refs["main"]

@@ -236,3 +236,19 @@ def _runs(pid):
             return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+def test_what_was_measured_before_identity_was_content_is_not_measured_again(folder, tmp_path):
+    from mergetool.study.maker import Maker
+
+    study = tiny.study(folder, candidates=[{"name": "linear", "merge": {"merge_method": "linear", "weight": 0.5}}])
+    first = run_study(study, tmp_path / "out")
+    maker = Maker(study, tmp_path / "out")
+    path = tmp_path / "out" / "results.jsonl"
+    before = {row["name"]: maker.legacy_key(one) for row, one in zip(first.rows, first.candidates, strict=True)}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert not {row["key"] for row in rows} & set(before.values())
+    path.write_text("".join(json.dumps({**row, "key": before[row["name"]]}) + "\n" for row in rows))
+    again = run_study(study, tmp_path / "out")
+    assert (first.ran, again.ran) == (len(rows), 0)
+    assert [row["scores"] for row in again.rows] == [row["scores"] for row in first.rows]

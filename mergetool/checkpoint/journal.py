@@ -1,0 +1,93 @@
+"""The journal of an unfinished checkpoint: whose work it is, and which tensors are finished with which bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mergetool.files import write_whole
+
+JOURNAL = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Head:
+    """Whose work it is.
+
+    Attributes:
+        fingerprint: of what is made.
+        shards: (file, size in bytes) of each.
+        inputs: what the work is made of, as plain JSON; whoever made it knows it again.
+    """
+
+    fingerprint: str
+    shards: list[list[Any]]
+    inputs: Any = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished tensor: its name, what is to be told of it, and the hash of its bytes (None: not known)."""
+
+    tensor: str
+    report: dict[str, Any]
+    hash: str | None
+
+
+class Journal:
+    """One line for the head, one for each finished tensor. Lines are appended, so a kill costs the last one at most."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def read(self) -> tuple[Head | None, list[Finished]]:
+        """The head, and what is finished; (None, []) where there is no journal.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it is damaged: its first line is no head.
+        """
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return None, []
+        entries = list(_entries(lines))
+        try:
+            head = Head(**entries[0])
+        except (IndexError, TypeError):
+            raise ValueError("no head") from None
+        known = {"tensor", "report", "hash"}
+        return head, [Finished(**entry) for entry in entries[1:] if entry.keys() == known]
+
+    def begin(self, head: Head, finished: list[Finished]) -> None:
+        """Start it anew with these lines; it is never seen without its head."""
+        self.close()
+        lines = [json.dumps(asdict(one)) + "\n" for one in (head, *finished)]
+        write_whole(self.path, "".join(lines))
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+
+    def add(self, one: Finished) -> None:
+        """A tensor is finished."""
+        assert self._descriptor is not None  # `begin` has opened it
+        os.write(self._descriptor, (json.dumps(asdict(one)) + "\n").encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _entries(lines: list[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # cut short by the interruption
+        if isinstance(entry, dict):
+            yield entry
