@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mergetool.align.recipe import KNOBS, AlignRecipe
+from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reward import check_rewards, reward_identities
 from mergetool.align.rows import FORMS, read_for
 from mergetool.align.training import training_config
@@ -16,6 +16,7 @@ from mergetool.errors import CheckpointError, DataError, RecipeError
 from mergetool.fingerprints import checkpoint_identity, digest
 from mergetool.hub.fetch import missing_weights
 from mergetool.hub.references import open_layout
+from mergetool.methods import TRAININGS
 
 FIRST_ROWS = 8  # enough to see a wrong file; the rest is read when training starts
 
@@ -157,7 +158,7 @@ def merges_of(recipe: AlignRecipe, steps: int) -> tuple[int, int]:
     Raises:
         RecipeError: the run is shorter than K, so nothing would ever be merged.
     """
-    if "every" not in KNOBS[recipe.merging.method]:
+    if not TRAININGS[recipe.merging.method].online:
         return 1, 0
     every = recipe.merging.every or 1
     gap = steps if every == "total" else int(every)

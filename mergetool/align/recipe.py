@@ -10,27 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import load_yaml, validate
+from mergetool.methods import TRAININGS
 
 Method = Literal["adamw", "ondare", "onties", "onlinear", "childtuning", "ema", "l2", "kl", "lora"]
 Algorithm = Literal["dpo", "ipo", "kto", "sft", "grpo", "raft"]
 SAMPLING = frozenset({"grpo", "raft"})  # the algorithms that train on answers of their own
 
-_MERGES = {"alpha", "alpha_total", "every", "rounding", "storage", "compile"}
-# Which knobs each method has. What a recipe leaves out keeps the optimizer's own default.
-KNOBS: dict[str, frozenset[str]] = {
-    "adamw": frozenset(),
-    "ondare": frozenset({"density", "rescale", "tau_mask", "clip", "seed"} | _MERGES),
-    "onties": frozenset({"density", "rescale", "elect", "clip", "seed"} | _MERGES),
-    "onlinear": frozenset({"clip", "seed"} | _MERGES),
-    # ChildTuning-F: a random mask on every step and no SFT delta, that is OnDARE with alpha 0.
-    "childtuning": frozenset({"density", "every", "clip", "seed", "rounding", "compile"}),
-    # Baselines on AdamW, see baselines.py. They draw nothing, and take the seed that a study gives to every candidate.
-    "ema": frozenset({"coefficient", "seed"}),
-    "l2": frozenset({"strength", "storage", "seed"}),
-    "kl": frozenset({"seed"}),
-    "lora": frozenset({"rank", "lora_alpha", "seed"}),
-}
-NEEDS_BASE = frozenset({"ondare", "onties"})  # the methods that merge tau_s = sft - base
+KNOBS: dict[str, frozenset[str]] = {word: row.knobs for word, row in TRAININGS.items()}
 
 
 class _Strict(BaseModel):
@@ -99,7 +85,7 @@ class Merging(_Strict):
             raise ValueError(f"'{foreign[0]}' is no knob of method {self.method}; its knobs: {known}")
         if {"alpha", "alpha_total"} <= given:
             raise ValueError("alpha and alpha_total are both given; keep one of them")
-        if "alpha" in KNOBS[self.method] and not {"alpha", "alpha_total"} & given:
+        if TRAININGS[self.method].mixes and not {"alpha", "alpha_total"} & given:
             raise ValueError(
                 f"{self.method} needs to know how much to merge; give alpha (at each merge, 1e-6 in the "
                 "paper) or alpha_total (over the run), and 0 for the mask alone"
@@ -113,7 +99,7 @@ class Merging(_Strict):
     @property
     def needs_base(self) -> bool:
         """True where tau_s is merged, so that base_model must be known."""
-        return self.method in NEEDS_BASE and bool(self.alpha or self.alpha_total)
+        return TRAININGS[self.method].merges_delta and bool(self.alpha or self.alpha_total)
 
 
 class AlignRecipe(_Strict):

@@ -21,6 +21,7 @@ from mergetool.align.reward import best_of_group, load_rewards
 from mergetool.align.training import TRAINERS, first_line, updates_per_sampling
 from mergetool.align.workspace import mark_complete
 from mergetool.errors import DataError, RecipeError
+from mergetool.methods import TRAININGS
 
 Report = Callable[[str, dict[str, Any]], None]
 """Called with an event's name and its facts: rows, data, reference, preview, plan, resume,
@@ -89,12 +90,12 @@ def make_trainer(
     # TRL's constructor already prepares the data, so what the methods need must be there before it.
     trainer = kind.__new__(kind)
     trainer.recipe, trainer.paths, trainer.told, trainer.plan = recipe, paths, report, None
-    merging, more = recipe.merging, {}
-    trainer.average = average(merging.coefficient or COEFFICIENT) if merging.method == "ema" else None
+    merging, row, more = recipe.merging, TRAININGS[recipe.merging.method], {}
+    trainer.average = average(merging.coefficient or COEFFICIENT) if row.average else None
     if recipe.algorithm in SAMPLING:
         more["reward_funcs"] = load_rewards(recipe)
-    trainer.moved = None if merging.method == "lora" else Moved(paths[1])
-    if merging.method == "lora":
+    trainer.moved = None if row.adapter else Moved(paths[1])
+    if row.adapter:
         more["peft_config"] = adapter(merging.rank or RANK, merging.lora_alpha)
     # The callback that marks a checkpoint as whole comes last.
     callbacks = [each for each in (trainer.average, _callback(stop, report)) if each is not None]

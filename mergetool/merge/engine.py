@@ -30,10 +30,11 @@ from mergetool.files import cores
 from mergetool.hub.fetch import fetch_beside, fetch_weights
 from mergetool.hub.stream import Stream
 from mergetool.merge import provenance
-from mergetool.merge.combine import TensorMerger, Thresholds, torch_dtype
+from mergetool.merge.combine import TensorMerger, torch_dtype
 from mergetool.merge.copies import without_copies
 from mergetool.merge.inputs import Inputs, is_result_of
 from mergetool.merge.plan import Plan, TensorPlan
+from mergetool.merge.sparsify import Thresholds, method_of
 
 Progress = Callable[[int, int, str], None]
 """Receives (elements done, elements in all, tensor name); before that (bytes, bytes in all, "fetching FILE")."""
@@ -147,7 +148,7 @@ def merge_to_directories(
     todo = [i for i, plan in enumerate(plans) if not already_made(plan, paths[i])]
     if todo:
         layouts = [s.layout for s in plans[todo[0]].sources]
-        if low_disk and any(t.scope == "model" for i in todo for t in plans[i].tensors):
+        if low_disk and any(method_of(plans[i]).over_whole_model(t.options) for i in todo for t in plans[i].tensors):
             raise RecipeError(
                 "parameters.scope: model looks at all tensors before it merges one, and --low-disk has one shard at a time",
                 "use scope: tensor, or leave out --low-disk",

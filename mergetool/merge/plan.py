@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mergetool.checkpoint.header import DTYPES
 from mergetool.checkpoint.layout import Layout
@@ -26,20 +27,22 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One model's part in one tensor. `source` and `origin` index the plan's sources; `role` keys its randomness."""
+    """One model's part in one tensor.
+
+    `source` and `origin` index the plan's sources; `role` keys its randomness; `options` are the method's that each model has
+    for itself.
+    """
 
     source: int
     origin: int | None
     weight: float
-    density: float
     role: str
-    gamma: float = 0.0
-    epsilon: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class TensorPlan:
-    """How one output tensor is made."""
+    """How one output tensor is made; `options` are the method's that all models share."""
 
     name: str
     shape: tuple[int, ...]
@@ -48,11 +51,7 @@ class TensorPlan:
     floating: bool
     base: int
     terms: tuple[Term, ...]
-    normalize: bool = False
-    lam: float = 1.0
-    rescale: str = "none"
-    t: float = 0.0
-    scope: str = "tensor"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[int]:

@@ -108,17 +108,19 @@ def _not_native(recipe: MergeRecipe, method: Method | None) -> str:
 def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> None:
     if method.needs_base and not recipe.base_model:
         raise RecipeError(f"merge_method {method.name} needs base_model", "add `base_model:` to the recipe")
-    if method.consensus in ("linear", "slerp"):
+    if method.of_models:
         relative = next((i for i, m in enumerate(recipe.models) if m.relative_to), None)
         if relative is not None:
             raise RecipeError(
                 f"models[{relative}].relative_to has no meaning for {method.name}, which merges models, not deltas",
                 "remove it, or use task_arithmetic, ties or a dare method",
             )
-    if method.consensus == "slerp":
+    if method.consensus.pair:
         others = {m.model for m in recipe.models} - {recipe.base_model}
         if len(others) != 1:
-            raise RecipeError(f"slerp takes base_model and one other model, found {len(others)} others", "list exactly two")
+            raise RecipeError(
+                f"{method.name} takes base_model and one other model, found {len(others)} others", "list exactly two"
+            )
     places = [("parameters", recipe.parameters)]
     places += [(f"models[{i}].parameters", m.parameters) for i, m in enumerate(recipe.models)]
     for place, parameters in places:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from mergetool.architecture.match import Match
@@ -9,10 +10,8 @@ from mergetool.architecture.roles import depth_of
 from mergetool.checkpoint.header import BY_TORCH_NAME
 from mergetool.errors import RecipeError
 from mergetool.merge.plan import Source, TensorPlan, Term
-from mergetool.merge.recipe import MergeRecipe, ModelEntry, evaluate, has_gradients, number
+from mergetool.merge.recipe import MergeRecipe, ModelEntry, evaluate, has_gradients
 from mergetool.methods import Method
-
-RESCALES = ("unbiased", "l1", "none")
 
 
 def tensor_plans(
@@ -42,71 +41,57 @@ def tensor_plans(
 
 def _carried(plan: TensorPlan, sources: tuple[Source, ...]) -> TensorPlan:
     """A tensor of integers is carried over from the base; the engine checks that the models agree on it."""
-    others = tuple(Term(i, None, 0.0, 1.0, "") for i, s in enumerate(sources) if plan.name in s.layout.tensors)
+    others = tuple(Term(i, None, 0.0, "") for i, s in enumerate(sources) if plan.name in s.layout.tensors)
     return TensorPlan(plan.name, plan.shape, plan.numel, plan.dtype_name, False, plan.base, others)
 
 
 def _with_terms(plan: TensorPlan, recipe: MergeRecipe, method: Method, index: dict[str, int], depth: float) -> TensorPlan:
-    def value(name: str, entry: ModelEntry | None = None, default: Any = None) -> Any:
-        for parameters in (entry.parameters if entry else {}, recipe.parameters):
-            if name in parameters:
-                found = evaluate(parameters[name], plan.name, depth)
-                if found is not None:
-                    return found
-        return default
-
-    def required(name: str, entry: ModelEntry | None, place: str) -> Any:
-        found = value(name, entry)
-        if found is None:
-            raise RecipeError(f"{place} has no {name} for tensor '{plan.name}'", f"give `{name}:` under its parameters")
-        return found
-
-    if method.consensus == "slerp":
-        t = number(required("t", None, "the recipe"), "t", plan.name, 0.0, 1.0)
+    shared = _options(method, recipe, plan.name, depth)
+    if method.consensus.pair:
         other = next(m.model for m in recipe.models if m.model != recipe.base_model)
-        terms = (Term(plan.base, None, 1.0 - t, 1.0, "0"), Term(index[other], None, t, 1.0, "1"))
-        return _filled(plan, terms, t=t)
+        terms = [Term(plan.base, None, 1.0 - shared["t"], "0"), Term(index[other], None, shared["t"], "1")]
+        return replace(plan, terms=tuple(terms), options=shared)
     terms = []
     for i, entry in enumerate(recipe.models):
         origin = entry.relative_to or recipe.base_model
-        if method.consensus != "linear" and entry.model == origin:
+        if not method.of_models and entry.model == origin:
             continue  # the base among the models is a delta of zero, as in mergekit
-        weight = number(required("weight", entry, f"models[{i}]"), "weight", plan.name)
-        density = number(value("density", entry, 1.0), "density", plan.name, 0.0, 1.0)
-        from_ = None if method.consensus == "linear" else index[str(origin)]
-        gamma = number(value("gamma", entry, 0.01), "gamma", plan.name, 0.0, 1.0)
-        epsilon = number(value("epsilon", entry, 0.15), "epsilon", plan.name, 0.0, 0.5)
-        if method.sparsifier == "della" and density < 1.0 and not (density - epsilon > 0.0 and density + epsilon < 1.0):
-            raise RecipeError(
-                f"models[{i}]: density {density:g} ± epsilon {epsilon:g} leaves (0, 1) for tensor '{plan.name}'",
-                "choose a smaller epsilon",
-            )
-        terms.append(Term(index[entry.model], from_, weight, density, str(i), gamma, epsilon))
+        own = _options(method, recipe, plan.name, depth, i)
+        if problem := method.sparsifier.fits(shared | own):
+            raise RecipeError(f"models[{i}]: {problem[0]} for tensor '{plan.name}'", problem[1])
+        from_ = None if method.of_models else index[str(origin)]
+        terms.append(Term(index[entry.model], from_, own.pop("weight"), str(i), own))
     if not terms:
         raise RecipeError("models holds nothing but base_model", "list at least one other model")
-    normalize = value("normalize", default=method.normalize)
-    if not isinstance(normalize, bool):
-        raise RecipeError(f"parameters.normalize is {normalize!r}", "it must be true or false")
-    return _filled(
-        plan, tuple(terms), normalize=normalize, lam=number(value("lambda", default=1.0), "lambda", plan.name),
-        rescale=_rescale(value("rescale", default=method.rescale)), scope=_scope(value("scope", default="tensor")),
-    )  # fmt: skip
+    return replace(plan, terms=tuple(terms), options=shared)
 
 
-def _rescale(value: Any) -> str:
-    """mergekit's truth value means its own rule, the L1 norm."""
-    if isinstance(value, bool):
-        return "l1" if value else "none"
-    if value not in RESCALES:
-        raise RecipeError(f"parameters.rescale is {value!r}", f"it must be one of {', '.join(RESCALES)}, true (l1) or false")
-    return value
+def _options(method: Method, recipe: MergeRecipe, tensor: str, depth: float, model: int | None = None) -> dict[str, Any]:
+    """The method's options for one tensor: those that all models share, or those that `model` has for itself."""
+    entry = None if model is None else recipe.models[model]
+    found = {}
+    for option in method.options:
+        if option.per_model == (entry is not None):
+            value = _setting(option.name, entry, recipe, tensor, depth)
+            if value is None and option.required:
+                place = "the recipe" if model is None else f"models[{model}]"
+                raise RecipeError(
+                    f"{place} has no {option.name} for tensor '{tensor}'", f"give `{option.name}:` under its parameters"
+                )
+            try:
+                found[option.name] = option.default if value is None else option.read(value)
+            except ValueError:
+                raise RecipeError(
+                    f"parameter '{option.name}' is {value!r} for tensor '{tensor}'", f"it must be {option.must}"
+                ) from None
+    return found
 
 
-def _scope(value: Any) -> str:
-    if value not in ("tensor", "model"):
-        raise RecipeError(f"parameters.scope is {value!r}", "it must be tensor or model")
-    return value
-
-
-def _filled(plan: TensorPlan, terms: tuple[Term, ...], **values: Any) -> TensorPlan:
-    return TensorPlan(plan.name, plan.shape, plan.numel, plan.dtype_name, plan.floating, plan.base, terms, **values)
+def _setting(name: str, entry: ModelEntry | None, recipe: MergeRecipe, tensor: str, depth: float) -> Any:
+    """What the recipe sets an option to, the model's own parameters first; None where it sets nothing."""
+    for parameters in (entry.parameters if entry else {}, recipe.parameters):
+        if name in parameters:
+            found = evaluate(parameters[name], tensor, depth)
+            if found is not None:
+                return found
+    return None
