@@ -97,7 +97,7 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Measure one model: rewards, tax on your own data, and public benchmarks."""
-    from mergetool.cli.asked import Files, benchmarks, data_tasks, names_of
+    from mergetool.cli.evaluate_tasks import Files, benchmarks, data_tasks, names_of
     from mergetool.config.sources import resolve_source
     from mergetool.errors import RecipeError
     from mergetool.evaluate import JudgeSettings

@@ -7,8 +7,8 @@ import pytest
 
 from mergetool.errors import DataError, RecipeError
 from mergetool.evaluate import SUITES, Harness, HarnessTask, evaluate
-from mergetool.evaluate.harness import halves
-from mergetool.evaluate.harness_names import expand, identity, not_run
+from mergetool.evaluate.harness.halves import halves
+from mergetool.evaluate.harness.names import expand, identity, not_run
 from tests.evaluate import public, tiny
 
 
@@ -70,8 +70,8 @@ def test_answers_that_are_written_are_scored_and_bleu_has_an_interval(folder):
 
 
 def test_an_average_tells_its_categories():
-    from mergetool.evaluate.harness_names import Asked
-    from mergetool.evaluate.harness_scores import average
+    from mergetool.evaluate.harness.names import Asked
+    from mergetool.evaluate.harness.scores import average
     from mergetool.evaluate.metrics import Metric
 
     metrics = [

@@ -7,8 +7,9 @@ import torch
 
 from mergetool.errors import CheckpointError, DataError, RecipeError
 from mergetool.evaluate import METRICS, Task, evaluate, measure, prepare, refer
-from mergetool.evaluate.greedy import final_number, greedy, is_hit, normalise
+from mergetool.evaluate.greedy import greedy
 from mergetool.evaluate.interval import bootstrap, ratio
+from mergetool.evaluate.metrics.exact_match import final_number, is_hit, normalise
 from tests.evaluate import tiny
 
 PAIRS = [{"prompt": f"q{at}", "chosen": f" yes {at}", "rejected": f" no no {at}"} for at in range(20)]

@@ -5,7 +5,7 @@ import torch
 
 from mergetool.errors import DataError
 from mergetool.evaluate import Task, evaluate
-from mergetool.evaluate.scripts import SCRIPTS, scripts_of, switches
+from mergetool.evaluate.unicode_scripts import SCRIPTS, scripts_of, switches
 from tests.evaluate import tiny
 
 

@@ -3,83 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import os
-import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from mergetool.errors import DataError, MergetoolError, RecipeError
-from mergetool.evaluate.harness_index import leaves, local_files, manager
-from mergetool.evaluate.harness_names import AVERAGE, Asked, described, directions_of, expand, has_average, runs_code
-from mergetool.evaluate.harness_scores import average, score_of
-from mergetool.evaluate.metrics import Metric
-
-SEED = 1234  # the harness's own, of few-shot examples
-
-
-@dataclass(frozen=True)
-class HarnessTask:
-    """Public benchmarks to measure.
-
-    Attributes:
-        name: appears before each task's name: `public.arc_easy`.
-        tasks: names of tasks, groups or suites; `TASK:METRIC` or `TASK:METRIC:FILTER` where the first is not meant.
-        num_fewshot: solved examples before each question; None: what the suite or the task says.
-        limit: documents per task (and half) at most.
-        chat: put the questions through the tokenizer's chat template.
-        include: directories of local YAML tasks, which take precedence over the harness's own.
-        unsafe_code: whether tasks may execute what the model writes.
-        batch_size: requests at a time.
-    """
-
-    name: str
-    tasks: tuple[str, ...]
-    num_fewshot: int | None = None
-    limit: int | None = None
-    chat: bool = False
-    include: tuple[Path, ...] = ()
-    unsafe_code: bool = False
-    batch_size: int = 16
-
-    @property
-    def asked(self) -> list[Asked]:
-        return expand(self.tasks)
-
-    def metrics(self, side: str = "tax") -> list[Metric]:
-        """The columns it gives, known without data or weights.
-
-        Raises:
-            RecipeError: an unknown task, or one that executes what the model writes where nobody allowed that.
-        """
-        found = described(self.asked, self.include, side)
-        self.refuse([one.task for one in self.asked if runs_code(one, self.include)])
-        return found
-
-    def refuse(self, unsafe: list[str]) -> None:
-        """Raises where these tasks execute what the model writes and nobody allowed it."""
-        if unsafe and not self.unsafe_code:
-            raise RecipeError(
-                f"tasks: of {self.name}, {', '.join(unsafe)} would execute code that the model wrote",
-                "allow it with unsafe_code: true, in a place where it can do no harm, or name the other tasks alone",
-            )
-
-
-def halves(documents: Sequence[Any]) -> dict[str, list[int]]:
-    """Indices of documents in two halves, `validation` and `test`, by a hash of what they say.
-
-    Equal documents share a half, in one task and across tasks, so no document is in both. The halves are equal in
-    expectation; the order within one is that of the hashes, so that a limit takes documents at random, the same ones
-    every time.
-    """
-    marks = [sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest() for document in documents]
-    order = sorted(range(len(marks)), key=lambda at: (marks[at], at))
-    odd = {at for at in order if int(marks[at][-1], 16) % 2}
-    return {"validation": [at for at in order if at in odd], "test": [at for at in order if at not in odd]}
+from mergetool.evaluate.harness.halves import halves
+from mergetool.evaluate.harness.index import leaves, local_files, manager
+from mergetool.evaluate.harness.isolation import SEED, quietly, seeded
+from mergetool.evaluate.harness.names import AVERAGE, Asked, directions_of, has_average
+from mergetool.evaluate.harness.scores import average, score_of
+from mergetool.evaluate.harness.tasks import HarnessTask
 
 
 class Harness:
@@ -129,7 +63,7 @@ class Harness:
         beside = [Path(leaf.yaml_path).parent for leaf in leaves(one.task, self.task.include) if local_files(leaf)]
         place = beside[0] if beside else Path.cwd()
         try:
-            with quietly(), _seeded(), contextlib.chdir(place):
+            with quietly(), seeded(), contextlib.chdir(place):
                 return index.load([one.task])
         except MergetoolError:
             raise
@@ -175,7 +109,7 @@ class Harness:
         from lm_eval.models.huggingface import HFLM
 
         self.load()
-        with quietly(), _seeded():
+        with quietly(), seeded():
             # a copy: the harness gives the tokenizer a padding token of its own choice
             live = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=self.task.batch_size)
             results = evaluate(
@@ -198,43 +132,3 @@ class Harness:
         if has_average(metrics):
             return {AVERAGE: average(self.task.asked, metrics, found, drawn), **found}
         return found
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """The harness and its data sets print bars and notes on both streams; what matters comes back as a value or an error."""
-    import logging
-
-    import transformers
-
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "evaluate")]
-    levels = [logger.level for logger in loggers]
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _seeded() -> Iterator[None]:
-    """The harness's seeds within, what was before afterwards: a training that follows draws as if nothing had happened."""
-    import numpy as np
-    import torch
-
-    python, numeric = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            random.seed(0)
-            np.random.seed(SEED)
-            torch.manual_seed(SEED)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numeric)

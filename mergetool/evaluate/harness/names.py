@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import RecipeError
-from mergetool.evaluate.harness_index import children, entry_of, leaves, local_files
-from mergetool.evaluate.metrics import Metric
-from mergetool.evaluate.suites import SUITES
+from mergetool.evaluate.harness.index import children, entry_of, leaves, local_files
+from mergetool.evaluate.harness.suites import SUITES
+from mergetool.evaluate.metrics.base import Metric
 
 AVERAGE = "average"
 _COLON = re.compile(r"(?<!:):(?!:)")  # `::` joins a group and its child in the harness's own names
