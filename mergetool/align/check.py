@@ -9,7 +9,6 @@ from typing import Any
 
 from mergetool.align.recipe import KNOBS, AlignRecipe
 from mergetool.align.reward import check_rewards
-from mergetool.align.rows import FORMS, read_for
 from mergetool.align.training import training_config
 from mergetool.checkpoint.layout import Layout
 from mergetool.data.rows import data_commit
@@ -47,9 +46,9 @@ def check_align(recipe: AlignRecipe) -> dict[str, Any]:
     facts |= _on_the_hub([sft] if base is None else [sft, base])
     for key, place in (("train", recipe.train_data), ("eval", recipe.eval_data)):
         if isinstance(place, Path):
-            rows, told = read_for(recipe, place, FIRST_ROWS)
+            rows, told = recipe.algorithm_row.rows.read(place, FIRST_ROWS, int(recipe.training.get("seed", 0)))
             form = "messages" if any(isinstance(value, list) for value in rows[0].values()) else "text"
-            facts[key] = {"file": str(place), "rows": f"{FORMS[recipe.algorithm]} of {form}", "first rows": told}
+            facts[key] = {"file": str(place), "rows": f"{recipe.algorithm_row.rows.name} of {form}", "first rows": told}
         elif place is not None:
             facts[key] = {"hub": place, "commit": data_commit(place)}
     if recipe.reward:

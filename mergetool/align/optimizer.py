@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergetool.align.baselines import STRENGTH, penalize
 from mergetool.align.check import merges_of
 from mergetool.align.recipe import KNOBS, AlignRecipe
 
@@ -75,9 +74,8 @@ def make_optimizer(
     every, merges = merges_of(recipe, steps)
     if "every" not in KNOBS[merging.method]:
         optimizer = torch.optim.AdamW(groups, **adam, fused=True)
-        if merging.method == "l2":
-            strength = STRENGTH if merging.strength is None else merging.strength
-            penalize(optimizer, sft, strength, merging.storage or "mmap")
+        if merging.baseline is not None and merging.baseline.attach is not None:
+            merging.baseline.attach(optimizer, merging, sft)
         return optimizer, Plan(merging.method)
 
     from mergetool import optim

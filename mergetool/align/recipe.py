@@ -4,33 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from mergetool.align.algorithms import ALGORITHMS, Algorithm
+from mergetool.align.baselines import BASELINES, Baseline
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import load_yaml, validate
 
-Method = Literal["adamw", "ondare", "onties", "onlinear", "childtuning", "ema", "l2", "kl", "lora"]
-Algorithm = Literal["dpo", "ipo", "kto", "sft", "grpo", "raft"]
-SAMPLING = frozenset({"grpo", "raft"})  # the algorithms that train on answers of their own
+if TYPE_CHECKING:
+    AlgorithmName: TypeAlias = str
+    Method: TypeAlias = str
+else:  # the tables say which names there are
+    AlgorithmName = Literal[tuple(ALGORITHMS)]
 
 _MERGES = {"alpha", "alpha_total", "every", "rounding", "storage", "compile"}
 # Which knobs each method has. What a recipe leaves out keeps the optimizer's own default.
 KNOBS: dict[str, frozenset[str]] = {
-    "adamw": frozenset(),
     "ondare": frozenset({"density", "rescale", "tau_mask", "clip", "seed"} | _MERGES),
     "onties": frozenset({"density", "rescale", "elect", "clip", "seed"} | _MERGES),
     "onlinear": frozenset({"clip", "seed"} | _MERGES),
     # ChildTuning-F: a random mask on every step and no SFT delta, that is OnDARE with alpha 0.
     "childtuning": frozenset({"density", "every", "clip", "seed", "rounding", "compile"}),
-    # Baselines on AdamW, see baselines.py. They draw nothing, and take the seed that a study gives to every candidate.
-    "ema": frozenset({"coefficient", "seed"}),
-    "l2": frozenset({"strength", "storage", "seed"}),
-    "kl": frozenset({"seed"}),
-    "lora": frozenset({"rank", "lora_alpha", "seed"}),
+    **{row.name: row.knobs for row in BASELINES.values()},
 }
 NEEDS_BASE = frozenset({"ondare", "onties"})  # the methods that merge tau_s = sft - base
+TAKES_BACK = frozenset({"onlinear"})  # those that go back toward sft itself
+AT_MOST = frozenset({"onties"})  # those that drop the weaker side where signs disagree: what is planned is a bound
+if not TYPE_CHECKING:
+    Method = Literal[tuple(KNOBS)]
 
 
 class _Strict(BaseModel):
@@ -115,6 +118,11 @@ class Merging(_Strict):
         """True where tau_s is merged, so that base_model must be known."""
         return self.method in NEEDS_BASE and bool(self.alpha or self.alpha_total)
 
+    @property
+    def baseline(self) -> Baseline | None:
+        """The method's row among the baselines; None of a method that merges."""
+        return BASELINES.get(self.method)
+
 
 class AlignRecipe(_Strict):
     """One training run.
@@ -133,7 +141,7 @@ class AlignRecipe(_Strict):
 
     base_model: str | None = None
     sft_model: str = Field(min_length=1)
-    algorithm: Algorithm = "dpo"
+    algorithm: AlgorithmName = "dpo"
     beta: Annotated[float, Field(gt=0)] = 0.1
     reward: str | list[str] | None = None
     data: Data
@@ -151,12 +159,17 @@ class AlignRecipe(_Strict):
         return self
 
     @model_validator(mode="after")
-    def _reward_where_answers_are_sampled(self) -> AlignRecipe:
-        if self.algorithm in SAMPLING and not self.reward:
+    def _reward_where_one_is_needed(self) -> AlignRecipe:
+        if self.algorithm_row.rewarded and not self.reward:
             raise ValueError(f"reward is missing, and {self.algorithm} needs to know what an answer is worth; add `reward:`")
-        if self.algorithm not in SAMPLING and self.reward:
+        if not self.algorithm_row.rewarded and self.reward:
             raise ValueError(f"reward is given, and {self.algorithm} samples no answers; remove it")
         return self
+
+    @property
+    def algorithm_row(self) -> Algorithm:
+        """What the table says of the algorithm."""
+        return ALGORITHMS[self.algorithm]
 
     @property
     def directory(self) -> Path:

@@ -24,7 +24,7 @@ def align(
     with naming(recipe):
         loaded = load_align_recipe(recipe)
     with naming(recipe), progress_bar("aligning") as update:
-        result = run(loaded, out, fresh=fresh, report=_teller(update), picture=True)
+        result = run(loaded, out, fresh=fresh, report=_teller(update, loaded.algorithm_row), picture=True)
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process speaks for all
     if json:
@@ -37,7 +37,7 @@ def align(
     typer.echo(out)
 
 
-def _teller(update: Any) -> Any:
+def _teller(update: Any, algorithm: Any) -> Any:
     """What is said while the run goes on."""
 
     def tell(event: str, facts: dict[str, Any]) -> None:
@@ -46,11 +46,11 @@ def _teller(update: Any) -> Any:
         elif event == "fetch":
             update(facts["done"], facts["total"], f"fetching {facts['file']}")
         elif event == "log" and "loss" in facts:
-            margin = f"  margin {facts['rewards/margins']:.4f}" if "rewards/margins" in facts else ""
-            margin += f"  reward {facts['reward']:.4f}" if "reward" in facts else ""
-            margin += f"  drift {facts['drift']:.4g}" if "drift" in facts else ""
+            shown = [one for one in algorithm.logged if one.word and one.key in facts]
+            more = "".join(f"  {one.word} {facts[one.key]:.4f}" for one in shown)
+            more += f"  drift {facts['drift']:.4g}" if "drift" in facts else ""
             merged = f"  merged {facts['merged_total']:.3g} of tau_s" if "merged_total" in facts else ""
-            note(f"step {facts['step']}: loss {facts['loss']:.4f}{margin}{merged}")
+            note(f"step {facts['step']}: loss {facts['loss']:.4f}{more}{merged}")
         elif event in _LINES:
             line = _LINES[event](facts)
             if line:
@@ -73,9 +73,10 @@ def _data(facts: dict[str, Any]) -> str:
 def _plan(facts: dict[str, Any]) -> str:
     if not facts["merges"]:
         return f"{facts['steps']} steps of {facts['method']}, nothing merged"
-    what = "the way back to the SFT model" if facts["method"] == "onlinear" else "the SFT delta"
-    # Where signs disagree OnTIES drops the weaker side, so there the planned amount is a bound.
-    total = f"{'at most ' if facts['method'] == 'onties' else ''}{facts['merged_total']:.3g}"
+    from mergetool.align.recipe import AT_MOST, TAKES_BACK
+
+    what = "the way back to the SFT model" if facts["method"] in TAKES_BACK else "the SFT delta"
+    total = f"{'at most ' if facts['method'] in AT_MOST else ''}{facts['merged_total']:.3g}"
     return (
         f"{facts['steps']} steps of {facts['method']}, {facts['merges']} merges (every {facts['every']}) with "
         f"alpha {facts['alpha']:.3g}: {total} of {what} will be merged in all"
@@ -121,7 +122,9 @@ def _tell_result(result: Any, recipe: Any) -> None:
         if "along_tau" in moved:
             note(f"  along the SFT delta: {moved['along_tau']:+.3g} of it")
     if result.merging["merges"]:
-        bound = "at most " if result.merging["method"] == "onties" else ""
+        from mergetool.align.recipe import AT_MOST
+
+        bound = "at most " if result.merging["method"] in AT_MOST else ""
         note(
             f"  merged: {bound}{result.merging['merged_total']:.3g} of the SFT delta, "
             f"{result.merging['merges']} times {result.merging['alpha']:.3g}"
@@ -129,7 +132,7 @@ def _tell_result(result: Any, recipe: Any) -> None:
     for prefix in ("", "eval_"):
         shown = {
             name: result.metrics[key]
-            for name in ("loss", "rewards/accuracies", "rewards/margins")
+            for name in ("loss", *(one.key for one in recipe.algorithm_row.logged if one.at_end))
             if (key := prefix + name) in result.metrics
         }
         if shown:
