@@ -73,8 +73,8 @@ def penalize(optimizer: torch.optim.Optimizer, sft: Path, strength: float, stora
     """
     import torch
 
-    from mergetool.optim import Reference
     from mergetool.optim.names import canonical
+    from mergetool.optim.reference import Reference
     from mergetool.optim.sharding import blocks_of, local, shard_of
 
     start = Reference.from_checkpoints(None, sft, storage=storage).points()
@@ -163,13 +163,8 @@ def adapter(rank: int, scale: float | None) -> Any:
     """
     from peft import LoraConfig
 
-    return LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank if scale is None else scale,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
+    scales: dict[str, Any] = {"lora_alpha": 2 * rank if scale is None else scale}  # a fraction serves too
+    return LoraConfig(r=rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM", **scales)
 
 
 def _penalize(optimizer: torch.optim.Optimizer, settings: Settings, sft: Path) -> None:

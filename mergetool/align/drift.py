@@ -17,7 +17,7 @@ class Drift:
     """
 
     def __init__(self, sft: Path) -> None:
-        from mergetool.optim import Reference
+        from mergetool.optim.reference import Reference
 
         self._start = Reference.from_checkpoints(None, sft, storage="mmap").points()
 

@@ -47,7 +47,7 @@ def make_trainer(
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     algorithm, merging = recipe.algorithm_row, recipe.merging
-    kind = _online(algorithm.trainer_class())
+    kind: Any = _online(algorithm.trainer_class())
     # TRL's constructor already prepares the data, so what the methods need must be there before it.
     trainer = kind.__new__(kind)
     trainer.recipe, trainer.paths, trainer.told, trainer.plan = recipe, paths, report, None

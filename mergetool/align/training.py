@@ -161,7 +161,7 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
 
 
 def _spelled(hint: Any) -> str:
-    return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint).replace("typing.", "")
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def first_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from mergetool.evaluate.greedy import greedy
 from mergetool.evaluate.instruments import Instruments
 from mergetool.evaluate.judge import Judge
 from mergetool.evaluate.logprobs import completion_log_probs
+from mergetool.evaluate.metrics.base import Measured
 from mergetool.evaluate.reward_model import RewardModel
 from mergetool.evaluate.tasks import Prepared
 from mergetool.evaluate.tokens import Coded
@@ -71,8 +72,8 @@ def _answers(model: Any, prepared: Prepared, tokenizer: Any) -> list[tuple[str, 
     return greedy(model, tokenizer, prepared.prompts, prepared.max_new_tokens, prepared.stop_at_newline)
 
 
-class Passes:
-    """One model's passes over one task: what `metrics.base.Measured` promises to a metric.
+class Passes(Measured):
+    """One model's passes over one task, as a metric sees them.
 
     Args:
         model: a causal language model.
@@ -85,9 +86,12 @@ class Passes:
     def __init__(
         self, model: Any, prepared: Prepared, tokenizer: Any, reference: ReferenceScores | None, instruments: Instruments
     ) -> None:
-        self.model = model
-        self._prepared, self._tokenizer = prepared, tokenizer
+        self._model, self._prepared, self._tokenizer = model, prepared, tokenizer
         self._reference, self._instruments = reference or ReferenceScores(), instruments
+
+    @property
+    def model(self) -> Any:
+        return self._model
 
     @property
     def rows(self) -> tuple[dict[str, Any], ...]:

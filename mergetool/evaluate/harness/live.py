@@ -28,14 +28,14 @@ class Harness:
         self._loaded: dict[str, Any] | None = None
         self._halves: dict[str, dict[str, list[int]]] = {}
 
-    def load(self) -> None:
-        """Fetches and reads the tasks' data.
+    def load(self) -> dict[str, Any]:
+        """Fetches and reads the tasks' data; gives the harness's `tasks` and `groups` by name.
 
         Raises:
             RecipeError: an unknown task, or one that cannot be loaded: offline, or a package is missing.
         """
         if self._loaded is not None:
-            return
+            return self._loaded
         task = self.task
         task.metrics()
         if task.unsafe_code:
@@ -56,6 +56,7 @@ class Harness:
             tasks |= found["tasks"]
             groups |= found.get("groups", {})
         self._loaded = {"tasks": tasks, "groups": groups}
+        return self._loaded
 
     def _load_one(self, one: Asked) -> Any:
         index = manager(one.task, self.task.include)
@@ -77,10 +78,8 @@ class Harness:
             ) from None
 
     def _samples(self, half: str) -> dict[str, list[int]]:
-        self.load()
-        assert self._loaded is not None
         found = {}
-        for name, leaf in self._loaded["tasks"].items():
+        for name, leaf in self.load()["tasks"].items():
             if name not in self._halves:
                 self._halves[name] = halves(list(leaf.eval_docs))
             indices = sorted(self._halves[name][half][: self.task.limit])  # the harness pairs them in rising order
@@ -108,13 +107,14 @@ class Harness:
         from lm_eval.evaluator import evaluate
         from lm_eval.models.huggingface import HFLM
 
-        self.load()
+        loaded = self.load()
+        # a copy: the harness gives the tokenizer a padding token of its own choice
+        about: dict[str, Any] = {"tokenizer": copy.deepcopy(tokenizer), "batch_size": self.task.batch_size}
         with quietly(), seeded():
-            # a copy: the harness gives the tokenizer a padding token of its own choice
-            live = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=self.task.batch_size)
+            live = HFLM(model, **about)
             results = evaluate(
                 lm=live,
-                task_dict=self._loaded,
+                task_dict=loaded,
                 samples=self._samples(half) if half else None,
                 limit=None if half else self.task.limit,
                 bootstrap_iters=0,
@@ -126,7 +126,7 @@ class Harness:
         metrics = [one for one in self.task.metrics() if one.name != AVERAGE]
         for one, metric in zip(self.task.asked, metrics, strict=True):
             first = next(iter(directions_of(one.task, self.task.include)))
-            score, draws = score_of(one, metric, first, results, self._loaded, seed)
+            score, draws = score_of(one, metric, first, results, loaded, seed)
             found[metric.name] = score
             drawn.append(draws)
         if has_average(metrics):

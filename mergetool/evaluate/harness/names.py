@@ -158,7 +158,7 @@ def directions_of(name: str, include: Sequence[Path]) -> dict[str, bool]:
     config = entry.cfg or {}
     listed = config.get("metric_list")
     if listed is None:
-        return {one: _is_better(is_higher_better(one)) for one in DEFAULT_METRIC_REGISTRY[config.get("output_type")]}
+        return {one: _is_better(is_higher_better(one)) for one in DEFAULT_METRIC_REGISTRY[str(config.get("output_type"))]}
     found = {}
     for one in listed:
         # a function of the task's own is named by its path until it is loaded
