@@ -33,8 +33,8 @@ def measure(way: str, args: argparse.Namespace) -> dict:
     from mergetool.ama.averaged import AveragedModel
     from mergetool.checkpoint.layout import read_layout
     from mergetool.checkpoint.reader import Reader
+    from mergetool.evaluate.loading import load_model
     from mergetool.evaluate.logprobs import token_log_probs
-    from mergetool.evaluate.run import load_model
     from mergetool.evaluate.tokens import Coded
     from mergetool.merge.parts import parts_of
 

@@ -293,23 +293,19 @@ ONLINE: dict[str, Online] = {m.online.name: m.online for m in METHODS.values() i
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What `merging.method` of an align recipe may be: a method online, or a baseline on AdamW.
+    """What `merging.method` of an align recipe may be, beside the baselines of `align/baselines.py`: a method online.
 
     Attributes:
         word: that.
         knobs: what else `merging` may set; what a recipe leaves out keeps the optimizer's own default.
-        online: the operator; None for torch's AdamW.
+        online: the operator.
         given: settings that the word stands for.
-        penalty, average, adapter: what is added to AdamW: the pull of `l2`, the average of `ema`, the adapters of `lora`.
     """
 
     word: str
-    knobs: frozenset[str] = frozenset()
-    online: Online | None = None
+    knobs: frozenset[str]
+    online: Online
     given: Mapping[str, Any] | None = None
-    penalty: bool = False
-    average: bool = False
-    adapter: bool = False
 
     @property
     def mixes(self) -> bool:
@@ -319,39 +315,28 @@ class Training:
     @property
     def merges_delta(self) -> bool:
         """True where that is τ_s = sft − base, so that a base is needed wherever alpha is not 0."""
-        return self.mixes and self.online is not None and not self.online.points
+        return self.mixes and not self.online.points
 
     @property
     def merges(self) -> str:
         """What is merged, in words."""
-        return self.online.merges if self.online else "nothing"
+        return self.online.merges
 
     @property
     def at_most(self) -> str:
         """ "at most ", where the planned amount is a bound."""
-        return "at most " if self.online and self.online.bounded else ""
+        return "at most " if self.online.bounded else ""
 
 
 TRAININGS: dict[str, Training] = {
     training.word: training
     for training in (
-        Training("adamw"),
         *(Training(online.word, online.knobs | _MERGES, online) for online in ONLINE.values()),
         # ChildTuning-F: a random mask on every step and no SFT delta, that is OnDARE with alpha 0.
         Training(
             "childtuning", frozenset(["density", "every", "clip", "seed", "rounding", "compile"]), ON_DARE,
             given={"alpha": 0.0, "rescale": "unbiased"},
         ),
-        # Baselines on AdamW, see align/baselines.py. They draw nothing, and take the seed that a study gives to all.
-        Training("ema", frozenset(["coefficient", "seed"]), average=True),
-        Training("l2", frozenset(["strength", "storage", "seed"]), penalty=True),
-        Training("kl", frozenset(["seed"])),
-        Training("lora", frozenset(["rank", "lora_alpha", "seed"]), adapter=True),
     )
 }  # fmt: skip
 """`merging.method` -> its row."""
-
-
-def takes_seed(word: str) -> bool:
-    """Whether `merging.seed` may be given beside `merging.method: word`; an unknown word is for the recipe to refuse."""
-    return word not in TRAININGS or "seed" in TRAININGS[word].knobs

@@ -1,19 +1,61 @@
-"""The baselines that the papers compare with, under the same word in align and compare: l2, ema, lora (and kl).
+"""The table of baselines that the papers compare with, under the same word in align and compare.
 
-`kl` is AdamW with the loss's own pull toward the reference, so its knob is `beta` at the top of the recipe.
+Baselines merge nothing. `kl` is AdamW with the loss's own pull toward the reference, so its knob is `beta` at the top of the
+recipe.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
 
-STRENGTH, COEFFICIENT, RANK = 1e-3, 1e-3, 16
 _AVERAGE = "ema.safetensors"
+
+
+class Settings(Protocol):
+    """The part of a recipe's `merging` that baselines read; None where the recipe leaves it out."""
+
+    @property
+    def coefficient(self) -> float | None: ...
+    @property
+    def strength(self) -> float | None: ...
+    @property
+    def storage(self) -> str | None: ...
+    @property
+    def rank(self) -> int | None: ...
+    @property
+    def lora_alpha(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One row: plain AdamW, and what is done beside it. Baselines draw nothing; the seed that a study gives to every
+    candidate is theirs too.
+
+    Attributes:
+        name: `merging.method` in a recipe.
+        about: one line.
+        source: the paper.
+        knobs: what `merging` may set.
+        attach: of (optimizer, settings, directory of theta_s): what changes the optimizer's steps.
+        average: of settings: the trainer's callback whose average is published in place of the weights that are trained.
+        adapter: of settings: PEFT's configuration, where an adapter is trained in place of the weights.
+    """
+
+    name: str
+    about: str
+    source: str = ""
+    knobs: frozenset[str] = frozenset({"seed"})
+    attach: Callable[[torch.optim.Optimizer, Settings, Path], None] | None = None
+    average: Callable[[Settings], Any] | None = None
+    adapter: Callable[[Settings], Any] | None = None
 
 
 def penalize(optimizer: torch.optim.Optimizer, sft: Path, strength: float, storage: str = "mmap") -> None:
@@ -31,8 +73,8 @@ def penalize(optimizer: torch.optim.Optimizer, sft: Path, strength: float, stora
     """
     import torch
 
-    from mergetool.optim import Reference
     from mergetool.optim.names import canonical
+    from mergetool.optim.reference import Reference
     from mergetool.optim.sharding import blocks_of, local, shard_of
 
     start = Reference.from_checkpoints(None, sft, storage=storage).points()
@@ -121,10 +163,41 @@ def adapter(rank: int, scale: float | None) -> Any:
     """
     from peft import LoraConfig
 
-    return LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank if scale is None else scale,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
+    scales: dict[str, Any] = {"lora_alpha": 2 * rank if scale is None else scale}  # a fraction serves too
+    return LoraConfig(r=rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM", **scales)
+
+
+def _penalize(optimizer: torch.optim.Optimizer, settings: Settings, sft: Path) -> None:
+    penalize(optimizer, sft, 1e-3 if settings.strength is None else settings.strength, settings.storage or "mmap")
+
+
+BASELINES: Mapping[str, Baseline] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            Baseline("adamw", "AdamW alone", "Loshchilov & Hutter 2019, arXiv 1711.05101", frozenset()),
+            Baseline(
+                "ema",
+                "the exponential moving average of the weights is published",
+                "Lu et al. 2024, arXiv 2405.17931, baseline EMA",
+                frozenset({"coefficient", "seed"}),
+                average=lambda settings: average(settings.coefficient or 1e-3),
+            ),
+            Baseline(
+                "l2",
+                "a penalty on the distance to the SFT model",
+                "Lin et al. 2023, arXiv 2309.06256, L2 penalty",
+                frozenset({"strength", "storage", "seed"}),
+                attach=_penalize,
+            ),
+            Baseline("kl", "the loss's own pull toward the reference, by a larger `beta`"),
+            Baseline(
+                "lora",
+                "low-rank adapters on every linear layer, merged at the end",
+                "Hu et al. 2021, arXiv 2106.09685",
+                frozenset({"rank", "lora_alpha", "seed"}),
+                adapter=lambda settings: adapter(settings.rank or 16, settings.lora_alpha),
+            ),
+        )
+    }
+)

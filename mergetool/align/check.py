@@ -7,7 +7,6 @@ from typing import Any
 
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reward import check_rewards, reward_identities
-from mergetool.align.rows import FORMS, read_for
 from mergetool.align.training import training_config
 from mergetool.checkpoint.content import sha256_of
 from mergetool.checkpoint.layout import Layout
@@ -16,7 +15,6 @@ from mergetool.errors import CheckpointError, DataError, RecipeError
 from mergetool.fingerprints import checkpoint_identity, digest
 from mergetool.hub.fetch import missing_weights
 from mergetool.hub.references import open_layout
-from mergetool.methods import TRAININGS
 
 FIRST_ROWS = 8  # enough to see a wrong file; the rest is read when training starts
 
@@ -48,9 +46,9 @@ def check_align(recipe: AlignRecipe) -> dict[str, Any]:
     facts |= _on_the_hub([sft] if base is None else [sft, base])
     for key, place in (("train", recipe.train_data), ("eval", recipe.eval_data)):
         if isinstance(place, Path):
-            rows, told = read_for(recipe, place, FIRST_ROWS)
+            rows, told = recipe.algorithm_row.rows.read(place, FIRST_ROWS, int(recipe.training.get("seed", 0)))
             form = "messages" if any(isinstance(value, list) for value in rows[0].values()) else "text"
-            facts[key] = {"file": str(place), "rows": f"{FORMS[recipe.algorithm]} of {form}", "first rows": told}
+            facts[key] = {"file": str(place), "rows": f"{recipe.algorithm_row.rows.name} of {form}", "first rows": told}
         elif place is not None:
             facts[key] = {"hub": place, "commit": data_commit(place)}
     if recipe.reward:
@@ -108,7 +106,7 @@ def stored_dtype(layout: Layout) -> str:
             sizes[tensor.dtype_name] = sizes.get(tensor.dtype_name, 0) + tensor.numel
     if not sizes:
         raise CheckpointError(f"{layout.name}: no floating-point weights", "give a checkpoint that can be trained")
-    return {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(max(sizes, key=sizes.get), "float32")
+    return {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(max(sizes, key=lambda name: sizes[name]), "float32")
 
 
 def check_tokenizer(layout: Layout) -> None:
@@ -158,7 +156,7 @@ def merges_of(recipe: AlignRecipe, steps: int) -> tuple[int, int]:
     Raises:
         RecipeError: the run is shorter than K, so nothing would ever be merged.
     """
-    if not TRAININGS[recipe.merging.method].online:
+    if recipe.merging.row is None:
         return 1, 0
     every = recipe.merging.every or 1
     gap = steps if every == "total" else int(every)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergetool.align.baselines import STRENGTH, penalize
 from mergetool.align.check import merges_of
 from mergetool.align.recipe import AlignRecipe
 from mergetool.methods import TRAININGS, Training
@@ -51,7 +50,7 @@ def merged_so_far(optimizer: Any, method: str) -> float:
 
 def _total(row: Training, amount: MergedAmount) -> float:
     """The part of tau_s; where merging moves toward theta_s, the part 1 - (1 - alpha)^M of the distance taken back."""
-    if row.online is None or not row.online.points:
+    if not row.online.points:
         return float(amount.share)
     return 1 - (1 - amount.alpha / amount.merges) ** amount.merges if amount.merges else 0.0
 
@@ -74,13 +73,12 @@ def make_optimizer(
     import torch
 
     adam = {"lr": config.learning_rate, "betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
-    merging, row = recipe.merging, TRAININGS[recipe.merging.method]
+    merging, row = recipe.merging, recipe.merging.row
     every, merges = merges_of(recipe, steps)
-    if row.online is None:
+    if row is None:
         optimizer = torch.optim.AdamW(groups, **adam, fused=True)
-        if row.penalty:
-            strength = STRENGTH if merging.strength is None else merging.strength
-            penalize(optimizer, sft, strength, merging.storage or "mmap")
+        if merging.baseline is not None and merging.baseline.attach is not None:
+            merging.baseline.attach(optimizer, merging, sft)
         return optimizer, Plan(merging.method)
 
     from mergetool import optim

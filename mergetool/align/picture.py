@@ -1,20 +1,24 @@
-"""One picture of a run: the loss, the reward margin, and how far each layer has moved from the SFT model."""
+"""One picture of a run: the loss, what the algorithm logs beside it, and how far each layer is from the SFT model."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from mergetool.align.algorithms import Logged
 
 BLUE, ORANGE, GREY = "#2563a8", "#d9772b", "#6b7280"
 
 
-def draw(path: Path, log: list[dict[str, Any]], layers: dict[str, float], title: str) -> None:
+def draw(path: Path, log: list[dict[str, Any]], layers: dict[str, float], logged: Sequence[Logged], title: str) -> None:
     """Writes a PNG.
 
     Args:
         path: of the file.
         log: the trainer's log history.
         layers: norm of theta - theta_s by part of the model.
+        logged: what the algorithm logs beside the loss.
         title: of the picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,8 +26,7 @@ def draw(path: Path, log: list[dict[str, Any]], layers: dict[str, float], title:
 
     curves = [
         ("loss", "loss"),
-        ("rewards/margins", "reward margin"),
-        ("reward", "reward of the sampled answers"),
+        *((one.key, one.title) for one in logged if one.title),
         ("drift", "distance to the SFT model"),
         ("merged_total", "part of the SFT delta merged"),
     ]

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from mergetool.align.algorithms import ALGORITHMS, Algorithm
+from mergetool.align.baselines import BASELINES, Baseline
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import load_yaml, validate
-from mergetool.methods import TRAININGS
+from mergetool.methods import TRAININGS, Training
 
-Method = Literal["adamw", "ondare", "onties", "onlinear", "childtuning", "ema", "l2", "kl", "lora"]
-Algorithm = Literal["dpo", "ipo", "kto", "sft", "grpo", "raft"]
-SAMPLING = frozenset({"grpo", "raft"})  # the algorithms that train on answers of their own
+if TYPE_CHECKING:
+    AlgorithmName: TypeAlias = str
+    Method: TypeAlias = str
+else:  # the tables say which names there are
+    AlgorithmName = Literal[tuple(ALGORITHMS)]
 
-KNOBS: dict[str, frozenset[str]] = {word: row.knobs for word, row in TRAININGS.items()}
+KNOBS: dict[str, frozenset[str]] = {row.name: row.knobs for row in BASELINES.values()} | {
+    word: row.knobs for word, row in TRAININGS.items()
+}
+"""What `merging` may set beside each method; what a recipe leaves out keeps the optimizer's own default."""
+if not TYPE_CHECKING:
+    Method = Literal[tuple(KNOBS)]
 
 
 class _Strict(BaseModel):
@@ -85,7 +94,7 @@ class Merging(_Strict):
             raise ValueError(f"'{foreign[0]}' is no knob of method {self.method}; its knobs: {known}")
         if {"alpha", "alpha_total"} <= given:
             raise ValueError("alpha and alpha_total are both given; keep one of them")
-        if TRAININGS[self.method].mixes and not {"alpha", "alpha_total"} & given:
+        if self.row is not None and self.row.mixes and not {"alpha", "alpha_total"} & given:
             raise ValueError(
                 f"{self.method} needs to know how much to merge; give alpha (at each merge, 1e-6 in the "
                 "paper) or alpha_total (over the run), and 0 for the mask alone"
@@ -99,7 +108,17 @@ class Merging(_Strict):
     @property
     def needs_base(self) -> bool:
         """True where tau_s is merged, so that base_model must be known."""
-        return TRAININGS[self.method].merges_delta and bool(self.alpha or self.alpha_total)
+        return self.row is not None and self.row.merges_delta and bool(self.alpha or self.alpha_total)
+
+    @property
+    def row(self) -> Training | None:
+        """The method's row among those that merge; None of a baseline."""
+        return TRAININGS.get(self.method)
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """The method's row among the baselines; None of a method that merges."""
+        return BASELINES.get(self.method)
 
 
 class AlignRecipe(_Strict):
@@ -119,7 +138,7 @@ class AlignRecipe(_Strict):
 
     base_model: str | None = None
     sft_model: str = Field(min_length=1)
-    algorithm: Algorithm = "dpo"
+    algorithm: AlgorithmName = "dpo"
     beta: Annotated[float, Field(gt=0)] = 0.1
     reward: str | list[str] | None = None
     data: Data
@@ -137,12 +156,17 @@ class AlignRecipe(_Strict):
         return self
 
     @model_validator(mode="after")
-    def _reward_where_answers_are_sampled(self) -> AlignRecipe:
-        if self.algorithm in SAMPLING and not self.reward:
+    def _reward_where_one_is_needed(self) -> AlignRecipe:
+        if self.algorithm_row.rewarded and not self.reward:
             raise ValueError(f"reward is missing, and {self.algorithm} needs to know what an answer is worth; add `reward:`")
-        if self.algorithm not in SAMPLING and self.reward:
+        if not self.algorithm_row.rewarded and self.reward:
             raise ValueError(f"reward is given, and {self.algorithm} samples no answers; remove it")
         return self
+
+    @property
+    def algorithm_row(self) -> Algorithm:
+        """What the table says of the algorithm."""
+        return ALGORITHMS[self.algorithm]
 
     @property
     def directory(self) -> Path:

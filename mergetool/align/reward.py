@@ -15,13 +15,11 @@ from mergetool.checkpoint.classifier import must_classify
 from mergetool.checkpoint.content import bytes_hash
 from mergetool.checkpoint.layout import Layout
 from mergetool.config.sources import resolve_source
-from mergetool.errors import DataError, MergetoolError, RecipeError, nearest
+from mergetool.errors import MergetoolError, RecipeError, nearest
 from mergetool.fingerprints import checkpoint_identity
 from mergetool.hub.references import local_directory, open_layout
 
 if TYPE_CHECKING:
-    import torch
-
     from mergetool.align.recipe import AlignRecipe
 
 _FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
@@ -156,37 +154,3 @@ def _told(function: Callable[..., Any], text: str) -> Callable[..., Any]:
         return [None if value is None else float(value) for value in values]
 
     return call
-
-
-def best_of_group(rewards: torch.Tensor, group: int) -> torch.Tensor:
-    """RAFT's choice as advantages: `group` for the best answer to each prompt (the first of equals), 0 for the others.
-
-    The mean over a group of advantage times gradient is then the gradient of the best answer alone.
-
-    Args:
-        rewards: shape (prompts·group,), a prompt's answers side by side; NaN where an answer could not be scored.
-        group: answers to each prompt.
-
-    Returns:
-        `rewards`' shape and dtype.
-
-    Source: Dong et al. 2023, *RAFT*, arXiv 2304.06767, Algorithm 1 (lines 6–8), at every step.
-    """
-    import torch
-
-    table = torch.nan_to_num(rewards, nan=-torch.inf).view(-1, group)
-    top, place = table.max(dim=1, keepdim=True)
-    return torch.zeros_like(table).scatter_(1, place, group * torch.isfinite(top).to(table.dtype)).view(-1)
-
-
-def told_prompt(prompt: Any, tokenizer: Any) -> str:
-    """A prompt as the model reads it.
-
-    Raises:
-        DataError: the prompt is a conversation and there is no chat template.
-    """
-    if isinstance(prompt, str):
-        return prompt
-    if not tokenizer.chat_template:
-        raise DataError("data.train: the prompts are conversations, and the tokenizer has no chat template", "add one")
-    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)

@@ -1,54 +1,79 @@
-"""The rows that each algorithm trains on."""
+"""The forms of rows that algorithms train on: how each is read, and what was kept and dropped in words."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mergetool.align.recipe import AlignRecipe
 from mergetool.data import completions, labelled_rows, preference_rows, prompt_rows
 from mergetool.errors import DataError
 
-FORMS = {"dpo": "pairs", "ipo": "pairs", "kto": "labelled", "sft": "completions", "grpo": "prompts", "raft": "prompts"}
+Rows = list[dict[str, Any]]
 
 
-def read_for(recipe: AlignRecipe, place: str | Path, limit: int | None = None) -> tuple[list[dict[str, Any]], str]:
-    """Rows in the form that TRL's trainer of the recipe's algorithm takes, and what was kept and dropped in words.
+@dataclass(frozen=True)
+class RowForm:
+    """One form.
 
-    Raises:
-        DataError: a row has not the form (named by its number), or the rows mix text and messages.
+    Attributes:
+        name: what a row is, in one word.
+        load: of (source, limit, seed): rows as TRL's trainer takes them, and what was kept and dropped in words.
     """
-    form = FORMS[recipe.algorithm]
-    if form == "pairs":
-        rows, counts = preference_rows(place, limit)
-        told = str(counts)
-    elif form == "labelled":
-        rows, counts = labelled_rows(place, limit)
-        told = f"{counts}; {sum(row['label'] for row in rows)} good and {sum(not row['label'] for row in rows)} bad"
-        rows = _shuffled(rows, int(recipe.training.get("seed", 0)))
-    elif form == "prompts":
-        rows, counts = prompt_rows(place, limit)
-        told = str(counts)
-    else:
-        rows, told = _plain(completions(place, limit)), ""
-        told = f"{len(rows)} rows"
-    key = "prompt" if "prompt" in rows[0] else next(iter(rows[0]))
-    if len({type(row[key]) for row in rows}) > 1:
-        raise DataError(f"{place}: some rows are text and some are messages", "give all of them in one form")
-    return rows, told
+
+    name: str
+    load: Callable[[str | Path, int | None, int], tuple[Rows, str]]
+
+    def read(self, source: str | Path, limit: int | None = None, seed: int = 0) -> tuple[Rows, str]:
+        """Rows as TRL's trainer takes them, and what was kept and dropped in words.
+
+        Args:
+            source: as `mergetool.data.read_rows` takes it.
+            limit: no more than this many usable rows.
+            seed: of the order, where the trainer goes through rows as they come.
+
+        Raises:
+            DataError: a row has not the form (named by its number), or the rows mix text and messages.
+        """
+        rows, told = self.load(source, limit, seed)
+        key = "prompt" if "prompt" in rows[0] else next(iter(rows[0]))
+        if len({type(row[key]) for row in rows}) > 1:
+            raise DataError(f"{source}: some rows are text and some are messages", "give all of them in one form")
+        return rows, told
 
 
-def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without the keys that only a measurement needs; bare text stays bare, so that the loss is on all of it."""
-    if all(row["prompt"] == "" for row in rows):
-        return [{"text": row["completion"]} for row in rows]
-    return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
+def _pairs(source: str | Path, limit: int | None, seed: int) -> tuple[Rows, str]:
+    rows, counts = preference_rows(source, limit)
+    return rows, str(counts)
 
 
-def _shuffled(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+def _labelled(source: str | Path, limit: int | None, seed: int) -> tuple[Rows, str]:
     """TRL's KTO goes through the rows in their order, so good and bad are mixed here."""
-    import random
-
+    rows, counts = labelled_rows(source, limit)
+    good = sum(row["label"] for row in rows)
     rows = list(rows)
     random.Random(seed).shuffle(rows)
-    return rows
+    return rows, f"{counts}; {good} good and {len(rows) - good} bad"
+
+
+def _prompts(source: str | Path, limit: int | None, seed: int) -> tuple[Rows, str]:
+    rows, counts = prompt_rows(source, limit)
+    return rows, str(counts)
+
+
+def _completions(source: str | Path, limit: int | None, seed: int) -> tuple[Rows, str]:
+    """Without the keys that only a measurement needs; bare text stays bare, so that the loss is on all of it."""
+    rows = completions(source, limit)
+    if all(row["prompt"] == "" for row in rows):
+        rows = [{"text": row["completion"]} for row in rows]
+    else:
+        rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
+    return rows, f"{len(rows)} rows"
+
+
+PAIRS = RowForm("pairs", _pairs)
+LABELLED = RowForm("labelled", _labelled)
+COMPLETIONS = RowForm("completions", _completions)
+PROMPTS = RowForm("prompts", _prompts)

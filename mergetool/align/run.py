@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from mergetool import __version__
-from mergetool.align.along import Along
 from mergetool.align.check import check_align, fingerprint
+from mergetool.align.inputs import load_policy, load_rows, shared_by_ranks
 from mergetool.align.optimizer import merged_so_far
 from mergetool.align.picture import draw
+from mergetool.align.preview import preview
 from mergetool.align.quiet import quiet
-from mergetool.align.recipe import SAMPLING, AlignRecipe
-from mergetool.align.result import drift, layout_fits, write_account, write_model
-from mergetool.align.reward import told_prompt
-from mergetool.align.rows import read_for
-from mergetool.align.trainer import Report, make_trainer, stop_on_signal
+from mergetool.align.recipe import AlignRecipe
+from mergetool.align.result import drift, write_account, write_model
+from mergetool.align.snapshots import Snapshots
+from mergetool.align.trainer import make_trainer
 from mergetool.align.training import training_config
+from mergetool.align.watch import Report, stop_on_signal
 from mergetool.align.workspace import Workspace, disk_errors
-from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.manifest import Input, Manifest
 from mergetool.checkpoint.output import check_output, files_beside, weight_hashes
-from mergetool.errors import CheckpointError, DataError
 from mergetool.hub.card import origin
 from mergetool.hub.references import local_directory, open_layout
 
@@ -77,7 +76,7 @@ def align(
         recipe: from load_align_recipe or align_recipe.
         out: a directory that does not exist yet (or is empty).
         fresh: start again instead of continuing an interrupted run.
-        report: told of what happens, as (event, facts); see trainer.Report.
+        report: told of what happens, as (event, facts); see watch.Report.
         picture: also write training.png: loss, reward margin, drift by layer.
         along: places in the run, shares of it below 1 or steps, whose weights are also kept, in OUT/along/step-N.
 
@@ -99,14 +98,14 @@ def align(
         if work.appeared:  # by another run: the same, or this says that it is not
             _is_done(out, identity, fresh)
             return _done_before(out)
-        rows, told = _rows(recipe, report)
+        rows, told = load_rows(recipe, report)
         if ranks.num_processes > 1:
-            rows = {name: _shared(data, work.directory / f"rows-{name}", ranks) for name, data in rows.items()}
+            rows = {name: shared_by_ranks(data, work.directory / f"rows-{name}", ranks) for name, data in rows.items()}
         config = training_config(recipe, work.training)
-        model, tokenizer = _load(recipe, sft, rows["train"])
+        model, tokenizer = load_policy(recipe, sft, rows["train"])
         trainer = make_trainer(recipe, config, model, tokenizer, rows, (base, sft), stop, report)
-        _preview(trainer, tokenizer, report)
-        kept = Along(along, work, recipe, sft)
+        preview(trainer, tokenizer, report)
+        kept = Snapshots(along, work, recipe, sft)
         kept.watch(trainer)
         resumed = _train(trainer, work, kept, report)
         if stop.asked and trainer.state.global_step < trainer.state.max_steps:
@@ -132,90 +131,7 @@ def _ranks() -> Any:
     return PartialState()
 
 
-def _rows(recipe: AlignRecipe, report: Report) -> tuple[dict[str, Any], dict[str, str]]:
-    """The data sets, and what was kept and dropped in words."""
-    from datasets import Dataset
-
-    rows, told = {}, {}
-    for name, place, limit in (
-        ("train", recipe.train_data, recipe.data.limit),
-        ("eval", recipe.eval_data, recipe.data.eval_limit),
-    ):
-        if place is not None:
-            found, told[name] = read_for(recipe, place, limit)
-            rows[name] = Dataset.from_list(found)
-            report("rows", {"name": name, "told": told[name]})
-    return rows, told
-
-
-def _shared(data: Any, folder: Path, ranks: Any) -> Any:
-    """The same rows from files that all processes see: there TRL hands its reference pass to the other ranks."""
-    from datasets import load_from_disk
-
-    if ranks.is_main_process:
-        data.save_to_disk(folder)
-    ranks.wait_for_everyone()
-    return load_from_disk(folder)
-
-
-def _load(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
-    """theta_s and its tokenizer, fit for training.
-
-    Raises:
-        CheckpointError: the tokenizer lacks what training needs, or does not fit the model.
-        DataError: the rows are conversations and there is no chat template.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(sft, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            sft, dtype=getattr(torch, recipe.dtype), use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{sft}: transformers cannot load it ({reason[:300]})",
-            "check that it is a causal language model in its standard layout",
-        ) from None
-    if tokenizer.eos_token is None:
-        raise CheckpointError(f"{sft}: its tokenizer has no end-of-sequence token", "set eos_token in tokenizer_config.json")
-    if not layout_fits(read_layout(sft), tokenizer):
-        raise CheckpointError(
-            f"{sft}: its tokenizer has more tokens than its embedding has rows", "take the tokenizer that belongs to this model"
-        )
-    if any(isinstance(value, list) for value in rows[0].values()) and not tokenizer.chat_template:
-        raise DataError(
-            "data.train: the rows are conversations, and the tokenizer has no chat template",
-            f"add chat_template.jinja to {sft}, or give the rows as text",
-        )
-    return model, tokenizer
-
-
-def _preview(trainer: Any, tokenizer: Any, report: Report) -> None:
-    """The first row as the model will see it: a wrong template or a doubled BOS is best seen before training."""
-    row = trainer.train_dataset[0]
-    if trainer.recipe.algorithm in SAMPLING:
-        text = told_prompt(row["prompt"], tokenizer)
-        row = {"prompt_ids": [], "input_ids": tokenizer(text, add_special_tokens=isinstance(row["prompt"], str))["input_ids"]}
-    sides = {
-        name: row.get("prompt_ids", []) + row[f"{name}_ids"]
-        for name in ("chosen", "rejected", "completion", "input")
-        if f"{name}_ids" in row
-    }
-    special = {name: token for name in ("bos", "eos") if (token := getattr(tokenizer, f"{name}_token_id")) is not None}
-    facts = {}
-    for side, ids in sides.items():
-        facts[side] = {
-            "text": tokenizer.decode(ids),
-            "tokens": len(ids),
-            **{name: ids.count(token) for name, token in special.items()},
-        }
-    report("preview", facts)
-
-
-def _train(trainer: Any, work: Workspace, kept: Along, report: Report) -> int | None:
+def _train(trainer: Any, work: Workspace, kept: Snapshots, report: Report) -> int | None:
     """Trains, from the last whole checkpoint if there is one; returns the step that it started from.
 
     A checkpoint behind a step whose weights are wanted and missing is of no use.
@@ -239,7 +155,7 @@ def _finish(
     recipe: AlignRecipe,
     paths: tuple[Path | None, Path],
     work: Workspace,
-    kept: Along,
+    kept: Snapshots,
     identity: str,
     told: dict[str, str],
     report: Report,
@@ -285,7 +201,13 @@ def _finish(
         )
         write_account(work.result, manifest, log)
         if picture:
-            draw(work.result / "training.png", log, moved["layers"], f"{work.out.name}: {trainer.plan.method}")
+            draw(
+                work.result / "training.png",
+                log,
+                moved["layers"],
+                recipe.algorithm_row.logged,
+                f"{work.out.name}: {trainer.plan.method}",
+            )
         work.publish()
     trainer.accelerator.wait_for_everyone()
     return {

@@ -4,57 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mergetool.align.baselines import COEFFICIENT, RANK, adapter, average
-from mergetool.align.moved import Moved
+from mergetool.align.drift import Drift
 from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
-from mergetool.align.recipe import SAMPLING, AlignRecipe
+from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reference_cache import key_of, with_reference
-from mergetool.align.reward import best_of_group, load_rewards
-from mergetool.align.training import TRAINERS, first_line, updates_per_sampling
-from mergetool.align.workspace import mark_complete
+from mergetool.align.reward import load_rewards
+from mergetool.align.tokenised import lengths, rows_of
+from mergetool.align.training import first_line
+from mergetool.align.watch import Report, Stop, watcher
 from mergetool.errors import DataError, RecipeError
-from mergetool.methods import TRAININGS
-
-Report = Callable[[str, dict[str, Any]], None]
-"""Called with an event's name and its facts: rows, data, reference, preview, plan, resume,
-step, log, checkpoint, result."""
-
-
-class Stop:
-    """Set by the first Ctrl-C (or SIGTERM); the run then writes a checkpoint after its current step."""
-
-    asked = False
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[Stop]:
-    """The first signal asks for a stop; a second one interrupts at once. Only the main thread may catch signals."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: Any) -> None:
-        stop.asked = True
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def make_trainer(
@@ -82,23 +44,22 @@ def make_trainer(
         DataError: no row is shorter than max_length.
         RecipeError: TRL refuses the combination of settings.
     """
-    import trl
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-    kind = getattr(trl, TRAINERS[recipe.algorithm][1])
-    kind = _online(_best_of_n(kind) if recipe.algorithm == "raft" else kind)
+    algorithm, merging = recipe.algorithm_row, recipe.merging
+    kind: Any = _online(algorithm.trainer_class())
     # TRL's constructor already prepares the data, so what the methods need must be there before it.
     trainer = kind.__new__(kind)
     trainer.recipe, trainer.paths, trainer.told, trainer.plan = recipe, paths, report, None
-    merging, row, more = recipe.merging, TRAININGS[recipe.merging.method], {}
-    trainer.average = average(merging.coefficient or COEFFICIENT) if row.average else None
-    if recipe.algorithm in SAMPLING:
-        more["reward_funcs"] = load_rewards(recipe)
-    trainer.moved = None if row.adapter else Moved(paths[1])
-    if row.adapter:
-        more["peft_config"] = adapter(merging.rank or RANK, merging.lora_alpha)
+    more = {"reward_funcs": load_rewards(recipe)} if algorithm.rewarded else {}
+    baseline = merging.baseline
+    trainer.average = baseline.average(merging) if baseline and baseline.average else None
+    trainer.drift = Drift(paths[1])
+    if baseline and baseline.adapter:
+        trainer.drift = None  # theta_s has no adapters to be far from
+        more["peft_config"] = baseline.adapter(merging)
     # The callback that marks a checkpoint as whole comes last.
-    callbacks = [each for each in (trainer.average, _callback(stop, report)) if each is not None]
+    callbacks = [each for each in (trainer.average, watcher(stop, report)) if each is not None]
     try:
         trainer.__init__(
             model=model,
@@ -158,8 +119,8 @@ def _online(base: type) -> type:
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             """As TRL's, with how much of the SFT delta is merged so far and how far the weights have moved by layer."""
-            if self.moved is not None and "loss" in logs:
-                layers = self.moved.layers(self.model)
+            if self.drift is not None and "loss" in logs:
+                layers = self.drift.layers(self.model)
                 logs["drift"] = math.hypot(*layers.values())
                 logs |= {f"drift/{part.replace(' ', '_')}": distance for part, distance in layers.items()}
             if self.plan is not None and self.plan.merges and "loss" in logs:
@@ -169,7 +130,7 @@ def _online(base: type) -> type:
         def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *rest: Any) -> Any:
             prepared = super()._prepare_dataset(dataset, processing_class, args, *rest)
             name = rest[-1]  # "train" or "eval"; SFT's trainer has two more arguments before it
-            told = _lengths(prepared, args.max_length)
+            told = lengths(prepared, args.max_length)
             if len(prepared) == 0:
                 raise DataError(
                     f"{name} data: no row has a prompt shorter than {args.max_length} tokens", "raise data.max_length"
@@ -202,94 +163,3 @@ def _online(base: type) -> type:
 
     OnlineTrainer.__name__ = f"Online{base.__name__}"
     return OnlineTrainer
-
-
-def _best_of_n(base: type) -> type:
-    """RAFT on TRL's GRPO trainer: of the answers to a prompt only the best is learnt from."""
-
-    class BestOfN(base):
-        def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
-            self._scored = super()._calculate_rewards(*args, **kwargs)
-            return self._scored
-
-        def _generate_and_score_completions(self, inputs: Any) -> Any:
-            import torch
-
-            output = super()._generate_and_score_completions(inputs)
-            if self.model.training:
-                weights = self.reward_weights.to(self._scored.device)
-                rewards = (self._scored * weights).nansum(dim=1)
-                rewards[torch.isnan(self._scored).all(dim=1)] = torch.nan
-                held = output["advantages"].shape[0]
-                first = self.accelerator.process_index * held
-                output["advantages"] = best_of_group(rewards, self.num_generations)[first : first + held]
-            return output
-
-    BestOfN.__name__ = base.__name__
-    return BestOfN
-
-
-def rows_of(inputs: Any, dataset: Any) -> list[int]:
-    """The numbers (from 1) of the data set's rows that a batch was made of, found by their tokens."""
-    if isinstance(inputs, list):  # prompts, of which answers are still to be sampled
-        prompts = [row.get("prompt") for row in inputs]
-        return [number for number, row in enumerate(dataset, 1) if row["prompt"] in prompts]
-    try:
-        lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        batch = {tuple(ids[:size]) for ids, size in zip(inputs["input_ids"].tolist(), lengths, strict=True)}
-    except (KeyError, AttributeError):
-        return []
-    longest = max(map(len, batch))  # where rows are cut, this is where
-    found = []
-    for number, row in enumerate(dataset, 1):
-        answer = row.get("chosen_ids") or row.get("completion_ids") or []
-        ids = row.get("input_ids") or row.get("prompt_ids", []) + answer
-        if tuple(ids) in batch or tuple(ids[:longest]) in batch:
-            found.append(number)
-    return found
-
-
-def _lengths(dataset: Any, limit: int | None) -> dict[str, Any]:
-    """How many rows are cut, and the longest."""
-    columns = [c for c in ("chosen_ids", "rejected_ids", "completion_ids") if c in dataset.column_names]
-    if "prompt_ids" not in dataset.column_names or not columns or len(dataset) == 0:
-        return {}
-    table = dataset.select_columns(["prompt_ids", *columns])
-    sizes = [len(row["prompt_ids"]) + max(len(row[c]) for c in columns) for row in table]
-    return {"cut": sum(size > limit for size in sizes) if limit else 0, "longest": max(sizes)}
-
-
-def _agreed(stop: Stop, processes: int) -> bool:
-    """True where any process was asked to stop: all have to stop after the same step."""
-    if processes > 1:
-        from accelerate.utils import gather_object
-
-        stop.asked = any(gather_object([stop.asked]))
-    return stop.asked
-
-
-def _callback(stop: Stop, report: Report) -> Any:
-    from transformers import TrainerCallback
-
-    class Watch(TrainerCallback):
-        """Tells what happens, marks whole checkpoints, and turns a signal into a checkpoint and a stop."""
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-            report("step", {"step": state.global_step, "steps": state.max_steps})
-            # answers that are still to be learnt from are in no checkpoint
-            between = state.global_step % updates_per_sampling(args) == 0
-            if _agreed(stop, args.world_size) and between:
-                control.should_save = True
-                control.should_training_stop = True
-            return control
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
-            report("log", {"step": state.global_step, **(logs or {})})
-
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.is_world_process_zero:
-                path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-                mark_complete(path)
-                report("checkpoint", {"step": state.global_step, "path": str(path)})
-
-    return Watch()

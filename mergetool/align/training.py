@@ -8,19 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from mergetool.align.recipe import SAMPLING, AlignRecipe
+from mergetool.align.recipe import AlignRecipe
 from mergetool.errors import RecipeError, nearest
-
-# algorithm -> (TRL's config, TRL's trainer, what the algorithm sets in the config)
-TRAINERS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "dpo": ("DPOConfig", "DPOTrainer", {}),
-    "ipo": ("DPOConfig", "DPOTrainer", {"loss_type": ["ipo"]}),
-    "kto": ("KTOConfig", "KTOTrainer", {}),
-    "sft": ("SFTConfig", "SFTTrainer", {}),
-    "grpo": ("GRPOConfig", "GRPOTrainer", {}),
-    # one update on the answers of each sampling, so that the advantage alone weighs an answer's own gradient
-    "raft": ("GRPOConfig", "GRPOTrainer", {"loss_type": "grpo", "num_iterations": 1}),
-}
 
 # Fields of TRL's that a recipe says elsewhere, or that would break what `align` promises.
 ELSEWHERE = {
@@ -50,45 +39,50 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path) -> Any:
         RecipeError: a field is unknown (the nearest known one is named), has a value of the wrong kind, or TRL
             refuses it.
     """
-    import trl
-
-    config_name, _, fixed = TRAINERS[recipe.algorithm]
-    config_class = getattr(trl, config_name)
+    algorithm = recipe.algorithm_row
+    config_class = algorithm.config_class()
     given = _checked(recipe, config_class)
-    clash = sorted(set(given) & set(fixed))
+    clash = sorted(set(given) & set(algorithm.sets))
     if clash:
-        raise RecipeError(f"training.{clash[0]}: algorithm {recipe.algorithm} sets it", "remove it, or change `algorithm:`")
+        raise RecipeError(f"training.{clash[0]}: algorithm {algorithm.name} sets it", "remove it, or change `algorithm:`")
     if recipe.data.max_length is not None:
         if "max_length" in given:
             raise RecipeError("training.max_length: data.max_length is given too", "keep one of them")
-        if recipe.algorithm in SAMPLING:
+        if algorithm.samples:
             raise RecipeError(
-                f"data.max_length: {recipe.algorithm} cuts no prompt", "set training.max_completion_length for its answers"
+                f"data.max_length: {algorithm.name} cuts no prompt", "set training.max_completion_length for its answers"
             )
         given["max_length"] = recipe.data.max_length
-    values = {**_defaults(given), **given, **fixed, "beta": recipe.beta, "output_dir": str(output_dir)}
-    if recipe.algorithm in ("sft", "raft") and "beta" in recipe.model_fields_set:  # nothing to be pulled to
-        raise RecipeError(f"beta: algorithm {recipe.algorithm} has no reference model", "remove it")
-    if recipe.algorithm in ("sft", *SAMPLING):
-        values.pop("precompute_ref_log_probs")
-        if "beta" not in recipe.model_fields_set:
-            values.pop("beta")
+    values = {**_defaults(given), **algorithm.config_defaults(), **given, **algorithm.sets, **_beta(recipe)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            config = config_class(**values)
+            config: Any = config_class(**values, output_dir=str(output_dir))
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise RecipeError(f"training: {first_line(error)}", f"see TRL's {config_name} for what may be combined") from None
-    if recipe.algorithm in SAMPLING:
+        hint = f"see TRL's {config_class.__name__} for what may be combined"
+        raise RecipeError(f"training: {first_line(error)}", hint) from None
+    if algorithm.samples:
         _saved_between_samplings(config)
-    if recipe.algorithm == "raft" and updates_per_sampling(config) > 1:
+    if algorithm.on_policy and updates_per_sampling(config) > 1:
         raise RecipeError(
-            "training.steps_per_generation: raft learns from answers of the policy as it is",
+            f"training.steps_per_generation: {algorithm.name} learns from answers of the policy as it is",
             "leave it out, or make it gradient_accumulation_steps",
         )
     if recipe.data.eval is None and config.eval_strategy != "no":
         raise RecipeError("training.eval_strategy: there are no rows to evaluate on", "add `data.eval`")
     return config
+
+
+def _beta(recipe: AlignRecipe) -> dict[str, float]:
+    """The recipe's `beta`, where the algorithm has one.
+
+    Raises:
+        RecipeError: it has none, and the recipe gives one.
+    """
+    use, written = recipe.algorithm_row.beta, "beta" in recipe.model_fields_set
+    if use is None and written:  # nothing to be pulled to
+        raise RecipeError(f"beta: algorithm {recipe.algorithm} has no reference model", "remove it")
+    return {"beta": recipe.beta} if use == "always" or written else {}
 
 
 def updates_per_sampling(config: Any) -> int:
@@ -118,7 +112,6 @@ def _defaults(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "bf16": on_gpu and torch.cuda.is_bf16_supported() and not given.get("fp16", False),
         "gradient_checkpointing": on_gpu,
-        "precompute_ref_log_probs": True,  # theta_s does not stay resident beside the policy
         "report_to": "none",
         "disable_tqdm": True,  # progress is the command line's business
         "save_total_limit": 2,  # two, so that a kill while one is rotated away leaves another
@@ -168,7 +161,7 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
 
 
 def _spelled(hint: Any) -> str:
-    return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint).replace("typing.", "")
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def first_line(error: BaseException) -> str:

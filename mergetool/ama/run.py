@@ -137,7 +137,7 @@ def _learn_all(
     note: Note,
 ):
     from mergetool.checkpoint.open import open_reader
-    from mergetool.evaluate.run import load_model, load_tokenizer
+    from mergetool.evaluate.loading import load_model, load_tokenizer
 
     rows = {"train": _rows(recipe, recipe.data.train, recipe.data.limit)}
     if recipe.data.eval:

@@ -25,7 +25,7 @@ def align(
     with naming(recipe):
         loaded = load_align_recipe(recipe)
     with naming(recipe), progress_bar("aligning") as update:
-        result = run(loaded, out, fresh=fresh, report=_teller(update), picture=True)
+        result = run(loaded, out, fresh=fresh, report=_teller(update, loaded.algorithm_row), picture=True)
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process speaks for all
     if json:
@@ -38,7 +38,7 @@ def align(
     typer.echo(out)
 
 
-def _teller(update: Any) -> Any:
+def _teller(update: Any, algorithm: Any) -> Any:
     """What is said while the run goes on."""
 
     def tell(event: str, facts: dict[str, Any]) -> None:
@@ -47,11 +47,11 @@ def _teller(update: Any) -> Any:
         elif event == "fetch":
             update(facts["done"], facts["total"], f"fetching {facts['file']}")
         elif event == "log" and "loss" in facts:
-            margin = f"  margin {facts['rewards/margins']:.4f}" if "rewards/margins" in facts else ""
-            margin += f"  reward {facts['reward']:.4f}" if "reward" in facts else ""
-            margin += f"  drift {facts['drift']:.4g}" if "drift" in facts else ""
+            shown = [one for one in algorithm.logged if one.word and one.key in facts]
+            more = "".join(f"  {one.word} {facts[one.key]:.4f}" for one in shown)
+            more += f"  drift {facts['drift']:.4g}" if "drift" in facts else ""
             merged = f"  merged {facts['merged_total']:.3g} of tau_s" if "merged_total" in facts else ""
-            note(f"step {facts['step']}: loss {facts['loss']:.4f}{margin}{merged}")
+            note(f"step {facts['step']}: loss {facts['loss']:.4f}{more}{merged}")
         elif event in _LINES:
             line = _LINES[event](facts)
             if line:
@@ -129,7 +129,7 @@ def _tell_result(result: Any, recipe: Any) -> None:
     for prefix in ("", "eval_"):
         shown = {
             name: result.metrics[key]
-            for name in ("loss", "rewards/accuracies", "rewards/margins")
+            for name in ("loss", *(one.key for one in recipe.algorithm_row.logged if one.at_end))
             if (key := prefix + name) in result.metrics
         }
         if shown:

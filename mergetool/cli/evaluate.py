@@ -97,7 +97,7 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
     """Measure one model: rewards, tax on your own data, and public benchmarks."""
-    from mergetool.cli.asked import Files, benchmarks, data_tasks, names_of
+    from mergetool.cli.evaluate_tasks import Files, benchmarks, data_tasks, names_of
     from mergetool.config.sources import resolve_source
     from mergetool.errors import RecipeError
     from mergetool.evaluate import JudgeSettings
@@ -141,15 +141,15 @@ def _print(model: str, scores: dict[str, dict[str, Any]]) -> None:
     from mergetool.cli.compare import print_table
 
     table = Table(title=model, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for name, justify in (
-        ("metric", "left"),
-        ("value", "right"),
-        ("95 % over rows", "right"),
-        ("rows", "right"),
-        ("unit", "left"),
-        ("better", "left"),
+    for name, numbers in (
+        ("metric", False),
+        ("value", True),
+        ("95 % over rows", True),
+        ("rows", True),
+        ("unit", False),
+        ("better", False),
     ):
-        table.add_column(name, justify=justify)
+        table.add_column(name, justify="right" if numbers else "left")
     for name, score in scores.items():
         table.add_row(
             name,

@@ -1,33 +1,34 @@
 """Reward and tax of one model: completion log-probabilities, greedy answers, public benchmarks, and the metrics of them.
 
-metrics.py         THE table: name, unit, which way is better, what it needs
-suites.py          named lists of public benchmarks, and what of each is missing
+metrics/           one file a metric: what its number means, and how it is computed for each data row
+harness/           public benchmarks: lm-evaluation-harness, and the suites of papers
+rows.py            the kinds of data rows
 tokens.py          rows -> token ids, cut where TRL's DPO trainer cuts them
+loading.py         models and tokenizers from checkpoints
 logprobs.py        summed log-probability of each completion, logits for completion tokens alone
 divergence.py      exact KL of two models over completions
-greedy.py          greedy answers and how they are compared
-scripts.py         which scripts an answer is written in
+greedy.py          greedy answers
+unicode_scripts.py which scripts an answer is written in
 reward_model.py    scores of a sequence-classification model
 judge.py           verdicts over an OpenAI-compatible endpoint; verdicts.py keeps them
 instruments.py     reward models and judges, made once
-passes.py          one model over one task: each pass made once for all metrics that read it
-interval.py        statistics over rows and their seeded bootstrap
 tasks.py           rows + metrics + limits = a task, tokenised once for any number of models
-harness_names.py   tasks of lm-evaluation-harness by name: metric, unit, direction, without their data
-harness.py         the live model through them
+passes.py          one model over one task: what several metrics read is made once
+interval.py        statistics over rows and their seeded bootstrap
 run.py             evaluate(model, tasks): one model, all its metrics
 """
 
 from __future__ import annotations
 
-from mergetool.evaluate.harness import Harness, HarnessTask
+from mergetool.evaluate.harness import SUITES, Harness, HarnessTask
 from mergetool.evaluate.instruments import Instruments
 from mergetool.evaluate.judge import JudgeSettings
 from mergetool.evaluate.metrics import METRICS, Metric
-from mergetool.evaluate.passes import Reference, refer, reference_scores
+from mergetool.evaluate.passes import ReferenceScores, refer, reference_scores
 from mergetool.evaluate.run import evaluate, measure
-from mergetool.evaluate.suites import SUITES
 from mergetool.evaluate.tasks import Task, prepare
+
+Reference = ReferenceScores  # its name before there were three classes of that name
 
 __all__ = [
     "METRICS",
@@ -38,6 +39,7 @@ __all__ = [
     "JudgeSettings",
     "Metric",
     "Reference",
+    "ReferenceScores",
     "Task",
     "evaluate",
     "measure",

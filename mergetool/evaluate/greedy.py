@@ -1,42 +1,10 @@
-"""Greedy answers, many at a time, and the comparison with what was asked for."""
+"""Greedy answers, many at a time."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 
 BATCH_ROWS = 64
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-
-
-def normalise(text: str) -> str:
-    """Unicode-normalised, case-folded, single spaces, no final full stop."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).removesuffix(".").rstrip()
-
-
-def final_number(text: str) -> str | None:
-    """The number after the first '####' (GSM8K's mark for the answer), else the last number; no thousands commas."""
-    marked = text.split("####", 1)
-    found = _NUMBER.findall(marked[1])[:1] if len(marked) == 2 else _NUMBER.findall(text)[-1:]
-    if not found:
-        return None
-    number = found[0].replace(",", "").rstrip(".")
-    return number.rstrip("0").rstrip(".") if "." in number else number
-
-
-def is_hit(answer: str, finished: bool, row: dict) -> bool:
-    """Whether `answer` is right.
-
-    A row with a `target` (GSM8K's number) is right when the answer's number equals it. Any other row is right when the
-    answer is the completion, both normalised; an answer that was still going on at the limit is not.
-    """
-    if row.get("target") is not None:
-        return final_number(answer) is not None and final_number(answer) == final_number(str(row["target"]))
-    completion = row["completion"]
-    if isinstance(completion, list):
-        completion = completion[-1]["content"]
-    return finished and normalise(answer) == normalise(completion)
 
 
 def newline_tokens(tokenizer) -> list[int]:

@@ -14,7 +14,7 @@ class Instruments:
     """Made once for all the models that are measured.
 
     Args:
-        device, dtype: of the reward models; see `mergetool.evaluate.run.load_model`.
+        device, dtype: of the reward models; see `mergetool.evaluate.loading.load_model`.
         verdicts: the file in which judges' verdicts are kept; None: in memory alone.
     """
 
@@ -30,9 +30,9 @@ class Instruments:
             MergetoolError: a reward model is none, or a judge cannot be asked.
         """
         for task in tasks:
-            if task.reward_model is not None and task.needs("answer_rewards"):
+            if task.reward_model is not None and task.asks("reward_model"):
                 self.reward_model(task.reward_model)
-            if task.judge is not None and task.needs("answer_verdicts"):
+            if task.judge is not None and task.asks("judge"):
                 self.judge(task.judge).check()
 
     def reward_model(self, source: Path | str) -> RewardModel:

@@ -117,8 +117,9 @@ class Judge:
                 "give a model that follows instructions",
             )
         scores = [0.5] * len(answers)
+        won: dict[tuple[str | None, str | None], float] = {("A", "B"): 1.0, ("B", "A"): 0.0}
         for at, ours_first, ours_second in zip(asked, found[0::2], found[1::2], strict=True):
-            scores[at] = {("A", "B"): 1.0, ("B", "A"): 0.0}.get((ours_first, ours_second), 0.5)
+            scores[at] = won.get((ours_first, ours_second), 0.5)
         return Comparison(scores, found.count(None))
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""The passes over a model that feed the metrics: each is made once for all metrics of a task that read it."""
+"""The passes over a model that several metrics read: each is made once, when the first metric asks for it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mergetool.errors import RecipeError
-from mergetool.evaluate.divergence import completion_divergence
-from mergetool.evaluate.greedy import greedy, is_hit
+from mergetool.evaluate.greedy import greedy
 from mergetool.evaluate.instruments import Instruments
+from mergetool.evaluate.judge import Judge
 from mergetool.evaluate.logprobs import completion_log_probs
-from mergetool.evaluate.metrics import Metric
-from mergetool.evaluate.scripts import switches
+from mergetool.evaluate.metrics.base import Measured
+from mergetool.evaluate.reward_model import RewardModel
 from mergetool.evaluate.tasks import Prepared
+from mergetool.evaluate.tokens import Coded
 
 if TYPE_CHECKING:
     import torch
 
-Columns = tuple[list[float], ...]
-
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceScores:
     """What the SFT model makes of a task's rows.
 
     Attributes:
@@ -38,12 +37,12 @@ class Reference:
 
 def wants_reference(prepared: Prepared) -> bool:
     """Whether a task compares with what the SFT model scores or writes."""
-    return prepared.task.needs("pair_margins", "answer_verdicts")
+    return prepared.task.compares_with("log_probs", "answers")
 
 
 def wants_model(prepared: Prepared) -> bool:
     """Whether a task needs the SFT model in memory beside the one that is measured."""
-    return prepared.task.needs("divergence")
+    return prepared.task.compares_with("model")
 
 
 def without_reference(prepared: Prepared) -> RecipeError:
@@ -59,12 +58,12 @@ def reference_scores(model: Any, prepared: Prepared, pad_id: int = 0) -> tuple[t
     return both[0::2], both[1::2]
 
 
-def refer(model: Any, prepared: Prepared, tokenizer: Any) -> Reference:
+def refer(model: Any, prepared: Prepared, tokenizer: Any) -> ReferenceScores:
     """What the metrics of a task need of the SFT model `model`, so that it is asked once and not for each candidate."""
     task = prepared.task
-    return Reference(
-        reference_scores(model, prepared, tokenizer.pad_token_id or 0) if task.needs("pair_margins") else None,
-        tuple(text for text, _ in _answers(model, prepared, tokenizer)) if task.needs("answer_verdicts") else None,
+    return ReferenceScores(
+        reference_scores(model, prepared, tokenizer.pad_token_id or 0) if task.compares_with("log_probs") else None,
+        tuple(text for text, _ in _answers(model, prepared, tokenizer)) if task.compares_with("answers") else None,
         model if wants_model(prepared) else None,
     )
 
@@ -73,13 +72,8 @@ def _answers(model: Any, prepared: Prepared, tokenizer: Any) -> list[tuple[str, 
     return greedy(model, tokenizer, prepared.prompts, prepared.max_new_tokens, prepared.stop_at_newline)
 
 
-def _mean(values: list[float]) -> Columns:
-    """Columns whose ratio of sums is the mean."""
-    return values, [1.0] * len(values)
-
-
-class Passes:
-    """One model's passes over one task; what several metrics read is made when the first of them asks.
+class Passes(Measured):
+    """One model's passes over one task, as a metric sees them.
 
     Args:
         model: a causal language model.
@@ -90,94 +84,75 @@ class Passes:
     """
 
     def __init__(
-        self, model: Any, prepared: Prepared, tokenizer: Any, reference: Reference | None, instruments: Instruments
+        self, model: Any, prepared: Prepared, tokenizer: Any, reference: ReferenceScores | None, instruments: Instruments
     ) -> None:
         self._model, self._prepared, self._tokenizer = model, prepared, tokenizer
-        self._reference, self._instruments = reference or Reference(), instruments
-        self.remarks: dict[str, dict[str, Any]] = {}
-        """What a reader of a metric's value should know beside it, by metric."""
-
-    def columns(self, metric: Metric) -> Columns:
-        """The columns that the metric's statistic is taken of, an entry per row.
-
-        Raises:
-            RecipeError: it compares with a reference that is not there.
-        """
-        return getattr(self, f"_{metric.needs}")[metric.name]
-
-    @cached_property
-    def _pair_margins(self) -> dict[str, Columns]:
-        chosen, rejected = reference_scores(self._model, self._prepared, self._pad_id)
-        before = self._asked("log_probs")
-        margin = self._prepared.task.beta * ((chosen - before[0]) - (rejected - before[1]))
-        ones = [1.0] * len(margin)
-        share = ((margin > 0).double() + 0.5 * (margin == 0).double()).tolist()
-        longer = [float(chosen.length - rejected.length) for chosen, rejected in self._prepared.pairs]
-        return {
-            "preference_accuracy": (share, ones),
-            "reward_margin": (margin.tolist(), ones),
-            "length_controlled_margin": (margin.tolist(), longer),
-        }
-
-    @cached_property
-    def _completion_nll(self) -> dict[str, Columns]:
-        total = completion_log_probs(self._model, self._prepared.completions, self._pad_id)
-        return {"nll": ((-total).tolist(), self._tokens)}
-
-    @cached_property
-    def _divergence(self) -> dict[str, Columns]:
-        before = self._asked("model")
-        total = completion_divergence(self._model, before, self._prepared.completions, self._pad_id)
-        return {"kl_to_sft": (total.tolist(), self._tokens)}
-
-    @cached_property
-    def _greedy_hits(self) -> dict[str, Columns]:
-        rows = self._prepared.rows
-        hits = [float(is_hit(text, finished, row)) for (text, finished), row in zip(self._answers, rows, strict=True)]
-        return {"exact_match": _mean(hits)}
-
-    @cached_property
-    def _answer_scripts(self) -> dict[str, Columns]:
-        rows = self._prepared.rows
-        return {"code_switching": _mean([float(switches(text, row)) for text, row in zip(self._texts, rows, strict=True)])}
-
-    @cached_property
-    def _answer_rewards(self) -> dict[str, Columns]:
-        source = self._prepared.task.reward_model
-        assert source is not None  # `prepare` has seen to it
-        return {"reward_model": _mean(self._instruments.reward_model(source).scores(self._prompts, self._texts))}
-
-    @cached_property
-    def _answer_verdicts(self) -> dict[str, Columns]:
-        before = self._asked("answers")
-        settings = self._prepared.task.judge
-        assert settings is not None  # `prepare` has seen to it
-        found = self._instruments.judge(settings).compare(self._prompts, self._texts, before)
-        self.remarks["win_rate"] = {"without_verdict": found.without_verdict}
-        return {"win_rate": _mean(found.scores)}
-
-    @cached_property
-    def _answers(self) -> list[tuple[str, bool]]:
-        return _answers(self._model, self._prepared, self._tokenizer)
+        self._reference, self._instruments = reference or ReferenceScores(), instruments
 
     @property
-    def _texts(self) -> list[str]:
-        return [text for text, _ in self._answers]
+    def model(self) -> Any:
+        return self._model
 
     @property
-    def _prompts(self) -> list[Any]:
-        return [row["prompt"] for row in self._prepared.rows]
+    def rows(self) -> tuple[dict[str, Any], ...]:
+        return self._prepared.rows
 
     @property
-    def _tokens(self) -> list[float]:
-        return [float(one.length) for one in self._prepared.completions]
+    def pairs(self) -> tuple[tuple[Coded, Coded], ...]:
+        return self._prepared.pairs
 
     @property
-    def _pad_id(self) -> int:
+    def completions(self) -> tuple[Coded, ...]:
+        return self._prepared.completions
+
+    @property
+    def pad_id(self) -> int:
         return self._tokenizer.pad_token_id or 0
 
-    def _asked(self, part: str) -> Any:
-        found = getattr(self._reference, part)
-        if found is None:
+    @cached_property
+    def margins(self) -> torch.Tensor:
+        chosen, rejected = reference_scores(self.model, self._prepared, self.pad_id)
+        before = self._of_sft(self._reference.log_probs)
+        return self._prepared.task.beta * ((chosen - before[0]) - (rejected - before[1]))
+
+    @cached_property
+    def log_probs(self) -> torch.Tensor:
+        return completion_log_probs(self.model, self.completions, self.pad_id)
+
+    @cached_property
+    def answers(self) -> list[tuple[str, bool]]:
+        return _answers(self.model, self._prepared, self._tokenizer)
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for text, _ in self.answers]
+
+    @property
+    def prompts(self) -> list[Any]:
+        return [row["prompt"] for row in self.rows]
+
+    @property
+    def sft_model(self) -> Any:
+        return self._of_sft(self._reference.model)
+
+    @property
+    def sft_answers(self) -> tuple[str, ...]:
+        return self._of_sft(self._reference.answers)
+
+    @property
+    def reward_model(self) -> RewardModel:
+        source = self._prepared.task.reward_model
+        assert source is not None  # `prepare` has seen to it
+        return self._instruments.reward_model(source)
+
+    @property
+    def judge(self) -> Judge:
+        settings = self._prepared.task.judge
+        assert settings is not None  # `prepare` has seen to it
+        return self._instruments.judge(settings)
+
+    def _of_sft(self, part: Any) -> Any:
+        """Raises RecipeError where that part of the SFT model's scores is not there."""
+        if part is None:
             raise without_reference(self._prepared)
-        return found
+        return part

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mergetool.errors import CheckpointError, DataError
+from mergetool.evaluate.loading import load_tokenizer, loaded
 
 BATCH_TOKENS = 8192
 HINT = "give a sequence-classification checkpoint with one label"
@@ -19,7 +20,7 @@ class RewardModel:
 
     Args:
         source: a checkpoint directory or a Hub id.
-        device, dtype: as `mergetool.evaluate.run.load_model`.
+        device, dtype: as `mergetool.evaluate.loading.load_model`.
 
     Raises:
         CheckpointError: it is no sequence-classification model with one label, or cannot be loaded.
@@ -29,7 +30,6 @@ class RewardModel:
         from transformers import AutoModelForSequenceClassification
 
         from mergetool.checkpoint.classifier import must_classify
-        from mergetool.evaluate.run import load_tokenizer, loaded
         from mergetool.hub.references import local_directory, open_layout
 
         must_classify(open_layout(source), "reward_model", HINT, labels=1)

@@ -7,82 +7,20 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from mergetool.errors import CheckpointError, RecipeError
+from mergetool.errors import RecipeError
 from mergetool.evaluate.harness import Harness, HarnessTask
 from mergetool.evaluate.instruments import Instruments
 from mergetool.evaluate.interval import STATISTICS, bootstrap
-from mergetool.evaluate.passes import Passes, Reference, refer, wants_model, wants_reference, without_reference
+from mergetool.evaluate.loading import load_model, load_tokenizer
+from mergetool.evaluate.passes import Passes, ReferenceScores, refer, wants_model, wants_reference, without_reference
 from mergetool.evaluate.tasks import Prepared, Task, prepare
-
-
-def load_model(source: str | Path, device: str | None = None, dtype: str | None = None) -> Any:
-    """A causal language model in evaluation mode.
-
-    Args:
-        source: a checkpoint directory or a Hub id.
-        device: "cpu", "cuda", ...; None: a GPU where there is one.
-        dtype: a torch type's name; None: float32 on the CPU (exact, and faster there), the checkpoint's own on a GPU.
-
-    Raises:
-        CheckpointError: transformers cannot make a model of it; its reason is in the message.
-    """
-    from transformers import AutoModelForCausalLM
-
-    return loaded(AutoModelForCausalLM, source, device, dtype, "give a causal language model that transformers can load")
-
-
-def loaded(kind: Any, source: str | Path, device: str | None, dtype: str | None, hint: str) -> Any:
-    """What transformers' class `kind` makes of a checkpoint, in evaluation mode; see `load_model`."""
-    import torch
-    from transformers.utils import logging
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = dtype or ("float32" if device == "cpu" else "auto")
-    source = _directory(source)
-    bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one bar for each file of each candidate says nothing to anybody
-    try:
-        model = kind.from_pretrained(source, dtype=dtype, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{source}: {error}", hint) from None
-    finally:
-        if bar:
-            logging.enable_progress_bar()
-    return model.to(device).eval().requires_grad_(False)
-
-
-def load_tokenizer(source: str | Path) -> Any:
-    """The tokenizer of a checkpoint.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    from transformers import AutoTokenizer
-
-    source = _directory(source, weights=False)
-    try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        hint = "put the tokenizer files beside the weights"
-        raise CheckpointError(f"{source}: no tokenizer: {error}", hint) from None
-
-
-def _directory(source: str | Path, weights: bool = True) -> Path:
-    """Where a checkpoint lies; of a Hub id, at the commit that this run has pinned, and never pickled."""
-    from mergetool.hub.references import local_directory, local_tokenizer
-
-    found = local_directory(source) if weights else local_tokenizer(source)
-    if not (found / "config.json").is_file():
-        what = "no config.json" if found.is_dir() else "no such directory"
-        raise CheckpointError(f"{source}: {what}", "give a checkpoint directory as save_pretrained writes it")
-    return found
 
 
 def measure(
     model: Any,
     prepared: Prepared,
     tokenizer: Any,
-    reference: Reference | None = None,
+    reference: ReferenceScores | None = None,
     seed: int = 0,
     instruments: Instruments | None = None,
 ) -> dict[str, dict]:
@@ -104,8 +42,9 @@ def measure(
     taken = Passes(model, prepared, tokenizer, reference, instruments or Instruments())
     found = {}
     for row in prepared.metrics:
-        columns = taken.columns(row)
-        statistic = STATISTICS[row.statistic]
+        assert row.measure is not None  # only benchmarks of the harness have none, and no task names one
+        measured = row.measure(taken)
+        columns, statistic = measured.columns, STATISTICS[row.statistic]
         low, high = bootstrap(columns, seed, statistic=statistic)
         found[row.name] = {
             "value": float(statistic(*columns)),
@@ -115,7 +54,7 @@ def measure(
             "unit": row.unit,
             "higher_is_better": row.higher_is_better,
             "rows": columns,
-            **taken.remarks.get(row.name, {}),
+            **measured.remarks,
         }
     return found
 
@@ -160,7 +99,7 @@ def evaluate(
     for one in public:
         one.load()  # what is misspelt should not show after an hour of measuring
     instruments.make_ready(one.task for one in prepared)
-    references: dict[str, Reference] = {}
+    references: dict[str, ReferenceScores] = {}
     if comparing:
         # one model in memory at a time, but where a metric holds on to the second
         sft = load_model(reference, device, dtype) if isinstance(reference, str | Path) else reference

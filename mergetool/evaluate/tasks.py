@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mergetool.errors import DataError, RecipeError
 from mergetool.evaluate.judge import JudgeSettings
-from mergetool.evaluate.metrics import GENERATING, METRICS, Metric, kind_of_rows, metric
-from mergetool.evaluate.scripts import expected_scripts
-from mergetool.evaluate.tokens import Coded, code_completion, code_pair, code_prompt
+from mergetool.evaluate.metrics import Metric, kind_of_rows, metric
+from mergetool.evaluate.rows import ROW_KINDS
+from mergetool.evaluate.tokens import Coded, code_prompt
 
 MAX_LENGTH = 1024  # tokens; TRL's own default, so that a study scores what training saw
 MAX_NEW_TOKENS = 256  # of an answer, where no reference answers say how long one is
@@ -46,9 +47,23 @@ class Task:
     reward_model: Path | str | None = None
     judge: JudgeSettings | None = None
 
-    def needs(self, *passes: str) -> bool:
-        """Whether one of its metrics is fed by one of these passes."""
-        return any(METRICS[name].needs in passes for name in self.metrics)
+    @property
+    def table_rows(self) -> tuple[Metric, ...]:
+        """The rows of the table that its metrics are."""
+        return tuple(metric(name) for name in self.metrics)
+
+    def compares_with(self, *parts: str) -> bool:
+        """Whether one of its metrics reads one of these parts of the SFT model; see `Metric.compares_with`."""
+        return any(one.compares_with in parts for one in self.table_rows)
+
+    def asks(self, instrument: str) -> bool:
+        """Whether one of its metrics asks a "reward_model" or a "judge"."""
+        return any(one.asks == instrument for one in self.table_rows)
+
+    @property
+    def reads_answers(self) -> bool:
+        """Whether one of its metrics reads greedy answers."""
+        return any(one.reads_answers for one in self.table_rows)
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,7 @@ class Prepared:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        return tuple(metric(name) for name in self.task.metrics)
+        return self.task.table_rows
 
 
 def read_for(names: Sequence[str], source: str | Path, limit: int | None = None) -> list[dict]:
@@ -92,65 +107,48 @@ def read_for(names: Sequence[str], source: str | Path, limit: int | None = None)
         RecipeError: the metrics want different kinds of rows.
         DataError: the file is missing or empty, or has an unusable row.
     """
-    from mergetool.data import completions, preferences, prompt_rows
-
-    kind = kind_of_rows(list(names))
-    if kind == "prompts":
-        return prompt_rows(source, limit)[0]
-    return preferences(source, limit) if kind == "preferences" else completions(source, limit)
+    return ROW_KINDS[kind_of_rows(list(names))].read(source, limit)
 
 
-def prepare(task: Task, tokenizer) -> Prepared:
+def prepare(task: Task, tokenizer: Any) -> Prepared:
     """Tokenises the rows of `task`.
 
     Raises:
         RecipeError: the metrics want different kinds of rows, none is named, or one lacks what it asks.
         DataError: there are no rows, or none fits into max_length.
     """
-    kind = kind_of_rows(task.metrics, task.name)
-    for row in map(metric, task.metrics):
+    kind = ROW_KINDS[kind_of_rows(task.metrics, task.name)]
+    for row in task.table_rows:
         if row.asks and getattr(task, row.asks) is None:
             raise RecipeError(f"{task.name}: {row.name} needs {row.asks}", f"say which under {row.asks}:")
     if not task.rows:
         raise DataError(f"{task.name}: no rows", "give a data file with at least one row")
-    if kind == "preferences":
-        rows = [_in_chat_form(task, row, ("chosen", "rejected")) for row in task.rows]
-        coded = [code_pair(tokenizer, row, task.max_length) for row in rows]
-    elif kind == "completions":
-        rows = [_in_chat_form(task, row, ("completion",)) for row in task.rows]
-        coded = [code_completion(tokenizer, row, task.max_length) for row in rows]
-    else:
-        rows = [_in_chat_form(task, row, ()) for row in task.rows]
-        coded = [ids if len(ids := code_prompt(tokenizer, row)) < task.max_length else None for row in rows]
-    kept = _kept(task, coded)
-    used = tuple(coded[at] for at in kept)
-    prepared = Prepared(
-        task,
-        tuple(rows[at] for at in kept),
-        pairs=used if kind == "preferences" else (),
-        completions=used if kind == "completions" else (),
-        left_out=len(rows) - len(kept),
-    )
-    return _with_prompts(prepared, tokenizer) if task.needs(*GENERATING) else prepared
+    rows = [_in_chat_form(task, row, kind.answers) for row in task.rows]
+    encoded = [kind.encode(tokenizer, row, task.max_length) for row in rows]
+    kept = _kept(task, encoded)
+    prepared = Prepared(task, tuple(rows[at] for at in kept), left_out=len(rows) - len(kept))
+    if kind.stored_as is not None:
+        prepared = replace(prepared, **{kind.stored_as: tuple(encoded[at] for at in kept)})
+    return _with_prompts(prepared, tokenizer) if task.reads_answers else prepared
 
 
-def _with_prompts(prepared: Prepared, tokenizer) -> Prepared:
+def _with_prompts(prepared: Prepared, tokenizer: Any) -> Prepared:
     """What generation starts from, and where it ends."""
     task, rows = prepared.task, prepared.rows
     if empty := sum(not row["prompt"] for row in rows):
-        name = next(row.name for row in prepared.metrics if row.needs in GENERATING)
+        name = next(row.name for row in prepared.metrics if row.reads_answers)
         raise DataError(
             f"{task.name}: {name} needs prompts, and {empty} rows have none",
             "take nll on running text, or give prompt/completion rows",
         )
-    if task.needs("answer_scripts"):
-        for row in rows:
-            expected_scripts(row)  # a misspelt script should not show after an hour of answers
     limit, one_line = task.max_new_tokens or MAX_NEW_TOKENS, False
-    if task.needs("greedy_hits"):
-        if not any(row.get("target") is not None for row in rows):
-            limit = task.max_new_tokens or max(one.length for one in prepared.completions)
-        one_line = not any("\n" in _text(row["completion"]).strip() for row in rows)
+    for one in prepared.metrics:
+        if one.check_row is not None:
+            for row in rows:
+                one.check_row(row)  # what is misspelt should not show after an hour of answers
+        if one.answer_end is not None:
+            longest, one_line = one.answer_end(rows, prepared.completions)
+            limit = task.max_new_tokens or longest or MAX_NEW_TOKENS
     prompts = tuple(code_prompt(tokenizer, row) for row in rows)
     return replace(prepared, prompts=prompts, max_new_tokens=limit, stop_at_newline=one_line)
 
@@ -160,10 +158,6 @@ def _kept(task: Task, coded: list) -> list[int]:
     if not kept:
         raise DataError(f"{task.name}: no row fits into max_length {task.max_length}", "raise max_length")
     return kept
-
-
-def _text(content: str | list) -> str:
-    return content if isinstance(content, str) else content[-1]["content"]
 
 
 def _in_chat_form(task: Task, row: dict, sides: tuple[str, ...]) -> dict:

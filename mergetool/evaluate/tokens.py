@@ -48,10 +48,9 @@ def _ids(tokenizer, text: str | list, generation_prompt: bool = False) -> list[i
 
 def _joined(prompt: str | list, completion: str | list, end: str | None) -> str | list:
     """Prompt and completion as one input; `end` closes plain text."""
-    if isinstance(prompt, list):
-        return prompt + completion
-    closed = completion if not end or completion.endswith(end) else completion + end
-    return prompt + closed
+    if isinstance(prompt, str) and isinstance(completion, str):
+        return prompt + (completion if not end or completion.endswith(end) else completion + end)
+    return [*prompt, *completion]
 
 
 def code_pair(tokenizer, row: dict, max_length: int) -> tuple[Coded, Coded] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import CheckpointError, MergetoolError
-from mergetool.evaluate.harness_names import not_run
+from mergetool.evaluate.harness.names import not_run
 from mergetool.study.candidates import expand
 from mergetool.study.curve import check_figures
 from mergetool.study.grid import Candidate

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mergetool.align.along import step_of
+from mergetool.align.snapshots import step_of
 from mergetool.config.sources import looks_like_hub_id
 from mergetool.errors import RecipeError
 from mergetool.study.grid import Candidate, label_of

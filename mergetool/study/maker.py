@@ -190,7 +190,7 @@ class Maker:
 
     def is_made(self, candidate: Candidate) -> bool:
         """Whether the candidate's own directory holds it, and for a run all the models along it that are asked for."""
-        from mergetool.align.along import place_of
+        from mergetool.align.snapshots import place_of
 
         place, note, _ = self._note(candidate)
         if not (self._is_its_own(note, candidate) and (place / "config.json").exists()):
@@ -232,7 +232,7 @@ class Maker:
         Raises:
             CheckpointError: its run has been removed, or made without it.
         """
-        from mergetool.align.along import place_of
+        from mergetool.align.snapshots import place_of
 
         run = self.place(candidate.needs or "")
         found = place_of(run, _at(candidate))

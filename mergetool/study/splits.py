@@ -9,7 +9,7 @@ from typing import Any
 
 from mergetool.errors import DataError
 from mergetool.evaluate.harness import HarnessTask
-from mergetool.evaluate.harness_names import identity
+from mergetool.evaluate.harness.names import identity
 from mergetool.evaluate.judge import WORDING
 from mergetool.evaluate.metrics import METRICS, Metric
 from mergetool.evaluate.tasks import Prepared, Task, prepare, read_for

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mergetool.align import align, align_recipe
-from mergetool.align.recipe import SAMPLING
-from mergetool.align.training import TRAINERS
+from mergetool.align.algorithms import ALGORITHMS
+from mergetool.align.rows import LABELLED, PAIRS
 from mergetool.errors import DataError, RecipeError
 from tests.align.tiny import recipe_text
 
@@ -24,7 +24,9 @@ def write(path: Path, *rows: dict) -> Path:
     return path
 
 
-@pytest.mark.parametrize("algorithm", [name for name in TRAINERS if name not in ("dpo", "sft", *SAMPLING)])
+@pytest.mark.parametrize(
+    "algorithm", [row.name for row in ALGORITHMS.values() if row.rows in (PAIRS, LABELLED) and row.name != "dpo"]
+)
 def test_preference_algorithms_take_pairs(triple, tmp_path, algorithm: str) -> None:
     result = align(recipe(triple, algorithm), tmp_path / "out")
     assert result.merging["merges"] == 6

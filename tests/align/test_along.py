@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mergetool.align import align
-from mergetool.align.along import place_of, step_of
+from mergetool.align.snapshots import place_of, step_of
 from mergetool.errors import RecipeError
 from tests.align.test_run import Killed, killer, recipe, weights
 

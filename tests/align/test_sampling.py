@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mergetool.align import align
+from mergetool.align.best_of_n import best_of_group
 from mergetool.align.check import check_align
 from mergetool.align.recipe import AlignRecipe, align_recipe
-from mergetool.align.reward import best_of_group
 from mergetool.errors import CheckpointError, DataError, RecipeError
 from tests.align.test_run import Killed, killer, weights
 from tests.align.tiny import recipe_text
@@ -78,7 +78,7 @@ def test_rafts_gradient_is_that_of_the_best_answers_likelihood(prompts, tmp_path
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from mergetool.align.trainer import _best_of_n
+    from mergetool.align.best_of_n import best_of_n
 
     model = AutoModelForCausalLM.from_pretrained(prompts / "sft")
     tokenizer = AutoTokenizer.from_pretrained(prompts / "sft")
@@ -88,7 +88,7 @@ def test_rafts_gradient_is_that_of_the_best_answers_likelihood(prompts, tmp_path
         max_completion_length=8, report_to="none", bf16=False, gradient_checkpointing=False,
     )  # fmt: skip
     worth = lambda completions, **columns: [float(len(text)) for text in completions]  # noqa: E731
-    trainer = _best_of_n(trl.GRPOTrainer)(
+    trainer = best_of_n(trl.GRPOTrainer)(
         model=model, reward_funcs=worth, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
     trainer.current_gradient_accumulation_steps = 1

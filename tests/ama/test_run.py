@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_ratios_and_checkpointed_activations_too(pa
 
 def test_best_of_n_learns_from_the_answers_that_a_reward_likes_best(pair, tmp_path) -> None:
     from mergetool.ama.samples import best_answers
-    from mergetool.evaluate.run import load_model, load_tokenizer
+    from mergetool.evaluate.loading import load_model, load_tokenizer
 
     (tmp_path / "brief.py").write_text(
         "def brief(prompts, completions, **columns):\n    return [-len(c) for c in completions]\n"
@@ -129,8 +129,8 @@ def test_best_of_n_learns_from_the_answers_that_a_reward_likes_best(pair, tmp_pa
 
 def test_best_of_n_with_a_reward_model_keeps_the_answer_that_it_scores_highest(pair, tmp_path) -> None:
     from mergetool.ama.samples import best_answers
+    from mergetool.evaluate.loading import load_model, load_tokenizer
     from mergetool.evaluate.reward_model import RewardModel
-    from mergetool.evaluate.run import load_model, load_tokenizer
 
     judge = tiny.reward_model(tmp_path / "judge")
     data = {"train": str(pair / "pairs.jsonl"), "limit": 3, "best_of": 4, "max_new_tokens": 5}

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from mergetool.evaluate import JudgeSettings
+
 KEY = "sk-test-0123456789"
 Say = Callable[[str, str, str], str]
 """(prompt, answer A, answer B) -> the judge's reply."""
@@ -78,3 +80,8 @@ def judge(say: Say) -> Iterator[Seen]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def settings(url, **changes):
+    """A judge behind that address, four questions at a time."""
+    return JudgeSettings(url, "judge", **{"concurrency": 4, "timeout": 20.0, "retries": 2, **changes})

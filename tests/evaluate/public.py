@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+from mergetool.evaluate import HarnessTask
 
 QUIZ = [
     {"q": f"{at} plus {at}?", "choices": [str(2 * at), str(2 * at + 1), f"{at} {at} {at}"], "label": at % 3} for at in range(20)
@@ -50,3 +53,8 @@ def tasks(folder: Path) -> Path:
             f"  - {{metric: acc, aggregation: mean, weight_by_size: {str(pooled).lower()}}}\n"
         )
     return folder
+
+
+def task(folder: Path, *names: str, **changes: Any) -> HarnessTask:
+    """These local tasks, as `mergetool evaluate` would measure them."""
+    return HarnessTask("public", names, include=(folder,), **changes)

@@ -6,25 +6,20 @@ import time
 import pytest
 
 from mergetool.errors import RecipeError
-from mergetool.evaluate import Instruments, JudgeSettings, Task, evaluate, measure, prepare, refer
+from mergetool.evaluate import JudgeSettings
 from mergetool.evaluate.judge import Judge, verdict
-from mergetool.evaluate.verdicts import Verdicts
-from tests.evaluate import endpoint, tiny
+from tests.evaluate import endpoint
+from tests.evaluate.endpoint import settings
+
+pytestmark = pytest.mark.usefixtures("key")
 
 PROMPTS = [f"question {at}" for at in range(10)]
+
+
 OURS = [f"ours {at}" for at in range(10)]
+
+
 THEIRS = [f"theirs {at}" for at in range(10)]
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", endpoint.KEY)
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def settings(url, **changes):
-    return JudgeSettings(url, "judge", **{"concurrency": 4, "timeout": 20.0, "retries": 2, **changes})
 
 
 def fair(prompt, first, second):
@@ -167,36 +162,3 @@ def test_a_missing_key_and_a_wrong_address_are_said_before_anything_is_asked(mon
     with pytest.raises(RecipeError, match="holds a user or a password") as caught:
         failing("https://me:secret@host/v1")
     assert "secret" not in str(caught.value)
-
-
-def test_win_rate_compares_the_greedy_answers_with_those_of_sft_and_sft_has_one_half():
-    sft, policy, tokenizer = tiny.llama(2), tiny.llama(1), tiny.tokenizer()
-    rows = [{"prompt": f"say {at}"} for at in range(6)]
-    with endpoint.judge(lambda _, first, second: f"[[{'A' if len(first) > len(second) else 'B'}]]") as seen:
-        task = Task("chat", ("win_rate",), rows, max_new_tokens=6, judge=settings(seen.url))
-        prepared = prepare(task, tokenizer)
-        reference, kept = refer(sft, prepared, tokenizer), Instruments()
-        ours = refer(policy, prepared, tokenizer).answers
-        found = measure(policy, prepared, tokenizer, reference, instruments=kept)["win_rate"]
-        assert measure(sft, prepared, tokenizer, reference, instruments=kept)["win_rate"]["value"] == 0.5
-    wins = [
-        0.5 if len(one.strip()) == len(other.strip()) else float(len(one.strip()) > len(other.strip()))
-        for one, other in zip(ours, reference.answers, strict=True)
-    ]
-    assert found["value"] == pytest.approx(sum(wins) / 6)
-    assert found["without_verdict"] == 0
-
-
-def test_a_judge_without_reference_answers_is_an_error():
-    task = Task("chat", ("win_rate",), [{"prompt": "a"}], judge=settings("http://localhost:1/v1"))
-    with pytest.raises(RecipeError, match="SFT model as the reference"):
-        evaluate(tiny.llama(), [task], tokenizer=tiny.tokenizer())
-
-
-def test_several_writers_do_not_mix_their_lines(tmp_path):
-    from concurrent.futures import ThreadPoolExecutor
-
-    kept = Verdicts(tmp_path / "v.jsonl")
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda at: kept.add(Verdicts.key(at), "A"), range(200)))
-    assert all(Verdicts.key(at) in Verdicts(tmp_path / "v.jsonl") for at in range(200))

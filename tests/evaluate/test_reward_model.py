@@ -2,13 +2,13 @@
 
 import pytest
 
-from mergetool.errors import CheckpointError, DataError, RecipeError
-from mergetool.evaluate import Instruments, Task, evaluate, measure, prepare
-from mergetool.evaluate.greedy import greedy
+from mergetool.errors import CheckpointError, DataError
 from mergetool.evaluate.reward_model import RewardModel
 from tests.evaluate import tiny
 
 PROMPTS = [f"{'long ' * at}question {at}:" for at in range(9)]
+
+
 ANSWERS = [" yes" * (at % 4) + "." for at in range(9)]
 
 
@@ -25,23 +25,6 @@ def test_a_batch_gives_what_each_text_gives_alone(tmp_path, template, monkeypatc
     monkeypatch.setattr("mergetool.evaluate.reward_model.BATCH_TOKENS", 1)
     assert model.scores(PROMPTS, ANSWERS) == pytest.approx(expected, abs=1e-5)
     assert len(set(expected)) == 9
-
-
-def test_the_metric_is_the_mean_score_of_the_greedy_answers_and_the_model_is_loaded_once(tmp_path, monkeypatch):
-    place, tokenizer = tiny.reward_model(tmp_path / "rm"), tiny.tokenizer()
-    rows = [{"prompt": prompt} for prompt in PROMPTS[:4]]
-    task = Task("chat", ("reward_model",), rows, max_new_tokens=6, reward_model=place)
-    loads = []
-    monkeypatch.setattr("mergetool.evaluate.instruments.RewardModel", lambda *args: loads.append(args) or RewardModel(*args))
-    kept = Instruments()
-    for seed in (1, 2):
-        policy = tiny.llama(seed)
-        found = measure(policy, prepare(task, tokenizer), tokenizer, instruments=kept)["reward_model"]
-        answers = greedy(policy, tokenizer, [tokenizer(row["prompt"])["input_ids"] for row in rows], 6, False)
-        scores = kept.reward_model(place).scores(PROMPTS[:4], [text for text, _ in answers])
-        assert found["value"] == pytest.approx(sum(scores) / 4)
-        assert found["low"] <= found["value"] <= found["high"]
-    assert len(loads) == 1
 
 
 def test_what_is_too_long_keeps_its_end(tmp_path):
@@ -65,8 +48,3 @@ def test_conversations_need_the_reward_models_template(tmp_path):
     model = RewardModel(tiny.reward_model(tmp_path / "rm"))
     with pytest.raises(DataError, match="no chat template"):
         model.scores([[{"role": "user", "content": "hi"}]], ["hello"])
-
-
-def test_a_task_that_names_no_reward_model_says_so():
-    with pytest.raises(RecipeError, match="reward_model needs reward_model"):
-        evaluate(tiny.llama(), [Task("t", ("reward_model",), [{"prompt": "a"}])], tokenizer=tiny.tokenizer())

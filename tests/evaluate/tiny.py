@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+PAIRS = [{"prompt": f"q{at}", "chosen": f" yes {at}", "rejected": f" no no {at}"} for at in range(20)]
+SKILLS = [{"prompt": f"say {at}", "completion": str(at)} for at in range(10)]
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"

@@ -9,7 +9,7 @@ from typing import Any
 from mergetool.align.result import order_of, part_of
 
 
-class Moved:
+class Drift:
     """Distances to θ_s by layer, read from the mapped checkpoint a block at a time: no memory beside a block.
 
     Args:
@@ -17,7 +17,7 @@ class Moved:
     """
 
     def __init__(self, sft: Path) -> None:
-        from mergetool.optim import Reference
+        from mergetool.optim.reference import Reference
 
         self._start = Reference.from_checkpoints(None, sft, storage="mmap").points()
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import RecipeError
-from mergetool.evaluate.harness_index import children, entry_of, leaves, local_files
-from mergetool.evaluate.metrics import Metric
-from mergetool.evaluate.suites import SUITES
+from mergetool.evaluate.harness.index import children, entry_of, leaves, local_files
+from mergetool.evaluate.harness.suites import SUITES
+from mergetool.evaluate.metrics.base import Metric
 
 AVERAGE = "average"
 _COLON = re.compile(r"(?<!:):(?!:)")  # `::` joins a group and its child in the harness's own names
@@ -158,7 +158,7 @@ def directions_of(name: str, include: Sequence[Path]) -> dict[str, bool]:
     config = entry.cfg or {}
     listed = config.get("metric_list")
     if listed is None:
-        return {one: _is_better(is_higher_better(one)) for one in DEFAULT_METRIC_REGISTRY[config.get("output_type")]}
+        return {one: _is_better(is_higher_better(one)) for one in DEFAULT_METRIC_REGISTRY[str(config.get("output_type"))]}
     found = {}
     for one in listed:
         # a function of the task's own is named by its path until it is loaded

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import RecipeError
+from mergetool.evaluate.harness.suites import SUITES
 from mergetool.evaluate.metrics import METRICS
-from mergetool.evaluate.suites import SUITES
 
 
 def manager(name: str, include: tuple[Path, ...] = ()) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 from zlib import crc32
 
 from mergetool.errors import RecipeError
-from mergetool.evaluate.harness_names import Asked
+from mergetool.evaluate.harness.names import Asked
 from mergetool.evaluate.interval import percentiles, replicates
-from mergetool.evaluate.metrics import Metric
+from mergetool.evaluate.metrics.base import Metric
 
 SLOW_RESAMPLES = 100  # of statistics that are no mean over rows, such as BLEU; the harness draws as many
 

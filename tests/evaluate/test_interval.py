@@ -1,15 +1,24 @@
-"""Theorems of the length-controlled margin: it is the margin of two answers of one length, whatever length is worth."""
+"""Statistics over rows: theorems of the intercept, and intervals that repeat under their seed."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergetool.evaluate import Task, measure, prepare, refer
 from mergetool.evaluate.interval import bootstrap, intercept, ratio
-from tests.evaluate import tiny
+
+
+def test_the_interval_holds_the_value_and_repeats_under_its_seed():
+    top, bottom = [float(at % 3 == 0) for at in range(200)], [1.0] * 200
+    low, high = bootstrap((top, bottom), seed=4)
+    assert low < ratio(top, bottom) < high
+    assert high - low == pytest.approx(2 * 1.96 * (1 / 3 * 2 / 3 / 200) ** 0.5, rel=0.15)
+    assert bootstrap((top, bottom), seed=4) == (low, high)
+
 
 numbers = st.floats(-5, 5, allow_nan=False)
+
+
 lengths = st.integers(-20, 20)
 
 
@@ -48,18 +57,3 @@ def test_a_bootstrap_of_many_draws_is_that_of_each_draw_alone():
     alone = [intercept(margins[one], differences[one]) for one in drawn]
     assert (low, high) == pytest.approx(tuple(np.quantile(alone, [0.025, 0.975])))
     assert low < intercept(margins, differences) < high
-
-
-def test_pairs_of_one_length_have_their_plain_margin_and_others_the_line():
-    policy, sft, tokenizer = tiny.llama(1), tiny.llama(2), tiny.tokenizer()
-    equal = [{"prompt": f"q{at:02}", "chosen": f" yes {at:02}", "rejected": f" no! {at:02}"} for at in range(12)]
-    mixed = [{**row, "chosen": row["chosen"] + "!" * at} for at, row in enumerate(equal)]
-    names = ("reward_margin", "length_controlled_margin")
-    for rows, same in ((equal, True), (mixed, False)):
-        prepared = prepare(Task("pairs", names, rows), tokenizer)
-        found = measure(policy, prepared, tokenizer, refer(sft, prepared, tokenizer))
-        plain, controlled = (found[name]["value"] for name in names)
-        assert (plain == pytest.approx(controlled, abs=1e-12)) is same
-        margins, longer = found["length_controlled_margin"]["rows"]
-        assert ratio(margins, [1.0] * len(margins)) == plain
-        assert longer == [0.0] * 12 if same else longer == [float(at) for at in range(12)]

@@ -1,4 +1,4 @@
-"""What `mergetool evaluate` is asked for: which metrics on which of its files, and which public benchmarks."""
+"""The tasks of `mergetool evaluate`: which metrics are taken on which of its files, and which public benchmarks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 OPTIONS = {"preferences": "--reward", "completions": "--tax", "prompts": "--prompts"}
 ASKS = {"reward_model": "--reward-model", "judge": "--judge-url and --judge-model"}
-COMPARES = ("pair_margins", "answer_verdicts", "divergence")  # passes that need the SFT model
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def benchmarks(
     """
     from mergetool.errors import RecipeError
     from mergetool.evaluate import SUITES, HarnessTask
-    from mergetool.evaluate.harness_names import not_run
+    from mergetool.evaluate.harness.names import not_run
 
     name = names[0] if len(names) == 1 and names[0] in SUITES else "public"
     task = HarnessTask(
@@ -119,20 +118,21 @@ def _must_have_all(files: Files, named: list[str] | None, limits: dict[str, Any]
         row = _metric(name)
         if row.asks and not limits[row.asks]:
             raise RecipeError(f"--tasks {name} needs {ASKS[row.asks]}", "add it")
-        if row.needs in COMPARES and not files.reference:
+        if row.compares_with and not files.reference:
             raise RecipeError(f"--tasks {name} needs --reference", "give the SFT model that it compares with")
 
 
 def _on(kind: str, rows: list[dict], files: Files, named: list[str] | None, limits: dict[str, Any]) -> tuple[str, ...]:
     """The metrics to take on a file of that kind."""
     from mergetool.evaluate import METRICS
+    from mergetool.evaluate.rows import ANY_ROWS, ROW_KINDS
 
-    side = {"preferences": "reward", "completions": "tax"}.get(kind)
+    side = ROW_KINDS[kind].side
     found = []
     for name in METRICS if named is None else named:
         row = _metric(name)
         # prompts are in every file; where some are given for themselves, the other files are not asked
-        fits = row.rows == kind or (row.rows == "prompts" and not files.prompts and row.side == side)
+        fits = row.rows == kind or (row.rows == ANY_ROWS and not files.prompts and row.side == side)
         if fits and (named is not None or _by_default(name, kind, rows, files, limits)):
             found.append(name)
     return tuple(found)
@@ -143,11 +143,9 @@ def _by_default(name: str, kind: str, rows: list[dict], files: Files, limits: di
     row = _metric(name)
     if row.asks and not limits[row.asks]:
         return False
-    if row.needs == "divergence" or (row.needs in COMPARES and not files.reference):
+    if row.needs_second_model or (row.compares_with and not files.reference):
         return False
-    if row.needs == "answer_scripts":
-        return kind == "prompts"
-    return row.needs != "greedy_hits" or all(one["prompt"] for one in rows)
+    return row.by_default(kind, rows)
 
 
 def _metric(name: str) -> Any:

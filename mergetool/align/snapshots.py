@@ -1,4 +1,4 @@
-"""Models along a run: the weights of chosen steps, written beside the result while it is trained.
+"""Snapshots of a run: the weights of chosen steps, written beside the result while it is trained.
 
 A trainer's own checkpoint holds the optimizer's state too and is four times as large; these hold what one would
 publish, in the type that the result will have. One write each is all that they cost.
@@ -48,8 +48,8 @@ def place_of(result: Path, place: float) -> Path | None:
     return found if (found / "config.json").exists() else None
 
 
-class Along:
-    """The models along one run.
+class Snapshots:
+    """The snapshots of one run.
 
     Args:
         places: shares of the run below 1, or steps.
@@ -124,15 +124,15 @@ def _watcher() -> type:
     class Watcher(TrainerCallback):
         """Writes each model when its step has been taken."""
 
-        def __init__(self, along: Along, trainer: Any) -> None:
-            self.along, self.trainer = along, trainer
+        def __init__(self, snapshots: Snapshots, trainer: Any) -> None:
+            self.snapshots, self.trainer = snapshots, trainer
             self.steps: list[int] = []
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.steps = self.along.steps(state.max_steps)
+            self.steps = self.snapshots.steps(state.max_steps)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step in self.steps:
-                self.along.write(self.trainer, state.global_step)
+                self.snapshots.write(self.trainer, state.global_step)
 
     return Watcher

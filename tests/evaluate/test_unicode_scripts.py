@@ -1,12 +1,9 @@
 """An answer switches when it has a letter of a script that neither the prompt nor the reference answer has."""
 
 import pytest
-import torch
 
 from mergetool.errors import DataError
-from mergetool.evaluate import Task, evaluate
-from mergetool.evaluate.scripts import SCRIPTS, scripts_of, switches
-from tests.evaluate import tiny
+from mergetool.evaluate.unicode_scripts import SCRIPTS, scripts_of, switches
 
 
 @pytest.mark.parametrize(
@@ -58,15 +55,3 @@ def test_an_answer_keeps_to_the_scripts_of_its_row(answer, row, switched):
 def test_an_unknown_script_names_the_nearest():
     with pytest.raises(DataError, match="did you mean 'Cyrillic'"):
         switches("x", {"prompt": "x", "scripts": "Cyrilic"})
-
-
-def test_the_rate_is_the_share_of_answers_and_lower_is_better():
-    model, tokenizer = tiny.llama(3), tiny.tokenizer()
-    letter = tokenizer("a")["input_ids"][0]
-    model.lm_head.register_forward_hook(lambda _, __, out: out.index_fill(-1, torch.tensor([letter]), 1e4))  # writes aaa...
-    rows = [{"prompt": f"{at} + {at} = ", "scripts": ["Han"] if at < 2 else ["Latin"]} for at in range(8)]
-    score = evaluate(model, [Task("chat", ("code_switching",), rows, max_new_tokens=4)], tokenizer=tokenizer)
-    score = score["chat.code_switching"]
-    assert score["value"] == 2 / 8
-    assert score["low"] <= 2 / 8 <= score["high"]
-    assert not score["higher_is_better"]

@@ -1,0 +1,73 @@
+"""What a run starts from: its rows as data sets, theta_s, and its tokenizer, found fit for training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mergetool.align.recipe import AlignRecipe
+from mergetool.align.result import layout_fits
+from mergetool.align.watch import Report
+from mergetool.checkpoint.layout import read_layout
+from mergetool.errors import CheckpointError, DataError
+
+
+def load_rows(recipe: AlignRecipe, report: Report) -> tuple[dict[str, Any], dict[str, str]]:
+    """The data sets, and what was kept and dropped in words."""
+    from datasets import Dataset
+
+    rows, told = {}, {}
+    for name, place, limit in (
+        ("train", recipe.train_data, recipe.data.limit),
+        ("eval", recipe.eval_data, recipe.data.eval_limit),
+    ):
+        if place is not None:
+            seed = int(recipe.training.get("seed", 0))
+            found, told[name] = recipe.algorithm_row.rows.read(place, limit, seed)
+            rows[name] = Dataset.from_list(found)
+            report("rows", {"name": name, "told": told[name]})
+    return rows, told
+
+
+def shared_by_ranks(data: Any, folder: Path, ranks: Any) -> Any:
+    """The same rows from files that all processes see: there TRL hands its reference pass to the other ranks."""
+    from datasets import load_from_disk
+
+    if ranks.is_main_process:
+        data.save_to_disk(folder)
+    ranks.wait_for_everyone()
+    return load_from_disk(folder)
+
+
+def load_policy(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
+    """theta_s and its tokenizer, fit for training.
+
+    Raises:
+        CheckpointError: the tokenizer lacks what training needs, or does not fit the model.
+        DataError: the rows are conversations and there is no chat template.
+    """
+    import torch
+    import transformers
+
+    kind = getattr(transformers, recipe.algorithm_row.model)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(sft, trust_remote_code=False)
+        model = kind.from_pretrained(sft, dtype=getattr(torch, recipe.dtype), use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{sft}: transformers cannot load it ({reason[:300]})",
+            "check that it is a causal language model in its standard layout",
+        ) from None
+    if tokenizer.eos_token is None:
+        raise CheckpointError(f"{sft}: its tokenizer has no end-of-sequence token", "set eos_token in tokenizer_config.json")
+    if not layout_fits(read_layout(sft), tokenizer):
+        raise CheckpointError(
+            f"{sft}: its tokenizer has more tokens than its embedding has rows", "take the tokenizer that belongs to this model"
+        )
+    if any(isinstance(value, list) for value in rows[0].values()) and not tokenizer.chat_template:
+        raise DataError(
+            "data.train: the rows are conversations, and the tokenizer has no chat template",
+            f"add chat_template.jinja to {sft}, or give the rows as text",
+        )
+    return model, tokenizer

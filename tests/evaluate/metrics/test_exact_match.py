@@ -1,0 +1,43 @@
+"""An answer is right when it says what the reference answer says."""
+
+import torch
+
+from mergetool.evaluate import Task, evaluate, prepare
+from mergetool.evaluate.metrics.exact_match import final_number, is_hit, normalise
+from tests.evaluate import tiny
+from tests.evaluate.tiny import SKILLS
+
+
+def test_a_model_that_has_learnt_the_answers_matches_exactly():
+    model, tokenizer = tiny.llama(), tiny.tokenizer()
+    task = Task("skills", ("exact_match", "nll"), SKILLS[:3])
+    coded = prepare(task, tokenizer).completions
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    model.train()
+    for _ in range(150):
+        loss = sum(
+            -model(input_ids=torch.tensor([one.ids])).logits[0].log_softmax(-1)[place - 1, one.ids[place]]
+            for one in coded
+            for place in range(one.start, len(one.ids))
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    found = evaluate(model, [task], tokenizer=tokenizer)
+    assert found["skills.exact_match"]["value"] == 1.0
+    assert found["skills.nll"]["value"] < 0.1
+
+
+def test_answers_are_compared_after_normalisation():
+    assert normalise("  The  King. ") == "the king"
+    assert is_hit("The king", True, {"completion": "the king."})
+    assert not is_hit("the king", False, {"completion": "the king"}), "still going on at the limit"
+    assert not is_hit("the queen", True, {"completion": "the king"})
+
+
+def test_gsm8k_answers_are_compared_by_the_number_after_the_mark():
+    assert final_number("so 3 + 4 = 7\n#### 1,234.50") == "1234.5"
+    assert final_number("it is 12.") == "12"
+    assert final_number("none") is None
+    assert is_hit("2+2=4\n#### 4 and on", False, {"completion": "#### 4", "target": "4"})
+    assert not is_hit("#### 5", True, {"completion": "#### 4", "target": "4"})
