@@ -180,7 +180,7 @@ def print_summary(summary: Summary) -> None:
     table.add_column("")
     family = None
     for group in summary.groups:
-        if family not in (None, group.family) and group.kind != "model":
+        if family not in (None, group.family) and not group.is_model:
             table.add_section()
         family = group.family
         marks = ["RLHF"] if group.name == summary.rlhf != "rlhf" else []

@@ -11,9 +11,9 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-from mergetool.study.candidates.grid import Candidate
-from mergetool.study.recipe.expand import rlhf_group
-from mergetool.study.recipe.splits import SPLITS, Column, axes, columns
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.candidates.rlhf import rlhf_group
+from mergetool.study.recipe.columns import SPLITS, Column, axes, columns
 from mergetool.study.recipe.study_recipe import StudyRecipe
 
 
@@ -42,21 +42,24 @@ class Group:
     """Candidates that differ in their seed alone.
 
     Attributes:
-        name, family, kind, settings: as of each member, see `Candidate`.
+        name, family, settings: as of each member, see `Candidate`.
         members: names of the candidates.
         scores: split -> metric -> score.
         run: the group that this is a part of, for a model along a training run.
         trial: whether a search proposed it.
+        is_model: whether it is one of the study's own models, see `Candidate`.
+        remark: what the recipe alone does not say.
     """
 
     name: str
     family: str
-    kind: str
     settings: dict[str, Any]
     members: tuple[str, ...]
     scores: dict[str, dict[str, Score]] = field(repr=False)
     run: str | None = None
     trial: bool = False
+    is_model: bool = False
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,7 @@ def summarise(recipe: StudyRecipe, candidates: list[Candidate], rows: list[dict[
     for candidate, row in zip(candidates, rows, strict=True):
         if not row.get("error"):
             members.setdefault(candidate.group, []).append((candidate, row))
-    runs = {one.name: one.group for one in candidates}
-    groups = [_group(name, found, named, runs) for name, found in members.items()]
+    groups = [_group(name, found, named) for name, found in members.items()]
     rlhf = rlhf_group(recipe, candidates)
     front = pareto(
         [
@@ -129,7 +131,7 @@ def summarise(recipe: StudyRecipe, candidates: list[Candidate], rows: list[dict[
     return Summary(named, reward, tax, groups, front, _choose(recipe, groups, reward, tax, rlhf), rlhf)
 
 
-def _group(name: str, found: list[tuple[Candidate, dict]], named: list[Column], runs: dict[str, str]) -> Group:
+def _group(name: str, found: list[tuple[Candidate, dict]], named: list[Column]) -> Group:
     first = found[0][0]
     scores = {
         split: {column.name: _score([row["scores"][split][column.name] for _, row in found]) for column in named}
@@ -138,12 +140,13 @@ def _group(name: str, found: list[tuple[Candidate, dict]], named: list[Column], 
     return Group(
         name,
         first.family,
-        first.kind,
         first.settings,
         tuple(one.name for one, _ in found),
         scores,
-        runs.get(first.needs or "") if first.kind == "along" else None,
+        first.part_of,
         first.trial is not None,
+        first.is_model,
+        first.remark,
     )
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mergetool.study.analysis.choose import Group, Summary, good
-from mergetool.study.recipe.splits import Column
+from mergetool.study.recipe.columns import Column
 
 Point = tuple[float, float]
 

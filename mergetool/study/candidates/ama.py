@@ -1,79 +1,105 @@
-"""Averages whose share differs from part to part: given in the recipe, or learned by AMA."""
+"""Merges whose ratios are learned block by block, see `mergetool ama`, as candidates."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mergetool.merge.parts import parts_of
-from mergetool.study.candidates.grid import Candidate, label_of, points_of, rlhf_runs
-from mergetool.study.recipe.study_recipe import CandidateEntry, StudyRecipe
+from pydantic import BaseModel, ConfigDict
+
+from mergetool.study.candidates.candidate import Candidate, Entry, MergedWeights
+from mergetool.study.candidates.content import with_rows_by_content
+from mergetool.study.candidates.grid import label_of, points_of
+from mergetool.study.candidates.merge import MergeCandidate
+from mergetool.study.candidates.models import StudyModels
+from mergetool.study.candidates.ranges import Grid
+from mergetool.study.candidates.rlhf import rlhf_runs
+from mergetool.study.candidates.workspace import Workspace
 
 if TYPE_CHECKING:
     from mergetool.ama import AmaRecipe
 
 
-def by_part(recipe: StudyRecipe, shares: list[float]) -> list[Any]:
-    """A merge recipe's setting that has share k in the k-th part of the SFT model's layers.
+class AmaGrid(BaseModel):
+    """Ratios learned for each block, see `mergetool ama`. A list of `alpha` (mean share of SFT) or `blocks` is a grid.
 
-    Raises:
-        MergetoolError: the model has fewer layers than there are shares, or cannot be read.
+    data: of the answers of high reward; the rows that align candidates train on where nothing is said.
+    Every other key (embeddings, epsilon, penalty, training, reward, ...) goes to the AMA recipe, which validates it.
     """
-    from mergetool.hub.references import open_layout
 
-    parts = parts_of(open_layout(str(recipe.source(recipe.models.sft))), len(shares))
-    return parts.setting([float(share) for share in shares], 0.0)
-
-
-def combinations(shares: Any, parts: int) -> list[list[float]]:
-    """Every way to give each of `parts` parts one of the shares."""
-    values = shares if isinstance(shares, list) else [shares]
-    return [list(some) for some in itertools.product(values, repeat=parts)]
+    model_config = ConfigDict(extra="allow", frozen=True)
+    alpha: Grid
+    blocks: int | Literal["layers"] | list[int | Literal["layers"]] = 3
+    data: dict[str, Any] | None = None
 
 
-def ama_points(recipe: StudyRecipe, entry: CandidateEntry, aligned: list[Candidate]) -> list[Candidate]:
-    """One AMA recipe per mean and number of blocks and, where this study makes the RLHF model, per seed of that.
+class AmaCandidate(MergeCandidate):
+    """A merge whose recipe `mergetool ama` learns; the ratios are kept in OUT/candidates/NAME.ratios.yaml."""
 
-    Raises:
-        RecipeError: the RLHF model is a grid.
-    """
-    grid = entry.ama
-    assert grid is not None
-    points, varying = points_of({"alpha": grid.alpha, "blocks": grid.blocks})
-    data = grid.data
-    if data is None:  # what alignment trained on: the chosen sides
-        data = {key: value for key, value in recipe.align_defaults.data.items() if key in ("train", "limit", "max_length")}
-    data = {
-        key: str(recipe.source(value)) if key in ("train", "eval") and isinstance(value, str) else value
-        for key, value in data.items()
-    }
-    rest = dict(grid.model_extra or {})
-    if isinstance(rest.get("reward"), str):
-        rest["reward"] = recipe.reward_source(rest["reward"])
-    origins = rlhf_runs(recipe, aligned)
-    found = []
-    for point, origin in itertools.product(points, origins):
-        shown = {key: point[key] for key in varying} or {"alpha": point["alpha"]}
-        group = f"{entry.name} {label_of(shown)}"
-        whole = {"sft_model": "SFT", "rlhf_model": "RLHF", **point, **rest, "data": data}
-        name = f"{group} seed={origin.seed}" if origin is not None and len(origins) > 1 else group
-        seed = origin.seed if origin is not None else None
-        family = entry.family or entry.name
-        needs = origin.name if origin else None
-        found.append(Candidate(name, group, family, "ama", entry.name, shown, seed, whole, needs=needs))
-    return found
+    kind = "ama"
+    schema = AmaGrid
+    searchable = False
+    doing = "training"
+
+    @classmethod
+    def points(
+        cls,
+        study: StudyModels,
+        entry: Entry,
+        grid: AmaGrid,
+        trainings: Sequence[Candidate],
+        named: Sequence[str] | None = None,
+    ) -> list[Candidate]:
+        """One AMA recipe per mean and number of blocks and, where this study makes the RLHF model, per seed of that.
+
+        Raises:
+            RecipeError: the RLHF model is a grid.
+        """
+        points, varying = points_of({"alpha": grid.alpha, "blocks": grid.blocks})
+        data = grid.data
+        if data is None:  # what alignment trained on: the chosen sides
+            shared = study.align_defaults.data
+            data = {key: value for key, value in shared.items() if key in ("train", "limit", "max_length")}
+        data = {
+            key: str(study.source(value)) if key in ("train", "eval") and isinstance(value, str) else value
+            for key, value in data.items()
+        }
+        rest = dict(grid.model_extra or {})
+        if isinstance(rest.get("reward"), str):
+            rest["reward"] = study.reward_source(rest["reward"])
+        runs = rlhf_runs(study, trainings)
+        found: list[Candidate] = []
+        for point, run in itertools.product(points, runs):
+            shown = {key: point[key] for key in varying} or {"alpha": point["alpha"]}
+            group = f"{entry.name} {label_of(shown)}"
+            whole = {"sft_model": "SFT", "rlhf_model": "RLHF", **point, **rest, "data": data}
+            name = f"{group} seed={run.seed}" if run is not None and len(runs) > 1 else group
+            seed = run.seed if run is not None else None
+            found.append(cls(name, group, entry.family_name, entry.name, shown, seed, whole, run))
+        return found
+
+    def _identity_parts(self, workspace: Workspace) -> list[Any]:
+        return [self.kind, with_rows_by_content(self._recipe_by_content(workspace))]
+
+    def check(self, models: dict[str, str]) -> None:
+        from mergetool.ama import check_ama
+
+        check_ama(_checked(self.placed(models)))
+
+    def make(self, workspace: Workspace) -> MergedWeights:
+        """Learns the ratios, unless an earlier run of the same recipe has left them in its note."""
+        from mergetool.ama import run_ama
+
+        directory = workspace.directory(self.name)
+        note = directory.with_name(directory.name + ".ratios.yaml")
+        note.parent.mkdir(exist_ok=True)
+        recipe = _checked(self.resolved_recipe(workspace))
+        return MergedWeights(run_ama(recipe, note, device=workspace.device, fresh=workspace.fresh)[0].recipe, learned=True)
 
 
-def learned_recipe(whole: dict[str, Any], note: Path, device: str | None, fresh: bool) -> dict[str, Any]:
-    """The merge recipe that AMA learns, from `note` where an earlier run of the same recipe has left it there."""
-    from mergetool.ama import run_ama
-
-    note.parent.mkdir(exist_ok=True)
-    return run_ama(checked(whole), note, device=device, fresh=fresh)[0].recipe
-
-
-def checked(whole: dict[str, Any]) -> AmaRecipe:
+def _checked(recipe: dict[str, Any] | None) -> AmaRecipe:
     """An AMA recipe with absolute paths.
 
     Raises:
@@ -81,4 +107,4 @@ def checked(whole: dict[str, Any]) -> AmaRecipe:
     """
     from mergetool.ama import ama_recipe
 
-    return ama_recipe(whole, Path("/"), "its AMA recipe")
+    return ama_recipe(recipe or {}, Path("/"), "its AMA recipe")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from mergetool.study.candidates.models import Strict
 
 Number = int | float
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Range(_Strict):
+class Range(Strict):
     """Every number from `low` to `high`, both included; of whole numbers where `step` is one.
 
     Attributes:
@@ -47,7 +45,7 @@ class Range(_Strict):
         return all(isinstance(value, int) for value in (self.step, self.low, self.high))
 
 
-class SearchEntry(_Strict):
+class SearchEntry(Strict):
     """How long to search and from which seed.
 
     Attributes:
@@ -112,3 +110,9 @@ def ranges_in(grid: Any) -> list[str]:
     declared = {key: getattr(grid, key, None) for key in ("weight", "alpha", "beta")}
     both = {**declared, **(grid.model_extra or {})}
     return [key for key, value in both.items() if isinstance(value, (Range, dict))]
+
+
+Grid = Number | list[Number]
+Shares = Number | list[Number | list[Number]]
+Searched = Annotated[Grid | Range, BeforeValidator(range_of)]  # a range only where there is a `search`
+SearchedShares = Annotated[Shares | Range, BeforeValidator(range_of)]

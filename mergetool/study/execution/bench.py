@@ -13,7 +13,8 @@ from mergetool.evaluate.interval import STATISTICS
 from mergetool.evaluate.passes import wants_model
 from mergetool.fingerprints import digest
 from mergetool.study.execution.live_model import LiveModel
-from mergetool.study.recipe.splits import SPLITS, harness_tasks, prepare_all
+from mergetool.study.recipe.columns import SPLITS
+from mergetool.study.recipe.splits import harness_tasks, prepare_all
 from mergetool.study.recipe.study_recipe import StudyRecipe
 
 CATEGORY_KEYS = ("skill", "category", "subject")  # a row's own word for what kind of row it is

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+RESULTS = "results.jsonl"
+
 
 class Results:
     """Lines of results by key. Later lines of one key win, so a candidate that failed can be tried again.

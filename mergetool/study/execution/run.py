@@ -10,14 +10,12 @@ from typing import Any
 from mergetool import __version__, hub
 from mergetool.errors import MergetoolError, OutputError
 from mergetool.study.analysis.choose import Summary, summarise
-from mergetool.study.candidates.grid import Candidate
-from mergetool.study.execution.evaluator import Maker
-from mergetool.study.execution.results import Results
-from mergetool.study.execution.scheduler import Alone, Crew, Progress, spread
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.execution.evaluator import Evaluator
+from mergetool.study.execution.results import RESULTS, Results
+from mergetool.study.execution.scheduler import Executor, InProcess, Progress, schedule
 from mergetool.study.execution.search import searches
 from mergetool.study.recipe.study_recipe import StudyRecipe
-
-RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
@@ -74,13 +72,13 @@ def run_study(
     began = time.monotonic()
     out = Path(out)
     _must_be_ours(out)
-    maker = Maker(recipe, out, fresh, device, dtype)
+    evaluator = Evaluator(recipe, out, fresh, device, dtype)
     out.mkdir(parents=True, exist_ok=True)
     results = Results(out / RESULTS, fresh)
     rows: dict[str, dict[str, Any]] = {}
 
     def known(candidate: Candidate) -> dict[str, Any] | None:
-        about = maker.about(candidate)
+        about = evaluator.about(candidate)
         if found := results.done(about["key"]):
             rows[candidate.name] = {**found, **about}  # the same weights may have another name by now
         return rows.get(candidate.name) if found else None
@@ -92,22 +90,22 @@ def run_study(
         return [more for search in searching for more in search.told(candidate, row)]
 
     searching = searches(recipe, known)
-    missing = [one for one in maker.candidates if known(one) is None]
+    missing = [one for one in evaluator.candidates if known(one) is None]
     missing += [one for search in searching for one in search.next()]
-    missing = _with_their_runs(maker, missing)
+    missing = _with_their_runs(evaluator, missing)
     ran = 0
     if missing:
         try:
-            crew = _crew(maker, len(missing) if not searching else None, (device, dtype), workers, ray)
+            executor = _executor(evaluator, len(missing) if not searching else None, workers, ray)
         except MergetoolError:
             if not any(out.iterdir()):
                 out.rmdir()  # nothing was begun
             raise
         try:
-            ran = spread(maker, missing, crew, record, progress or (lambda done, total, what: None))
+            ran = schedule(evaluator, missing, executor, record, progress or (lambda done, total, what: None))
         finally:
-            crew.close()
-    candidates = maker.candidates + [one for search in searching for one in search.candidates]
+            executor.close()
+    candidates = evaluator.candidates + [one for search in searching for one in search.candidates]
     ordered = [rows[one.name] for one in candidates]
     failed = [row for row in ordered if row["error"]]
     return StudyResult(
@@ -122,33 +120,26 @@ def run_study(
     )
 
 
-def _with_their_runs(maker: Maker, missing: list[Candidate]) -> list[Candidate]:
+def _with_their_runs(evaluator: Evaluator, missing: list[Candidate]) -> list[Candidate]:
     """Runs whose scores are known come along where a candidate needs their checkpoint and it is not there any more."""
     names = {one.name for one in missing}
-    needed = dict.fromkeys(one.needs for one in missing if one.needs and one.needs not in names)
-    runs = [maker.by_name[name] for name in needed]
-    return [run for run in runs if not maker.is_made(run)] + missing
+    runs = {one.run.name: one.run for one in missing if one.run and one.run.name not in names}
+    return [run for run in runs.values() if run.checkpoint(evaluator.workspace) is None] + missing
 
 
-def _crew(
-    maker: Maker,
-    most: int | None,
-    measuring: tuple[str | None, str | None],
-    workers: int | None,
-    ray: str | None,
-) -> Crew:
+def _executor(evaluator: Evaluator, most: int | None, workers: int | None, ray: str | None) -> Executor:
     """Who makes the candidates; `most` of them can be in work at a time."""
-    maker.recipe.pin(hub.pins())  # workers read the commits that were checked
+    evaluator.recipe.pin(hub.pins())  # workers read the commits that were checked
     if ray is not None:
-        from mergetool.study.execution.ray_workers import Cluster
+        from mergetool.study.execution.ray_executor import RayExecutor
 
-        return Cluster(maker, ray, workers, measuring)
+        return RayExecutor(evaluator, ray, workers)
     count = min(workers or 1, most or workers or 1)
     if count > 1:
-        from mergetool.study.execution.process_workers import Processes
+        from mergetool.study.execution.process_executor import ProcessExecutor
 
-        return Processes(maker, count, measuring)
-    return Alone(maker)
+        return ProcessExecutor(evaluator, count)
+    return InProcess(evaluator)
 
 
 def _must_be_ours(out: Path) -> None:

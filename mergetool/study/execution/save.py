@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mergetool.errors import OutputError
-from mergetool.study.candidates.grid import Candidate
-from mergetool.study.execution.evaluator import Maker
+from mergetool.study.candidates.candidate import Candidate, MergedWeights
+from mergetool.study.candidates.merge import MergeCandidate
+from mergetool.study.candidates.workspace import Workspace
 from mergetool.study.execution.run import StudyResult
 from mergetool.study.recipe.study_recipe import StudyRecipe
 
@@ -51,26 +52,26 @@ def save(recipe: StudyRecipe, result: StudyResult, which: str) -> list[Saved]:
         OutputError: nothing was chosen, or the disk has too little room; nothing is written then.
         MergetoolError: an input has changed since the study ran.
     """
-    maker = Maker(recipe, result.out)
-    found: dict[str, Saved] = {}
+    workspace = Workspace(recipe, result.out)
+    found: list[Saved] = []
     merges: list[tuple[Candidate, Plan]] = []
     for candidate in _wanted(result, which):
-        if candidate.path is not None:
-            found[candidate.name] = Saved(candidate.name, candidate.path, False)
-        elif candidate.kind == "along":
-            written = _trained(maker, maker.by_name[candidate.needs or ""])
-            found[candidate.name] = Saved(candidate.name, maker.place_along(candidate), written)
-        elif candidate.kind == "align":
-            written = _trained(maker, candidate)
-            found[candidate.name] = Saved(candidate.name, maker.place(candidate.name), written)
-        else:
-            if there := not maker.is_made(candidate):
-                merges.append((candidate, _plan(maker, candidate)))
-            found[candidate.name] = Saved(candidate.name, maker.place(candidate.name), there)
+        path = candidate.checkpoint(workspace)
+        written = path is None
+        if path is None:
+            if candidate.run is not None and candidate.run.checkpoint(workspace) is None:
+                candidate.run.make(workspace)
+            weights = candidate.make(workspace)
+            if isinstance(weights, MergedWeights):
+                merges.append((candidate, _plan(candidate, weights)))
+                path = workspace.directory(candidate.name)
+            else:
+                path = weights.path
+        found.append(Saved(candidate.name, path, written))
     _must_fit(result.out, [plan for _, plan in merges], which)
     for some in _by_inputs(merges):
-        _write(maker, some)
-    return list(found.values())
+        _write(workspace, some)
+    return found
 
 
 def _wanted(result: StudyResult, which: str) -> list[Candidate]:
@@ -82,20 +83,11 @@ def _wanted(result: StudyResult, which: str) -> list[Candidate]:
     return [one for one, row in rows if one.group in groups and not row["error"]]
 
 
-def _trained(maker: Maker, candidate: Candidate) -> bool:
-    """Whether a run had to be made again."""
-    there = maker.is_made(candidate)
-    maker.train(candidate, fresh=False)
-    return not there
-
-
-def _plan(maker: Maker, candidate: Candidate) -> Plan:
+def _plan(candidate: Candidate, weights: MergedWeights) -> Plan:
     from mergetool.config.strict_yaml import validate
     from mergetool.merge import MergeRecipe, plan_merge
 
-    if candidate.needs:
-        maker.train(maker.by_name[candidate.needs], fresh=False)
-    return plan_merge(validate(MergeRecipe, maker.merge_of(candidate), candidate.name))
+    return plan_merge(validate(MergeRecipe, weights.recipe, candidate.name))
 
 
 def _must_fit(out: Path, plans: list[Plan], which: str) -> None:
@@ -130,11 +122,11 @@ def _same(one: Plan, other: Plan) -> bool:
     return one.engine == other.engine == "native" and one.sources == other.sources
 
 
-def _write(maker: Maker, some: list[tuple[Candidate, Plan]]) -> None:
+def _write(workspace: Workspace, some: list[tuple[Candidate, Plan]]) -> None:
     from mergetool.merge import merge_to_directories
 
-    places: list[Path] = []
+    outs = []
     for candidate, plan in some:
-        recipe: dict[str, Any] = plan.recipe.to_dict()
-        places.append(maker.claim(candidate, recipe)[0])
-    merge_to_directories([plan for _, plan in some], places)
+        out, _ = workspace.claim(candidate.name, candidate.identity(workspace), MergeCandidate.command, plan.recipe.to_dict())
+        outs.append(out)
+    merge_to_directories([plan for _, plan in some], outs)

@@ -1,4 +1,4 @@
-"""Who makes which candidate when: one loop for this process, for worker processes and for a Ray cluster.
+"""Candidate scheduler for in-process, multi-process and Ray execution.
 
 A candidate waits until the run that it needs has been made. A worker that dies costs its own candidate one more try.
 """
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from mergetool.errors import MergetoolError
-from mergetool.study.candidates.grid import Candidate
-from mergetool.study.execution.evaluator import Maker
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.execution.evaluator import Evaluator
 
 Row = dict[str, Any]
 Progress = Callable[[int, int, str], None]
@@ -24,16 +24,16 @@ class Lost(Exception):
     """The worker that had a candidate is gone."""
 
 
-class Crew(ABC):
+class Executor(ABC):
     """Seats that each make one candidate at a time.
 
     Args:
-        maker: of the study.
+        evaluator: of the study.
         size: seats.
     """
 
-    def __init__(self, maker: Maker, size: int) -> None:
-        self.maker, self.size = maker, size
+    def __init__(self, evaluator: Evaluator, size: int) -> None:
+        self.evaluator, self.size = evaluator, size
         self.tell: Callable[[str], None] = lambda what: None
         """Told what a candidate is at; of a worker elsewhere nothing is heard."""
         self._free = list(range(size))
@@ -73,7 +73,7 @@ class Crew(ABC):
         what = f"its worker died {TRIES} times{f' ({how})' if how else ''}"
         if candidate.name == "sft":
             raise MergetoolError(f"sft: {what}", "give each worker more memory: fewer --workers, or a smaller --dtype")
-        return {**self.maker.about(candidate), "error": f"{what}; most often memory ran out: try fewer --workers"}
+        return {**self.evaluator.about(candidate), "error": f"{what}; most often memory ran out: try fewer --workers"}
 
     @abstractmethod
     def _submit(self, seat: int, candidate: Candidate) -> Any:
@@ -96,11 +96,11 @@ class Crew(ABC):
         """Ends all workers."""
 
 
-class Alone(Crew):
+class InProcess(Executor):
     """This process, one candidate after the other."""
 
-    def __init__(self, maker: Maker) -> None:
-        super().__init__(maker, 1)
+    def __init__(self, evaluator: Evaluator) -> None:
+        super().__init__(evaluator, 1)
 
     def _submit(self, seat: int, candidate: Candidate) -> Any:
         self._held = candidate
@@ -110,7 +110,7 @@ class Alone(Crew):
         return handles
 
     def _result(self, handle: Any) -> Row:
-        return self.maker.row(self._held, self.tell)
+        return self.evaluator.row(self._held, self.tell)
 
     def _renew(self, seat: int) -> None:
         raise AssertionError("this process is no worker that could be lost")
@@ -119,19 +119,19 @@ class Alone(Crew):
         return
 
 
-def spread(
-    maker: Maker,
+def schedule(
+    evaluator: Evaluator,
     missing: list[Candidate],
-    crew: Crew,
+    executor: Executor,
     record: Callable[[Candidate, Row], list[Candidate]],
     tell: Progress,
 ) -> int:
-    """Makes all candidates, as many at a time as the crew has seats.
+    """Makes all candidates, as many at a time as the executor has seats.
 
     Args:
-        maker: of the study.
+        evaluator: of the study.
         missing: what is to be made; nothing that one of them needs may be missing elsewhere.
-        crew: who makes them.
+        executor: who makes them.
         record: is given each line of results at once; returns candidates to be made besides (a search's next ones).
         tell: told what is being done.
 
@@ -153,20 +153,19 @@ def spread(
     while waiting or running:
         for candidate in list(waiting.values()):
             if candidate.needs in failed:
-                take(waiting.pop(candidate.name), _orphan(maker, candidate))
-            elif len(running) < crew.size and candidate.needs not in waiting and candidate.needs not in running:
+                take(waiting.pop(candidate.name), _orphan(evaluator, candidate))
+            elif len(running) < executor.size and candidate.needs not in waiting and candidate.needs not in running:
                 running[candidate.name] = waiting.pop(candidate.name)
-                crew.start(candidate)
+                executor.start(candidate)
         total = done + len(waiting) + len(running)
         tell(done, total, ", ".join(running))
-        crew.tell = functools.partial(tell, done, total)
-        for candidate, row in crew.finished():
+        executor.tell = functools.partial(tell, done, total)
+        for candidate, row in executor.finished():
             del running[candidate.name]
             take(candidate, row)
     return done
 
 
-def _orphan(maker: Maker, candidate: Candidate) -> Row:
+def _orphan(evaluator: Evaluator, candidate: Candidate) -> Row:
     """The line of a candidate whose run could not be made."""
-    what = "its run" if candidate.kind == "along" else "its RLHF model"
-    return {**maker.about(candidate), "error": f"{what} '{candidate.needs}' could not be made; mend that first"}
+    return {**evaluator.about(candidate), "error": f"{candidate.run_is} '{candidate.needs}' could not be made; mend that first"}

@@ -12,12 +12,12 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from mergetool.errors import MergetoolError
-from mergetool.study.candidates.grid import Candidate
-from mergetool.study.candidates.ranges import Range, space_of
-from mergetool.study.recipe.expand import trial_points
-from mergetool.study.recipe.splits import axes
-from mergetool.study.recipe.study_recipe import CandidateEntry, StudyRecipe
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.candidates.kinds import CandidateEntry
+from mergetool.study.candidates.ranges import Range
+from mergetool.study.recipe.columns import axes
+from mergetool.study.recipe.expand import load_optuna, trial_points
+from mergetool.study.recipe.study_recipe import StudyRecipe
 
 Row = dict[str, Any]
 FIRST = 8  # drawn at random before the sampler learns: the same however long the search, so that it can be made longer
@@ -41,12 +41,12 @@ class Search:
 
     def __init__(self, recipe: StudyRecipe, entry: CandidateEntry, known: Callable[[Candidate], Row | None]) -> None:
         assert entry.search is not None
-        self._recipe, self._entry, self._plan, self._known = recipe, entry, entry.search, known
+        self._recipe, self._entry, self._settings, self._known = recipe, entry, entry.search, known
         self._axes = axes(recipe)
-        self._space = {key: _distribution(value) for key, value in space_of(entry.merge or entry.align).items()}
-        self._optuna = _optuna()
+        self._space = {key: _distribution(value) for key, value in entry.kind.search_space(entry.grid).items()}
+        self._optuna = load_optuna()
         directions = ["maximize" if column.metric.higher_is_better else "minimize" for column in self._axes]
-        self._study = self._optuna.create_study(directions=directions, sampler=_sampler(self._plan.seed))
+        self._study = self._optuna.create_study(directions=directions, sampler=_sampler(self._settings.seed))
         self._batch: list[tuple[Any, list[Candidate]]] = []
         self._rows: dict[str, Row] = {}
         self.candidates: list[Candidate] = []
@@ -54,8 +54,8 @@ class Search:
 
     def next(self) -> list[Candidate]:
         """Candidates that have to be measured before the search can go on; none when it has ended."""
-        while len(self._study.trials) < self._plan.trials:
-            for _ in range(min(self._plan.batch, self._plan.trials - len(self._study.trials))):
+        while len(self._study.trials) < self._settings.trials:
+            for _ in range(min(self._settings.batch, self._settings.trials - len(self._study.trials))):
                 trial = self._study.ask(self._space)
                 values = {key: _short(value) for key, value in trial.params.items()}
                 self._batch.append((trial, trial_points(self._recipe, self._entry, trial.number + 1, values)))
@@ -99,39 +99,8 @@ def searches(recipe: StudyRecipe, known: Callable[[Candidate], Row | None]) -> l
     return [Search(recipe, entry, known) for entry in recipe.candidates if entry.search]
 
 
-def probes(recipe: StudyRecipe) -> list[Candidate]:
-    """Candidates at both ends of what each search may vary, so that a check can say whether they are possible."""
-    found = []
-    for entry in recipe.candidates:
-        if entry.search:
-            _optuna()
-            space = space_of(entry.merge or entry.align)
-            ends = [{key: _end(value, at) for key, value in space.items()} for at in (0, -1)]
-            for number, values in enumerate(ends, 1):
-                found += trial_points(recipe, entry, number, values)
-            names = {one.name for one in found}
-            for key, choices in space.items():  # any one of the choices may be misspelt
-                for choice in choices[1:-1] if isinstance(choices, list) else []:
-                    more = trial_points(recipe, entry, 1, {**ends[0], key: choice})
-                    found += [one for one in more if one.name not in names]
-    return found
-
-
-def _end(value: Range | list[Any], at: int) -> Any:
-    return value[at] if isinstance(value, list) else (value.low, value.high)[at]
-
-
 def _short(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise MergetoolError("search: Optuna is not installed", 'pip install "mergetool[search]"') from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
 
 
 def _sampler(seed: int) -> Any:

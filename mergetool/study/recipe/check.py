@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from mergetool.errors import CheckpointError, MergetoolError
 from mergetool.evaluate.harness_names import not_run
-from mergetool.study.candidates.grid import Candidate
-from mergetool.study.execution.search import probes
-from mergetool.study.recipe.expand import expand
-from mergetool.study.recipe.splits import columns, entries, read_tasks
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.recipe.columns import columns, entries
+from mergetool.study.recipe.expand import expand, probes
+from mergetool.study.recipe.figures import check_figures
+from mergetool.study.recipe.splits import read_tasks
 from mergetool.study.recipe.study_recipe import StudyRecipe
-from mergetool.study.report.knob_curves import check_figures
 
 
 def check_study(recipe: StudyRecipe) -> dict[str, Any]:
@@ -29,26 +30,23 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
     """
     candidates = expand(recipe)
     tried = probes(recipe)
-    sources = {"SFT": recipe.source(recipe.models.sft)}
-    if recipe.models.base:
-        sources["BASE"] = recipe.source(recipe.models.base)
+    sources = recipe.sources()
     _one_architecture(sources["SFT"], [one.path for one in candidates if one.path is not None])
     # an RLHF model that is still to be trained has the shapes of the SFT model that it starts from
-    rlhf = recipe.models.rlhf
-    sources["RLHF"] = recipe.source(rlhf) if isinstance(rlhf, str) else sources["SFT"]
-    places = {name: str(source) for name, source in sources.items()}
+    models = {name: str(source) for name, source in {"RLHF": sources["SFT"], **sources}.items()}
     for candidate in candidates + tried:
-        _check_recipe(candidate, places)
+        _check_recipe(candidate, models)
     _check_reward_models(recipe)
     tasks = read_tasks(recipe)
     settings = [one.settings for one in candidates + tried]
     check_figures(recipe.figure, settings, [one.name for one in columns(recipe)])
     searched = [entry for entry in recipe.candidates if entry.search]
     rows = {one.name: {split: len(tasks[split][at].rows) for split in tasks} for at, one in enumerate(tasks["test"])}
+    counted = Counter(one.counted for one in candidates)
     found = {
         "candidates": len(candidates),
-        "trainings": sum(one.kind == "align" for one in candidates),
-        "merges": sum(one.kind in ("merge", "ama") for one in candidates),
+        "trainings": counted["trainings"],
+        "merges": counted["merges"],
         "groups": list(dict.fromkeys(one.group for one in candidates)),
         **({"searches": {entry.name: f"{entry.search.trials} trials" for entry in searched}} if searched else {}),
         "metrics": [one.name for one in columns(recipe)],
@@ -93,28 +91,9 @@ def _one_architecture(sft: Path | str, others: list[Path | str]) -> None:
                 )
 
 
-def _check_recipe(candidate: Candidate, places: dict[str, str]) -> None:
+def _check_recipe(candidate: Candidate, models: dict[str, str]) -> None:
     """The candidate's own recipe, by the room that will carry it out; its error is told with the candidate's name."""
-    recipe = candidate.placed(places)
-    if recipe is None:
-        return
     try:
-        if candidate.kind == "along":
-            return  # its run is a candidate too
-        if candidate.kind == "merge":
-            from mergetool.config.strict_yaml import validate
-            from mergetool.merge import MergeRecipe, plan_merge
-
-            plan_merge(validate(MergeRecipe, recipe, "its merge recipe"))
-        elif candidate.kind == "ama":
-            from mergetool.ama import check_ama
-            from mergetool.study.candidates.ama import checked
-
-            check_ama(checked(recipe))
-        else:
-            from mergetool.align import align_recipe
-            from mergetool.align.check import check_align
-
-            check_align(align_recipe(recipe, Path.cwd(), "its align recipe"))
+        candidate.check(models)
     except MergetoolError as error:
         raise type(error)(f"candidate '{candidate.name}': {error.message}", error.hint) from None

@@ -1,55 +1,41 @@
-"""Entries of a study to candidates: what is known beforehand, and the trials of a search."""
+"""Lines of `candidates` to candidates: those that are known beforehand, and the trials of a search."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mergetool.errors import RecipeError
-from mergetool.study.candidates.align import align_points
-from mergetool.study.candidates.ama import ama_points
-from mergetool.study.candidates.checkpoints import along_points, ready_points
-from mergetool.study.candidates.grid import Candidate
-from mergetool.study.candidates.merge import merge_points
-from mergetool.study.recipe.study_recipe import CandidateEntry, FromAlign, StudyRecipe
+from mergetool.errors import MergetoolError, RecipeError
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.candidates.kinds import CandidateEntry
+from mergetool.study.candidates.model import ModelCandidate
+from mergetool.study.candidates.ranges import Range
+from mergetool.study.recipe.study_recipe import StudyRecipe
 
 
 def expand(recipe: StudyRecipe) -> list[Candidate]:
-    """Every candidate that is known beforehand: the models, then align candidates, then what is merged from them.
+    """Every candidate that is known beforehand: the models, then trainings, then what is made of them.
 
     The trials of a search are not among them: see `trial_points`.
 
     Raises:
         RecipeError: a key that this method does not have, or a model that it needs and the study lacks.
     """
-    models = [Candidate("sft", "sft", "sft", "model", path=recipe.source(recipe.models.sft))]
-    if recipe.models.base:
-        models.append(Candidate("base", "base", "base", "model", path=recipe.source(recipe.models.base)))
-    if isinstance(recipe.models.rlhf, str):
-        models.append(Candidate("rlhf", "rlhf", "rlhf", "model", path=recipe.source(recipe.models.rlhf)))
-    aligned = _aligned(recipe)
-    others: list[Candidate] = []
+    trainings = _trainings(recipe)
+    found: list[Candidate] = [*ModelCandidate.of(recipe), *trainings]
     for entry in recipe.candidates:
-        if entry.align and not entry.search:
-            others += along_points(recipe, entry, [one for one in aligned if one.entry == entry.name])
-        elif entry.merge and not entry.search:
-            others += merge_points(recipe, entry, aligned)
-        elif entry.ama:
-            others += ama_points(recipe, entry, aligned)
-        elif entry.checkpoint is not None:
-            others += ready_points(recipe, entry)
-        elif entry.recipe is not None:
-            others.append(_whole_recipe(recipe, entry))
-    found = models + aligned + others
+        if entry.search is None:
+            found += entry.kind.points(recipe, entry, entry.grid, trainings)
     names = [one.name for one in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise RecipeError(f"candidate '{twice}' occurs twice", "remove the repeated value from its list")
     return found
 
 
-def _aligned(recipe: StudyRecipe) -> list[Candidate]:
-    entries = [entry for entry in recipe.candidates if entry.align and not entry.search]
-    return [one for entry in entries for one in align_points(recipe, entry)]
+def _trainings(recipe: StudyRecipe) -> list[Candidate]:
+    entries = [entry for entry in recipe.candidates if entry.search is None]
+    return [one for entry in entries for one in entry.kind.trainings(recipe, entry, entry.grid)]
 
 
 def trial_points(recipe: StudyRecipe, entry: CandidateEntry, number: int, values: dict[str, Any]) -> list[Candidate]:
@@ -62,36 +48,50 @@ def trial_points(recipe: StudyRecipe, entry: CandidateEntry, number: int, values
     Raises:
         RecipeError: as `expand`.
     """
-    grid = entry.merge or entry.align
-    assert grid is not None
-    fixed = {**grid.model_dump(exclude_unset=True), **values}
-    point = entry.model_copy(
-        update={
-            "name": f"{entry.name} {number}",
-            "family": entry.family or entry.name,
-            "search": None,
-            "merge" if entry.merge else "align": type(grid).model_validate(fixed),
-        }
-    )
-    shown = list(values)
-    if entry.merge:
-        found = merge_points(recipe, point, _aligned(recipe), shown)
-    else:
-        found = align_points(recipe, point, shown)
+    kind, grid = entry.kind, entry.grid
+    point = type(grid).model_validate({**grid.model_dump(exclude_unset=True), **values})
+    changes = {"name": f"{entry.name} {number}", "family": entry.family_name, "search": None, entry.key: point}
+    trial, shown = entry.model_copy(update=changes), list(values)
+    found: Sequence[Candidate] = kind.trainings(recipe, trial, point, shown)
+    found = [*found, *kind.points(recipe, trial, point, _trainings(recipe), shown)]
     return [replace(one, entry=entry.name, trial=number) for one in found]
 
 
-def rlhf_group(recipe: StudyRecipe, candidates: list[Candidate]) -> str | None:
-    """The group that is the study's RLHF model: `rlhf`, or the align candidate that makes it."""
-    if isinstance(recipe.models.rlhf, FromAlign):
-        return next((one.group for one in candidates if one.kind == "align" and one.entry == recipe.models.rlhf.align), None)
-    return "rlhf" if recipe.models.rlhf else None
+def probes(recipe: StudyRecipe) -> list[Candidate]:
+    """Candidates at both ends of what each search may vary, so that a check can say whether they are possible.
+
+    Raises:
+        MergetoolError: Optuna is not installed.
+    """
+    found: list[Candidate] = []
+    for entry in recipe.candidates:
+        if entry.search:
+            load_optuna()
+            space = entry.kind.search_space(entry.grid)
+            ends = [{key: _end(value, at) for key, value in space.items()} for at in (0, -1)]
+            for number, values in enumerate(ends, 1):
+                found += trial_points(recipe, entry, number, values)
+            names = {one.name for one in found}
+            for key, choices in space.items():  # any one of the choices may be misspelt
+                for choice in choices[1:-1] if isinstance(choices, list) else []:
+                    more = trial_points(recipe, entry, 1, {**ends[0], key: choice})
+                    found += [one for one in more if one.name not in names]
+    return found
 
 
-def _whole_recipe(recipe: StudyRecipe, entry: CandidateEntry) -> Candidate:
-    """A merge recipe file as one candidate."""
-    from mergetool.merge import load_merge_recipe
+def _end(value: Range | list[Any], at: int) -> Any:
+    return value[at] if isinstance(value, list) else (value.low, value.high)[at]
 
-    path = recipe.source(entry.recipe or "")
-    whole = load_merge_recipe(path).to_dict()
-    return Candidate(entry.name, entry.name, entry.family or entry.name, "merge", entry.name, recipe=whole)
+
+def load_optuna() -> Any:
+    """Optuna, which says nothing but warnings.
+
+    Raises:
+        MergetoolError: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise MergetoolError("search: Optuna is not installed", 'pip install "mergetool[search]"') from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

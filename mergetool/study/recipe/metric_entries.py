@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mergetool.evaluate.judge import JudgeSettings
 from mergetool.evaluate.metrics import METRICS, kind_of_rows
-
-
-class Strict(BaseModel):
-    """A part of a recipe: an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from mergetool.study.candidates.models import Strict
 
 
 class Splits(Strict):

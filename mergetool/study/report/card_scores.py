@@ -9,7 +9,9 @@ from typing import Any
 from mergetool.errors import MergetoolError, OutputError
 from mergetool.evaluate.metrics import METRICS
 from mergetool.hub.card import Evaluation
-from mergetool.study.execution.run import RESULTS
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.candidates.kinds import OF_ROW
+from mergetool.study.execution.results import RESULTS
 
 SPLIT = "test"
 
@@ -29,8 +31,7 @@ def evaluations(out: Path, manifest: dict[str, Any]) -> list[Evaluation]:
     path = out / RESULTS
     if not path.is_file():
         raise OutputError(f"{out}: holds no study ({RESULTS})", "name the OUT of mergetool compare")
-    kind = "merge" if manifest.get("kind") == "merge" else "align"
-    wanted = _plain(kind, manifest["recipe"])
+    command = "merge" if manifest.get("kind") == "merge" else "align"
     found, names = None, []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
@@ -38,10 +39,11 @@ def evaluations(out: Path, manifest: dict[str, Any]) -> list[Evaluation]:
         except ValueError:
             continue  # the line that a kill cut short
         made = row.get("learned") or row.get("recipe")  # of AMA: the merge that it learned
-        if row.get("error") or {"ama": "merge"}.get(str(row.get("kind")), row.get("kind")) != kind or not made:
+        kind = OF_ROW.get(str(row.get("kind")))
+        if row.get("error") or not made or kind is None or kind.command != command:
             continue
         names.append(row["name"])
-        if _plain(kind, made) == wanted:
+        if (wanted := _canonical(kind, manifest["recipe"])) and _canonical(kind, made) == wanted:
             found = row  # a later line of the same candidate replaces it
     if found is None:
         known = ", ".join(dict.fromkeys(names)) or "none"
@@ -58,16 +60,9 @@ def evaluations(out: Path, manifest: dict[str, Any]) -> list[Evaluation]:
     return rows
 
 
-def _plain(kind: str, recipe: dict[str, Any]) -> Any:
+def _canonical(kind: type[Candidate], recipe: dict[str, Any]) -> dict[str, Any] | None:
     """A recipe without what it leaves out; None where this version cannot read it."""
     try:
-        if kind == "merge":
-            from mergetool.config.strict_yaml import validate
-            from mergetool.merge import MergeRecipe
-
-            return {**validate(MergeRecipe, recipe, "recipe").to_dict(), "name": None}
-        from mergetool.align import align_recipe
-
-        return align_recipe(recipe).as_written()
+        return kind.canonical(recipe)
     except MergetoolError:
         return None

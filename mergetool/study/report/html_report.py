@@ -9,7 +9,7 @@ from typing import Any
 from mergetool import __version__
 from mergetool.study.analysis.choose import Group, Score, Summary
 from mergetool.study.analysis.hypervolume import Cover, covers
-from mergetool.study.recipe.splits import SPLITS, Column
+from mergetool.study.recipe.columns import SPLITS, Column
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -45,7 +45,6 @@ def write_report(
     groups = []
     for group in summary.groups:
         recipes = [(name, _recipe_text(by_name[name], yaml)) for name in group.members]
-        note = _note(by_name[group.members[0]])
         groups.append(
             {
                 "name": group.name,
@@ -56,7 +55,7 @@ def write_report(
                 "front": group.name in summary.front,
                 "rlhf": group.name == summary.rlhf,
                 "recipes": recipes,
-                "note": note,
+                "note": group.remark,
                 "cells": [_cell(group, column, split) for split in reversed(SPLITS) for column in summary.columns],
             }
         )
@@ -147,15 +146,6 @@ def _recipe_text(row: dict[str, Any], yaml: Any) -> str:
     if row.get("learned"):
         return "# ratios learned by `mergetool ama`\n" + yaml.safe_dump(row["learned"], sort_keys=False, allow_unicode=True)
     return yaml.safe_dump(row["recipe"], sort_keys=False, allow_unicode=True) if row.get("recipe") else ""
-
-
-def _note(row: dict[str, Any]) -> str:
-    """What the recipe alone does not say."""
-    if row["kind"] == "along":
-        at = row["settings"].get("step")
-        where = f"step {at}" if at else f"{row['settings']['share']:.0%} of its steps"
-        return f"The model after {where} of this training."
-    return "" if row.get("recipe") else "A checkpoint as it is: nothing is merged or trained."
 
 
 def _embedded(picture: Path) -> str:

@@ -5,43 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mergetool.errors import RecipeError
 from mergetool.study.analysis.choose import Group, Summary
 from mergetool.study.candidates.grid import SYMBOLS
-from mergetool.study.recipe.splits import Column
-from mergetool.study.recipe.study_recipe import Figure
+from mergetool.study.recipe.columns import Column
+from mergetool.study.recipe.figures import Figure
 from mergetool.study.report.picture_points import bar_of
 from mergetool.study.report.style import axis_title, canvas, colours, what_bars_are
 
 PANEL = (5.6, 4.6)  # inches
 WORDS = {"density": "density p", "every": "merge every K steps", "beta": "β of the loss", "weight": "weight of RLHF, w"}
 DECADE = 10.0  # values that span more than this are drawn on a logarithm
-
-
-def check_figures(figures: list[Figure], groups: list[dict[str, Any]], columns: list[str]) -> None:
-    """Whether each figure can be drawn.
-
-    Args:
-        figures: of a study.
-        groups: settings of the study's candidates.
-        columns: names of its metrics.
-
-    Raises:
-        RecipeError: a knob that nothing sweeps, or a metric that the study does not take.
-    """
-    from mergetool.errors import nearest
-
-    knobs = [figure.over for figure in figures]
-    if twice := next((knob for knob in knobs if knobs.count(knob) > 1), None):
-        raise RecipeError(f"figure: two figures over '{twice}'", "give one of them all the metrics")
-    swept = {key for settings in groups for key in settings}
-    for figure in figures:
-        if figure.over not in swept:
-            hint = nearest(figure.over, swept) if swept else "give a candidate a list of values"
-            raise RecipeError(f"figure.over: no candidate sweeps '{figure.over}'", hint)
-        for name in figure.metrics or []:
-            if name not in columns:
-                raise RecipeError(f"figure.metrics: no metric is called '{name}'", nearest(name, columns))
 
 
 def draw_curve(summary: Summary, figure: Figure, path: Path, title: str, split: str = "test") -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mergetool.study.execution.run import RESULTS, StudyResult
+from mergetool.study.execution.results import RESULTS
+from mergetool.study.execution.run import StudyResult
 from mergetool.study.recipe.study_recipe import StudyRecipe
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.study.analysis.choose import Summary
-from mergetool.study.recipe.splits import Column
+from mergetool.study.recipe.columns import Column
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; each has a marker too. Yellow is left out: it is
 # not seen on white. Black is for what everything is compared with.
@@ -39,7 +39,7 @@ def axis_title(column: Column) -> str:
 
 def what_bars_are(summary: Summary) -> str:
     """The words for the bars: spread over seeds, and where there is one seed the interval over rows."""
-    seeds = {len(group.members) for group in summary.groups if group.kind != "model"}
+    seeds = {len(group.members) for group in summary.groups if not group.is_model}
     if seeds <= {1}:
         return "thin bars: 95 % bootstrap interval over rows"
     several = f"mean of up to {max(seeds)} seeds, bars ± one standard deviation"

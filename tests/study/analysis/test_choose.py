@@ -3,7 +3,8 @@
 import pytest
 
 from mergetool.study.analysis.choose import pareto, summarise
-from mergetool.study.candidates.grid import Candidate
+from mergetool.study.candidates.align import AlignCandidate
+from mergetool.study.candidates.model import ModelCandidate
 from mergetool.study.recipe.expand import expand
 from mergetool.study.report.label_placement import place_labels
 from tests.study import tiny
@@ -75,9 +76,9 @@ def test_the_tax_is_the_loss_whichever_way_the_metric_points(study):
 
 def test_seeds_become_mean_and_sample_deviation(study):
     candidates = [
-        Candidate("sft", "sft", "sft", "model"),
-        Candidate("a 0", "a", "a", "align", seed=0),
-        Candidate("a 1", "a", "a", "align", seed=1),
+        ModelCandidate("sft", "sft", "sft"),
+        AlignCandidate("a 0", "a", "a", seed=0),
+        AlignCandidate("a 1", "a", "a", seed=1),
     ]
     rows = [row("sft", *SCORES["sft"]), row("a 0", (0.6, 0, 1), (0.6, 0, 1)), row("a 1", (0.8, 0, 1), (0.8, 0, 1))]
     group = summarise(study, candidates, rows).group("a")

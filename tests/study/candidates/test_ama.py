@@ -9,7 +9,7 @@ from mergetool.config.strict_yaml import validate
 from mergetool.errors import MergetoolError
 from mergetool.merge import MergeRecipe, merge_tensors, plan_merge
 from mergetool.study import check_study, run_study, write_outputs
-from mergetool.study.execution.evaluator import Maker
+from mergetool.study.candidates.workspace import Workspace
 from mergetool.study.recipe.expand import expand
 from tests.study import tiny
 
@@ -31,18 +31,17 @@ def tensors(recipe):
 
 @pytest.mark.parametrize("method", ["linear", "slerp", "task_arithmetic"])
 def test_equal_shares_by_part_are_the_share_of_the_whole(triple, tmp_path, method):
-    whole, by_part = (
-        Maker(one(triple, merge={"merge_method": method, "weight": weight}), tmp_path) for weight in (0.3, [[0.3, 0.3]])
-    )
-    recipes = [maker.shown_recipe(maker.candidates[-1]) for maker in (whole, by_part)]
+    studies = [one(triple, merge={"merge_method": method, "weight": weight}) for weight in (0.3, [[0.3, 0.3]])]
+    recipes = [expand(study)[-1].resolved_recipe(Workspace(study, tmp_path)) for study in studies]
     ours, theirs = map(tensors, recipes)
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-7) for name in ours)
 
 
 def test_a_part_with_share_one_is_rlhf_and_one_with_share_zero_is_sft(triple, tmp_path):
-    maker = Maker(one(triple, merge={"merge_method": "linear", "weight": [[0, 1]]}), tmp_path)
-    assert maker.candidates[-1].name == "it w=0/1"
-    found = tensors(maker.shown_recipe(maker.candidates[-1]))
+    study = one(triple, merge={"merge_method": "linear", "weight": [[0, 1]]})
+    candidate = expand(study)[-1]
+    assert candidate.name == "it w=0/1"
+    found = tensors(candidate.resolved_recipe(Workspace(study, tmp_path)))
     sft, rlhf = (
         tensors({"merge_method": "linear", "models": [{"model": str(triple / name), "parameters": {"weight": 1}}]})
         for name in ("sft", "rlhf")

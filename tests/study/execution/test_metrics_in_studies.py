@@ -7,7 +7,8 @@ import pytest
 from mergetool.errors import MergetoolError
 from mergetool.study import run_study, write_outputs
 from mergetool.study.recipe.check import check_study
-from mergetool.study.recipe.splits import columns, metrics_identity
+from mergetool.study.recipe.columns import columns
+from mergetool.study.recipe.splits import metrics_identity
 from tests.evaluate import endpoint, public
 from tests.evaluate import tiny as models
 from tests.study import tiny

@@ -115,7 +115,7 @@ def test_a_study_and_its_results_may_move_and_a_changed_reward_or_file_is_anothe
     import shutil
 
     from mergetool.fingerprints import data_identity
-    from mergetool.study.execution.evaluator import Maker
+    from mergetool.study.execution.evaluator import Evaluator
 
     def keys(place):
         study = tiny.study(
@@ -126,8 +126,8 @@ def test_a_study_and_its_results_may_move_and_a_changed_reward_or_file_is_anothe
                 {"name": "sampled", "align": {"method": "adamw", "algorithm": "raft"}},
             ],
         )
-        maker = Maker(study, place / "out")
-        return {one.name: maker.key(one) for one in maker.candidates}
+        evaluator = Evaluator(study, place / "out")
+        return {one.name: evaluator.key(one) for one in evaluator.candidates}
 
     shutil.copytree(folder, tmp_path / "here")
     (tmp_path / "here/rewards.py").write_text("brief = len")
@@ -206,7 +206,7 @@ def test_a_worker_dies_with_its_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text("""
 import multiprocessing, os, sys, threading, time
-from mergetool.study.execution.process_workers import _end_with_parent
+from mergetool.study.execution.process_executor import _end_with_parent
 
 def work(file):
     threading.Thread(target=_end_with_parent, daemon=True).start()

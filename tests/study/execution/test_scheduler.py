@@ -4,9 +4,10 @@ import pytest
 
 from mergetool.errors import MergetoolError
 from mergetool.study import run_study
-from mergetool.study.candidates.grid import Candidate
-from mergetool.study.execution.process_workers import devices_of
-from mergetool.study.execution.scheduler import Crew, Lost, spread
+from mergetool.study.candidates.align import AlignCandidate
+from mergetool.study.candidates.merge import MergeCandidate
+from mergetool.study.execution.process_executor import devices_of
+from mergetool.study.execution.scheduler import Executor, Lost, schedule
 from tests.study import tiny
 
 
@@ -16,13 +17,13 @@ def folder(tmp_path_factory):
 
 
 class Fake:
-    """A maker whose candidates are words."""
+    """An evaluator whose candidates are words."""
 
     def about(self, candidate):
         return {"name": candidate.name, "error": None}
 
 
-class Recorder(Crew):
+class Recorder(Executor):
     """Does nothing, and remembers what was under way at the same time. `dies`: how often each candidate's worker does."""
 
     def __init__(self, size, fails=(), dies=None):
@@ -51,10 +52,11 @@ class Recorder(Crew):
 
 
 def named(*pairs):
-    return [Candidate(name, name, name, "merge", needs=needs) for name, needs in pairs]
+    runs = {name: AlignCandidate(name, name, name) for _, name in pairs if name}
+    return [MergeCandidate(name, name, name, run=runs.get(needs)) for name, needs in pairs]
 
 
-def spread_over(crew, candidates, more=None):
+def schedule_over(executor, candidates, more=None):
     rows = {}
 
     def record(candidate, row):
@@ -62,46 +64,46 @@ def spread_over(crew, candidates, more=None):
         rows[candidate.name] = row["error"]
         return (more or {}).get(candidate.name, [])
 
-    spread(crew.maker, candidates, crew, record, lambda done, total, what: None)
+    schedule(executor.evaluator, candidates, executor, record, lambda done, total, what: None)
     return rows
 
 
 def test_what_needs_a_run_waits_for_it_and_the_others_do_not():
-    crew = Recorder(3)
-    assert list(spread_over(crew, named(("b", "a"), ("a", None), ("c", None)))) == ["a", "c", "b"]
-    assert crew.together[0] == ["a", "c"]
+    executor = Recorder(3)
+    assert list(schedule_over(executor, named(("b", "a"), ("a", None), ("c", None)))) == ["a", "c", "b"]
+    assert executor.together[0] == ["a", "c"]
 
 
 def test_what_needs_a_run_that_failed_is_recorded_and_not_made():
-    rows = spread_over(Recorder(2, fails=["a"]), named(("a", None), ("b", "a"), ("c", None)))
+    rows = schedule_over(Recorder(2, fails=["a"]), named(("a", None), ("b", "a"), ("c", None)))
     assert rows["a"] == "bad"
     assert "its RLHF model 'a' could not be made" in rows["b"]
     assert rows["c"] is None
 
 
 def test_no_more_are_under_way_than_there_are_seats():
-    crew = Recorder(2)
-    spread_over(crew, named(*((name, None) for name in "abcdef")))
-    assert {len(some) for some in crew.together} == {2, 1}
+    executor = Recorder(2)
+    schedule_over(executor, named(*((name, None) for name in "abcdef")))
+    assert {len(some) for some in executor.together} == {2, 1}
 
 
 def test_what_a_line_asks_for_besides_is_made_too():
-    rows = spread_over(Recorder(1), named(("a", None)), {"a": named(("b", None)), "b": named(("c", "a"))})
+    rows = schedule_over(Recorder(1), named(("a", None)), {"a": named(("b", None)), "b": named(("c", "a"))})
     assert list(rows) == ["a", "b", "c"]
 
 
 def test_a_candidate_whose_worker_died_gets_one_more_try_and_the_others_lose_nothing():
-    crew = Recorder(2, dies={"a": 1, "b": 2})
-    rows = spread_over(crew, named(("a", None), ("b", None), ("c", None)))
+    executor = Recorder(2, dies={"a": 1, "b": 2})
+    rows = schedule_over(executor, named(("a", None), ("b", None), ("c", None)))
     assert rows["a"] is None
     assert "its worker died 2 times" in rows["b"]
     assert rows["c"] is None
-    assert len(crew.renewed) == 3
+    assert len(executor.renewed) == 3
 
 
 def test_without_sft_there_is_no_study():
     with pytest.raises(MergetoolError, match="sft: its worker died"):
-        spread_over(Recorder(1, dies={"sft": 2}), named(("sft", None)))
+        schedule_over(Recorder(1, dies={"sft": 2}), named(("sft", None)))
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 import pytest
 
 from mergetool.errors import MergetoolError
-from mergetool.study.candidates.merge import merge_recipe
+from mergetool.study.candidates.offline_recipe import merge_recipe
+from mergetool.study.candidates.rlhf import rlhf_group
 from mergetool.study.recipe.check import check_study
-from mergetool.study.recipe.expand import expand, rlhf_group
+from mergetool.study.recipe.expand import expand
 from tests.study import tiny
 
 

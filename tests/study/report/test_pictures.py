@@ -7,8 +7,11 @@ import pytest
 from mergetool.errors import MergetoolError
 from mergetool.study import check_study, summarise
 from mergetool.study.analysis.categories import by_category
-from mergetool.study.candidates.grid import Candidate
-from mergetool.study.recipe.study_recipe import Figure
+from mergetool.study.candidates.align import AlignCandidate
+from mergetool.study.candidates.merge import MergeCandidate
+from mergetool.study.candidates.model import ModelCandidate
+from mergetool.study.candidates.run_checkpoint import RunCheckpoint
+from mergetool.study.recipe.figures import Figure
 from mergetool.study.report.html_report import write_report
 from mergetool.study.report.knob_curves import _spans_decades, _spelled, _ticks, draw_curve
 from mergetool.study.report.pareto_picture import draw_pareto
@@ -24,19 +27,19 @@ def folder(tmp_path_factory):
 
 
 def candidates():
-    found = [Candidate("sft", "sft", "sft", "model"), Candidate("rlhf", "rlhf", "rlhf", "model")]
+    found = [ModelCandidate("sft", "sft", "sft"), ModelCandidate("rlhf", "rlhf", "rlhf")]
     found += [
-        Candidate(f"o K={k} seed={seed}", f"o K={k}", "o", "align", "o", {"every": k}, seed)
+        AlignCandidate(f"o K={k} seed={seed}", f"o K={k}", "o", "o", {"every": k}, seed)
         for k in ("total", 10, 1)
         for seed in (0, 1)
     ]
-    found += [Candidate("run", "run", "run", "align", "run", recipe={"merging": {"method": "adamw"}})]
+    run = AlignCandidate("run", "run", "run", "run", recipe={"merging": {"method": "adamw"}})
+    found += [run]
     found += [
-        Candidate(f"run step={s}", f"run step={s}", "run along", "along", "run", {"step": s}, 0, {"a": 1}, needs="run")
-        for s in (30, 4)
+        RunCheckpoint(f"run step={s}", f"run step={s}", "run along", "run", {"step": s}, 0, {"a": 1}, run) for s in (30, 4)
     ]
     found += [
-        Candidate(f"t {n}", f"t {n}", "t", "merge", "t", {"weight": n / 8, "density": 1 / 3}, recipe={"models": "<b>"}, trial=n)
+        MergeCandidate(f"t {n}", f"t {n}", "t", "t", {"weight": n / 8, "density": 1 / 3}, recipe={"models": "<b>"}, trial=n)
         for n in range(1, 8)
     ]
     return found

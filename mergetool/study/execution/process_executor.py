@@ -8,36 +8,34 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from mergetool.study.candidates.grid import Candidate
-from mergetool.study.execution.evaluator import Maker
-from mergetool.study.execution.scheduler import Crew, Lost, Row
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.execution.evaluator import Evaluator
+from mergetool.study.execution.scheduler import Executor, Lost, Row
 from mergetool.study.recipe.study_recipe import StudyRecipe
 
 
-class Processes(Crew):
+class ProcessExecutor(Executor):
     """A pool of one process for each seat, so that one that dies takes no other candidate with it.
 
     Args:
-        maker: of the study.
+        evaluator: of the study.
         size: processes.
-        measuring: device and type of the model that is measured.
     """
 
-    def __init__(self, maker: Maker, size: int, measuring: tuple[str | None, str | None]) -> None:
-        super().__init__(maker, size)
-        self._measuring = measuring
+    def __init__(self, evaluator: Evaluator, size: int) -> None:
+        super().__init__(evaluator, size)
         self._pools: dict[int, ProcessPoolExecutor] = {}
-        self._visible = [devices_of(seat, measuring[0]) for seat in range(size)]
+        self._visible = [devices_of(seat, evaluator.device) for seat in range(size)]
 
     def _submit(self, seat: int, candidate: Candidate) -> Future:
         if seat not in self._pools:
-            maker = self.maker
+            made = self.evaluator
             # spawn: a forked child would inherit torch's threads in a state that hangs
             self._pools[seat] = ProcessPoolExecutor(
                 1,
                 multiprocessing.get_context("spawn"),
                 _begin,
-                (maker.recipe, maker.out, maker.fresh, *self._measuring, self.size, self._visible[seat]),
+                (made.recipe, made.out, made.fresh, made.device, made.dtype, self.size, self._visible[seat]),
             )
         return self._pools[seat].submit(_row, candidate)
 
@@ -80,7 +78,7 @@ def devices_of(seat: int, device: str | None) -> str | None:
     return seen[seat % len(seen)]
 
 
-_MAKER: Maker | None = None
+_EVALUATOR: Evaluator | None = None
 """In a worker: made once, so that the live model and the tokenised rows serve all its candidates."""
 
 
@@ -100,10 +98,10 @@ def _begin(
         os.environ["CUDA_VISIBLE_DEVICES"] = visible  # before anything asks for a GPU
     import torch
 
-    global _MAKER
+    global _EVALUATOR
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-    _MAKER = Maker(recipe, out, fresh, device, dtype)
+    _EVALUATOR = Evaluator(recipe, out, fresh, device, dtype)
 
 
 def _end_with_parent() -> None:
@@ -118,5 +116,5 @@ def _end_with_parent() -> None:
 
 
 def _row(candidate: Candidate) -> dict[str, Any]:
-    assert _MAKER is not None
-    return _MAKER.row(candidate)
+    assert _EVALUATOR is not None
+    return _EVALUATOR.row(candidate)

@@ -9,52 +9,51 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import MergetoolError
-from mergetool.study.candidates.grid import Candidate
-from mergetool.study.execution.evaluator import Maker
-from mergetool.study.execution.scheduler import Crew, Lost, Row
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.execution.evaluator import Evaluator
+from mergetool.study.execution.scheduler import Executor, Lost, Row
 from mergetool.study.recipe.study_recipe import StudyRecipe
 
 
-class Cluster(Crew):
+class RayExecutor(Executor):
     """Ray actors, spread over the nodes; each takes a GPU where the cluster has GPUs, and else a core.
 
     OUT, the models and the data must lie under the same paths on every node, and mergetool be installed there. The
     driver alone writes results.jsonl.
 
     Args:
-        maker: of the study.
+        evaluator: of the study.
         address: "local" starts a cluster on this machine; "auto" finds the running one; else its address.
         size: actors; None: one for each GPU, or where there is none for each node.
-        measuring: device and type of the model that is measured.
 
     Raises:
         MergetoolError: Ray is not installed, does not answer, or has not that many GPUs or cores.
     """
 
-    def __init__(self, maker: Maker, address: str, size: int | None, measuring: tuple[str | None, str | None]) -> None:
+    def __init__(self, evaluator: Evaluator, address: str, size: int | None) -> None:
         self._stdout = contextlib.redirect_stdout(sys.stderr)  # Ray prints a worker's death there; stdout is for results
         self._ray = _connect(address)
         self._stdout.__enter__()
         try:
             resources = self._ray.cluster_resources()
             gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
-            if measuring[0] not in (None, "cuda") or not gpus:
+            if evaluator.device not in (None, "cuda") or not gpus:
                 gpus = 0
             room, what = (gpus, "GPUs") if gpus else (cores, "cores")
             size = size or gpus or len([node for node in self._ray.nodes() if node["Alive"]])
             if size > room:
                 raise MergetoolError(f"--workers {size}: the Ray cluster has {room} {what}", f"give at most {room}")
-            super().__init__(maker, size)
+            super().__init__(evaluator, size)
             self._asks = {"num_gpus": 1, "num_cpus": 0} if gpus else {"num_cpus": 1}
-            out = maker.out.absolute()
-            self._making = (maker.recipe, out, maker.fresh, *measuring, max(1, cores // size))
+            out, measured = evaluator.out.absolute(), (evaluator.device, evaluator.dtype)
+            self._making = (evaluator.recipe, out, evaluator.fresh, *measured, max(1, cores // size))
             self._actors = [self._actor() for _ in range(size)]
         except BaseException:
             self.close()
             raise
 
     def _actor(self) -> Any:
-        # retries are the crew's: an actor that Ray started again by itself would have another candidate's error
+        # retries are the scheduler's: an actor that Ray started again by itself would have another candidate's error
         options = {**self._asks, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
         return self._ray.remote(_Worker).options(**options).remote(*self._making)
 
@@ -126,7 +125,7 @@ def _silent(address: str, reason: str) -> MergetoolError:
 
 
 class _Worker:
-    """An actor: a maker with its live model."""
+    """An actor: an evaluator with its live model."""
 
     def __init__(
         self, recipe: StudyRecipe, out: Path, fresh: bool, device: str | None, dtype: str | None, threads: int
@@ -134,7 +133,7 @@ class _Worker:
         import torch
 
         torch.set_num_threads(threads)
-        self._maker = Maker(recipe, out, fresh, device, dtype)
+        self._evaluator = Evaluator(recipe, out, fresh, device, dtype)
 
     def row(self, candidate: Candidate) -> dict[str, Any]:
-        return self._maker.row(candidate)
+        return self._evaluator.row(candidate)
