@@ -45,7 +45,7 @@ class Group:
         name, family, settings: as of each member, see `Candidate`.
         members: names of the candidates.
         scores: split -> metric -> score.
-        run: the group that this is a part of, for a model along a training run.
+        part_of: the group of the training that this is an earlier state of.
         trial: whether a search proposed it.
         is_model: whether it is one of the study's own models, see `Candidate`.
         remark: what the recipe alone does not say.
@@ -56,7 +56,7 @@ class Group:
     settings: dict[str, Any]
     members: tuple[str, ...]
     scores: dict[str, dict[str, Score]] = field(repr=False)
-    run: str | None = None
+    part_of: str | None = None
     trial: bool = False
     is_model: bool = False
     remark: str = ""

@@ -6,17 +6,19 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mergetool.errors import RecipeError
-from mergetool.study.candidates.candidate import Candidate, CheckpointWeights, Entry
+from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.content import with_rows_by_content
-from mergetool.study.candidates.grid import label_of, points_of
+from mergetool.study.candidates.entry import Entry
+from mergetool.study.candidates.grid import grid_points, label_of
 from mergetool.study.candidates.models import StudyModels
 from mergetool.study.candidates.ranges import Range, Searched, space_of
 from mergetool.study.candidates.run_checkpoint import CheckpointSteps, RunCheckpoint, check_steps, steps_of
+from mergetool.study.candidates.weights import CheckpointWeights
 from mergetool.study.candidates.workspace import Workspace
 
 
@@ -59,7 +61,7 @@ class AlignCandidate(Candidate):
     searchable = True
     is_training = True
     counted = "trainings"
-    command = "align"
+    command: ClassVar[str] = "align"
     doing = "training"
 
     @classmethod
@@ -75,7 +77,7 @@ class AlignCandidate(Candidate):
         settings = dict(grid.model_extra or {})
         if grid.beta is not None:
             settings["beta"] = grid.beta
-        points, varying = points_of(settings)
+        points, varying = grid_points(settings)
         varying = named or varying
         seeds = grid.seed if isinstance(grid.seed, list) else [grid.seed]
         training = {**defaults.training, **grid.training}
@@ -107,7 +109,7 @@ class AlignCandidate(Candidate):
         return found
 
     @classmethod
-    def points(
+    def expand(
         cls,
         study: StudyModels,
         entry: Entry,
@@ -140,7 +142,7 @@ class AlignCandidate(Candidate):
         from mergetool.align import align_recipe
         from mergetool.align.check import check_align
 
-        check_align(align_recipe(self.placed(models) or {}, Path.cwd(), "its align recipe"))
+        check_align(align_recipe(self.with_models(models) or {}, Path.cwd(), "its align recipe"))
 
     def checkpoint(self, workspace: Workspace) -> Path | None:
         from mergetool.align.along import place_of

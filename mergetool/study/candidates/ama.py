@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from mergetool.study.candidates.candidate import Candidate, Entry, MergedWeights
+from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.content import with_rows_by_content
-from mergetool.study.candidates.grid import label_of, points_of
+from mergetool.study.candidates.entry import Entry
+from mergetool.study.candidates.grid import grid_points, label_of
 from mergetool.study.candidates.merge import MergeCandidate
 from mergetool.study.candidates.models import StudyModels
 from mergetool.study.candidates.ranges import Grid
 from mergetool.study.candidates.rlhf import rlhf_runs
+from mergetool.study.candidates.weights import MergedWeights
 from mergetool.study.candidates.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class AmaCandidate(MergeCandidate):
     doing = "training"
 
     @classmethod
-    def points(
+    def expand(
         cls,
         study: StudyModels,
         entry: Entry,
@@ -57,7 +59,7 @@ class AmaCandidate(MergeCandidate):
         Raises:
             RecipeError: the RLHF model is a grid.
         """
-        points, varying = points_of({"alpha": grid.alpha, "blocks": grid.blocks})
+        points, varying = grid_points({"alpha": grid.alpha, "blocks": grid.blocks})
         data = grid.data
         if data is None:  # what alignment trained on: the chosen sides
             shared = study.align_defaults.data
@@ -86,7 +88,7 @@ class AmaCandidate(MergeCandidate):
     def check(self, models: dict[str, str]) -> None:
         from mergetool.ama import check_ama
 
-        check_ama(_checked(self.placed(models)))
+        check_ama(_checked(self.with_models(models)))
 
     def make(self, workspace: Workspace) -> MergedWeights:
         """Learns the ratios, unless an earlier run of the same recipe has left them in its note."""

@@ -9,66 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
-
-from pydantic import Field
+from typing import Any, ClassVar, Self
 
 from mergetool.fingerprints import digest
-from mergetool.study.candidates.models import Strict, StudyModels
-from mergetool.study.candidates.ranges import Range, SearchEntry, space_of
+from mergetool.study.candidates.entry import Entry
+from mergetool.study.candidates.models import StudyModels
+from mergetool.study.candidates.ranges import Range, space_of
+from mergetool.study.candidates.weights import CheckpointWeights, MergedWeights
 from mergetool.study.candidates.workspace import Workspace
-
-
-class Entry(Strict):
-    """One line of `candidates`, but for the key that says of which kind it is.
-
-    Attributes:
-        name: opens the name of every candidate of it.
-        family: one colour in the picture; without it the name.
-        search: how to search what its grid spans; without it the grid is multiplied.
-    """
-
-    name: str = Field(min_length=1)
-    family: str | None = None
-    search: SearchEntry | None = None
-
-    @property
-    def family_name(self) -> str:
-        return self.family or self.name
-
-
-class Live(Protocol):
-    """A model in memory that takes the weights of one candidate after the other."""
-
-    def put_checkpoint(self, source: Path | str) -> None: ...
-
-    def put_merge(self, recipe: dict[str, Any], where: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class CheckpointWeights:
-    """Weights that lie on disk, or on the Hub."""
-
-    path: Path | str
-
-    def put(self, live: Live, where: str) -> None:
-        live.put_checkpoint(self.path)
-
-
-@dataclass(frozen=True)
-class MergedWeights:
-    """Weights that a merge makes, tensor by tensor, when they are asked for.
-
-    Attributes:
-        recipe: of the merge, with real paths.
-        learned: whether it was learned; then the line of results keeps it.
-    """
-
-    recipe: dict[str, Any]
-    learned: bool = False
-
-    def put(self, live: Live, where: str) -> None:
-        live.put_merge(self.recipe, where)
 
 
 @dataclass(frozen=True)
@@ -82,7 +30,7 @@ class Candidate(ABC):
         entry: the line of the recipe's `candidates` that it comes from; "" for the recipe's models.
         settings: the grid point, only what varies within the family.
         seed: None where nothing is random.
-        recipe: what its command is given; models are called SFT, BASE and RLHF until `placed`.
+        recipe: what its command is given; models are called SFT, BASE and RLHF until `with_models`.
         run: the align candidate whose result is RLHF in it, or whose training it is a part of.
         trial: its number in a search; None outside of one.
         path: its checkpoint, where that is there before the study runs.
@@ -138,7 +86,7 @@ class Candidate(ABC):
         return []
 
     @classmethod
-    def points(
+    def expand(
         cls,
         study: StudyModels,
         entry: Entry,
@@ -183,7 +131,7 @@ class Candidate(ABC):
         """What the recipe alone does not say, for the report."""
         return ""
 
-    def placed(self, names: dict[str, str]) -> dict[str, Any] | None:
+    def with_models(self, names: dict[str, str]) -> dict[str, Any] | None:
         """The recipe with SFT, BASE and RLHF replaced by what `names` says."""
         return _replace(self.recipe, names)
 
@@ -192,7 +140,7 @@ class Candidate(ABC):
         names = {name: str(source) for name, source in workspace.models.items()}
         if self.run:
             names["RLHF"] = str(workspace.directory(self.run.name).absolute())
-        return self.placed(names)
+        return self.with_models(names)
 
     def identity(self, workspace: Workspace) -> str:
         """What it is: equal values, equal weights."""
@@ -206,7 +154,7 @@ class Candidate(ABC):
         names = dict(workspace.identities)
         if self.run:
             names["RLHF"] = self.run.identity(workspace)
-        return self.placed(names) or {}
+        return self.with_models(names) or {}
 
     @classmethod
     def canonical(cls, recipe: dict[str, Any]) -> dict[str, Any]:

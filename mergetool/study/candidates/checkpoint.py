@@ -10,9 +10,11 @@ from typing import Any
 from mergetool.config.sources import looks_like_hub_id
 from mergetool.errors import RecipeError
 from mergetool.fingerprints import checkpoint_identity
-from mergetool.study.candidates.candidate import Candidate, CheckpointWeights, Entry
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.candidates.entry import Entry
 from mergetool.study.candidates.grid import label_of
 from mergetool.study.candidates.models import StudyModels
+from mergetool.study.candidates.weights import CheckpointWeights
 from mergetool.study.candidates.workspace import Workspace
 
 
@@ -26,7 +28,7 @@ class CheckpointCandidate(Candidate):
     schema = str | list[str]
 
     @classmethod
-    def points(
+    def expand(
         cls,
         study: StudyModels,
         entry: Entry,

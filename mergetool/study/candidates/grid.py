@@ -19,7 +19,7 @@ SYMBOLS = {
 }
 
 
-def points_of(grid: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+def grid_points(grid: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
     """Every combination of the lists in `grid`, and the keys that are lists of more than one value."""
     lists = {key: value if isinstance(value, list) else [value] for key, value in grid.items()}
     points = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]

@@ -11,8 +11,9 @@ from pydantic import create_model, model_validator
 
 from mergetool.study.candidates.align import AlignCandidate
 from mergetool.study.candidates.ama import AmaCandidate
-from mergetool.study.candidates.candidate import Candidate, Entry
+from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.checkpoint import CheckpointCandidate
+from mergetool.study.candidates.entry import Entry
 from mergetool.study.candidates.merge import MergeCandidate
 from mergetool.study.candidates.model import ModelCandidate
 from mergetool.study.candidates.ranges import ranges_in
@@ -51,14 +52,14 @@ class CandidateEntry(create_model("CandidateKeys", __base__=Entry, **_keys)):
     @model_validator(mode="after")
     def _searched_or_multiplied(self) -> CandidateEntry:
         if self.search is None:
-            if self.kind.searchable and (key := next(iter(ranges_in(self.grid)), None)):
+            if self.candidate_class.searchable and (key := next(iter(ranges_in(self.grid)), None)):
                 raise ValueError(f"'{self.name}': {key} is a range; add search: {{trials: 40}}, or give a list")
-        elif not self.kind.searchable:
+        elif not self.candidate_class.searchable:
             able = " nor ".join(key for key, kind in KINDS.items() if kind.searchable)
             raise ValueError(f"'{self.name}' has a search and neither {able}; there is nothing to vary")
         else:
             try:
-                self.kind.search_space(self.grid)
+                self.candidate_class.search_space(self.grid)
             except ValueError as error:
                 raise ValueError(f"'{self.name}': {error}") from None
         return self
@@ -69,7 +70,7 @@ class CandidateEntry(create_model("CandidateKeys", __base__=Entry, **_keys)):
         return next(key for key in KINDS if getattr(self, key) is not None)
 
     @property
-    def kind(self) -> type[Candidate]:
+    def candidate_class(self) -> type[Candidate]:
         return KINDS[self.key]
 
     @property

@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mergetool.errors import RecipeError
-from mergetool.study.candidates.candidate import Candidate, Entry, MergedWeights
+from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.content import models_by_content
-from mergetool.study.candidates.grid import label_of, points_of
+from mergetool.study.candidates.entry import Entry
+from mergetool.study.candidates.grid import grid_points, label_of
 from mergetool.study.candidates.models import StudyModels
 from mergetool.study.candidates.offline_recipe import DISTANCE_METHODS, by_part, combinations, merge_recipe, rest_of
 from mergetool.study.candidates.ranges import Range, SearchedShares
 from mergetool.study.candidates.rlhf import rlhf_runs
+from mergetool.study.candidates.weights import MergedWeights
 from mergetool.study.candidates.workspace import Workspace
 
 
@@ -68,10 +70,10 @@ class MergeCandidate(Candidate):
     searchable = True
     needs_rlhf = True
     counted = "merges"
-    command = "merge"
+    command: ClassVar[str] = "merge"
 
     @classmethod
-    def points(
+    def expand(
         cls,
         study: StudyModels,
         entry: Entry,
@@ -95,7 +97,7 @@ class MergeCandidate(Candidate):
         lists = {share: combinations(shares, grid.parts) if grid.parts else shares, **(grid.model_extra or {})}
         if share == "weight" and grid.alpha is not None:
             lists["alpha"] = grid.alpha
-        points, varying = points_of(lists)
+        points, varying = grid_points(lists)
         varying = named or varying
         runs = rlhf_runs(study, trainings)
         seeds = grid.seed if isinstance(grid.seed, list) else [grid.seed]
@@ -133,7 +135,7 @@ class MergeCandidate(Candidate):
         from mergetool.config.strict_yaml import validate
         from mergetool.merge import MergeRecipe, plan_merge
 
-        plan_merge(validate(MergeRecipe, self.placed(models), "its merge recipe"))
+        plan_merge(validate(MergeRecipe, self.with_models(models), "its merge recipe"))
 
     def checkpoint(self, workspace: Workspace) -> Path | None:
         there = workspace.holds(self.name, self.identity(workspace))

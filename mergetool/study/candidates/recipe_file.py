@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mergetool.study.candidates.candidate import Candidate, Entry
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.candidates.entry import Entry
 from mergetool.study.candidates.merge import MergeCandidate
 from mergetool.study.candidates.models import StudyModels
 
@@ -17,7 +18,7 @@ class RecipeFileCandidate(MergeCandidate):
     needs_rlhf = False
 
     @classmethod
-    def points(
+    def expand(
         cls,
         study: StudyModels,
         entry: Entry,

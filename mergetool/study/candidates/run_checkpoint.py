@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from mergetool.align.along import place_of, step_of
 from mergetool.errors import CheckpointError, RecipeError
-from mergetool.study.candidates.candidate import Candidate, CheckpointWeights
+from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.grid import label_of
+from mergetool.study.candidates.weights import CheckpointWeights
 from mergetool.study.candidates.workspace import Workspace
 
 CheckpointSteps = list[int | float] | dict[Literal["every"], int]

@@ -136,7 +136,7 @@ def _by_category(rows: tuple[dict, ...], metric: Metric, columns: tuple[list[flo
     for at, row in enumerate(rows):
         members.setdefault(str(row.get(key)), []).append(at)
     statistic = STATISTICS[metric.statistic]
-    return {name: float(statistic(*([column[at] for at in places] for column in columns))) for name, places in members.items()}
+    return {name: float(statistic(*([column[at] for at in own] for column in columns))) for name, own in members.items()}
 
 
 def _written(reference: Reference) -> dict[str, Any]:
@@ -149,5 +149,8 @@ def _read(kept: dict[str, Any]) -> Reference:
     import torch
 
     scores, answers = kept["log_probs"], kept["answers"]
-    chosen_and_rejected = tuple(torch.tensor(side, dtype=torch.float64) for side in scores) if scores else None
+    chosen_and_rejected = None
+    if scores:
+        chosen, rejected = (torch.tensor(side, dtype=torch.float64) for side in scores)
+        chosen_and_rejected = chosen, rejected
     return Reference(chosen_and_rejected, tuple(answers) if answers is not None else None)

@@ -11,7 +11,8 @@ from typing import Any
 from mergetool import hub
 from mergetool.errors import MergetoolError, without_tokens
 from mergetool.fingerprints import digest
-from mergetool.study.candidates.candidate import Candidate, MergedWeights
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.candidates.weights import MergedWeights
 from mergetool.study.candidates.workspace import Workspace, slug
 from mergetool.study.execution.bench import Bench
 from mergetool.study.recipe.expand import expand

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mergetool.errors import OutputError
-from mergetool.study.candidates.candidate import Candidate, MergedWeights
+from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.merge import MergeCandidate
+from mergetool.study.candidates.weights import MergedWeights
 from mergetool.study.candidates.workspace import Workspace
 from mergetool.study.execution.run import StudyResult
 from mergetool.study.recipe.study_recipe import StudyRecipe

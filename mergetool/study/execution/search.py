@@ -43,7 +43,7 @@ class Search:
         assert entry.search is not None
         self._recipe, self._entry, self._settings, self._known = recipe, entry, entry.search, known
         self._axes = axes(recipe)
-        self._space = {key: _distribution(value) for key, value in entry.kind.search_space(entry.grid).items()}
+        self._space = {key: _distribution(value) for key, value in entry.candidate_class.search_space(entry.grid).items()}
         self._optuna = load_optuna()
         directions = ["maximize" if column.metric.higher_is_better else "minimize" for column in self._axes]
         self._study = self._optuna.create_study(directions=directions, sampler=_sampler(self._settings.seed))

@@ -40,7 +40,7 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
     tasks = read_tasks(recipe)
     settings = [one.settings for one in candidates + tried]
     check_figures(recipe.figure, settings, [one.name for one in columns(recipe)])
-    searched = [entry for entry in recipe.candidates if entry.search]
+    searches = {entry.name: f"{entry.search.trials} trials" for entry in recipe.candidates if entry.search}
     rows = {one.name: {split: len(tasks[split][at].rows) for split in tasks} for at, one in enumerate(tasks["test"])}
     counted = Counter(one.counted for one in candidates)
     found = {
@@ -48,7 +48,7 @@ def check_study(recipe: StudyRecipe) -> dict[str, Any]:
         "trainings": counted["trainings"],
         "merges": counted["merges"],
         "groups": list(dict.fromkeys(one.group for one in candidates)),
-        **({"searches": {entry.name: f"{entry.search.trials} trials" for entry in searched}} if searched else {}),
+        **({"searches": searches} if searches else {}),
         "metrics": [one.name for one in columns(recipe)],
         "rows": rows,
     }

@@ -26,7 +26,7 @@ def expand(recipe: StudyRecipe) -> list[Candidate]:
     found: list[Candidate] = [*ModelCandidate.of(recipe), *trainings]
     for entry in recipe.candidates:
         if entry.search is None:
-            found += entry.kind.points(recipe, entry, entry.grid, trainings)
+            found += entry.candidate_class.expand(recipe, entry, entry.grid, trainings)
     names = [one.name for one in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise RecipeError(f"candidate '{twice}' occurs twice", "remove the repeated value from its list")
@@ -35,7 +35,7 @@ def expand(recipe: StudyRecipe) -> list[Candidate]:
 
 def _trainings(recipe: StudyRecipe) -> list[Candidate]:
     entries = [entry for entry in recipe.candidates if entry.search is None]
-    return [one for entry in entries for one in entry.kind.trainings(recipe, entry, entry.grid)]
+    return [one for entry in entries for one in entry.candidate_class.trainings(recipe, entry, entry.grid)]
 
 
 def trial_points(recipe: StudyRecipe, entry: CandidateEntry, number: int, values: dict[str, Any]) -> list[Candidate]:
@@ -48,12 +48,12 @@ def trial_points(recipe: StudyRecipe, entry: CandidateEntry, number: int, values
     Raises:
         RecipeError: as `expand`.
     """
-    kind, grid = entry.kind, entry.grid
+    kind, grid = entry.candidate_class, entry.grid
     point = type(grid).model_validate({**grid.model_dump(exclude_unset=True), **values})
     changes = {"name": f"{entry.name} {number}", "family": entry.family_name, "search": None, entry.key: point}
     trial, shown = entry.model_copy(update=changes), list(values)
     found: Sequence[Candidate] = kind.trainings(recipe, trial, point, shown)
-    found = [*found, *kind.points(recipe, trial, point, _trainings(recipe), shown)]
+    found = [*found, *kind.expand(recipe, trial, point, _trainings(recipe), shown)]
     return [replace(one, entry=entry.name, trial=number) for one in found]
 
 
@@ -67,7 +67,7 @@ def probes(recipe: StudyRecipe) -> list[Candidate]:
     for entry in recipe.candidates:
         if entry.search:
             load_optuna()
-            space = entry.kind.search_space(entry.grid)
+            space = entry.candidate_class.search_space(entry.grid)
             ends = [{key: _end(value, at) for key, value in space.items()} for at in (0, -1)]
             for number, values in enumerate(ends, 1):
                 found += trial_points(recipe, entry, number, values)

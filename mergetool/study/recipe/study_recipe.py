@@ -54,7 +54,7 @@ class StudyRecipe(StudyModels):
         reserved = {"sft", "base", "rlhf"} & set(names)
         if reserved:
             raise ValueError(f"a candidate may not be called '{reserved.pop()}'; that is one of models:, rename it")
-        trainings = [entry.name for entry in self.candidates if entry.kind.is_training]
+        trainings = [entry.name for entry in self.candidates if entry.candidate_class.is_training]
         rlhf = self.models.rlhf
         if isinstance(rlhf, FromAlign) and rlhf.align in [entry.name for entry in self.candidates if entry.search]:
             raise ValueError(f"models.rlhf.align: '{rlhf.align}' is a search, and RLHF is one model; name another")
@@ -63,7 +63,7 @@ class StudyRecipe(StudyModels):
                 f"models.rlhf.align: no align candidate is called '{rlhf.align}'; "
                 f"{nearest(rlhf.align, trainings) if trainings else 'add one to candidates'}"
             )
-        if rlhf is None and any(entry.kind.needs_rlhf for entry in self.candidates):
+        if rlhf is None and any(entry.candidate_class.needs_rlhf for entry in self.candidates):
             needy = " and ".join(key for key, kind in KINDS.items() if kind.needs_rlhf)
             raise ValueError(f"{needy} candidates need models.rlhf; give a checkpoint, or {{align: NAME}} of a candidate")
         return self

@@ -8,7 +8,7 @@ from typing import Any
 from mergetool.study.analysis.choose import Summary
 from mergetool.study.analysis.hypervolume import covers, shown_cover
 from mergetool.study.report.label_placement import place_labels
-from mergetool.study.report.picture_points import Point, bar_of, runs
+from mergetool.study.report.picture_points import Point, bar_of, polylines
 from mergetool.study.report.style import MODEL_COLOURS, colours
 
 
@@ -23,7 +23,7 @@ def draw_legend(axes: Any, points: list[Point], summary: Summary, split: str) ->
         if any(point.group.family == family for point in points):
             own = [p.group for p in points if p.group.family == family]
             joined = any("every" in group.settings for group in own)
-            style = ":" if any(group.run for group in own) else "-" if joined else "none"
+            style = ":" if any(group.part_of for group in own) else "-" if joined else "none"
             label = f"{family}  {shown_cover(covered[family])}" if shared and family in covered else family
             look = {"color": colour, "marker": marker, "markeredgecolor": "white", "markersize": 8}
             handles.append(Line2D([], [], linestyle=style, label=label, **look))
@@ -42,8 +42,8 @@ def draw_legend(axes: Any, points: list[Point], summary: Summary, split: str) ->
             )
         )
     title = {"title": "hypervolume: share of the box\nbetween SFT and RLHF", "title_fontsize": 9} if shared else {}
-    place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "alignment": "left"}
-    axes.legend(handles=handles, frameon=False, fontsize=10, **place, **title)
+    position = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "alignment": "left"}
+    axes.legend(handles=handles, frameon=False, fontsize=10, **position, **title)
 
 
 def draw_texts(figure: Any, axes: Any, points: list[Point], summary: Summary) -> None:
@@ -77,7 +77,7 @@ def draw_texts(figure: Any, axes: Any, points: list[Point], summary: Summary) ->
     ]
     frame = axes.get_window_extent(renderer)
     where = {point.group.name: pixel for point, pixel in zip(points, pixels, strict=True)}
-    segments = [(where[a.group.name], where[b.group.name]) for run in runs(points) for a, b in pairwise(run)]
+    segments = [(where[a.group.name], where[b.group.name]) for line in polylines(points) for a, b in pairwise(line)]
     segments += [bar for point in points for bar in _bars(axes, point)]
     inside = (frame.x0 + 2, frame.y0 + 2, frame.x1 - 2, frame.y1 - 2)
     for label in place_labels(pixels, sizes, sorted(named, key=rank), inside, halves, lines=segments):
@@ -104,11 +104,20 @@ def draw_texts(figure: Any, axes: Any, points: list[Point], summary: Summary) ->
 
 
 def _bars(axes: Any, point: Point) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """A point's two bars, in pixels."""
+    """A point's two bars, in pixels; without those that have no length."""
+
+    def pixel(x: float, y: float) -> tuple[float, float]:
+        across, up = axes.transData.transform((x, y))
+        return float(across), float(up)
+
     x, y = point.x.mean, point.y.mean
     (left, right), (down, up) = bar_of(point.x), bar_of(point.y)
-    ends = (((x - left, y), (x + right, y)), ((x, y - down), (x, y + up)))
-    return [tuple(tuple(axes.transData.transform(end)) for end in bar) for bar in ends if bar[0] != bar[1]]
+    bars = []
+    if x - left != x + right:
+        bars.append((pixel(x - left, y), pixel(x + right, y)))
+    if y - down != y + up:
+        bars.append((pixel(x, y - down), pixel(x, y + up)))
+    return bars
 
 
 def _size(point: Point, size: float) -> float:

@@ -62,11 +62,11 @@ def _lines(summary: Summary, over: str) -> dict[tuple[str, str], list[Group]]:
 def _ticks(values: list[float | str]) -> dict[float | str, float]:
     """Where each value stands; a word (`total`) to the right of the largest number, as the next step of its kind."""
     numbers = sorted({value for value in values if not isinstance(value, str)})
-    places: dict[float | str, float] = {value: float(value) for value in numbers}
+    positions: dict[float | str, float] = {value: float(value) for value in numbers}
     for word in dict.fromkeys(value for value in values if isinstance(value, str)):
-        last = max(places.values(), default=0.5)
-        places[word] = 2 * last
-    return places
+        last = max(positions.values(), default=0.5)
+        positions[word] = 2 * last
+    return positions
 
 
 def _spans_decades(ticks: dict[float | str, float]) -> bool:

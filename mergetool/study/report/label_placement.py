@@ -34,26 +34,26 @@ def place_labels(
     taken: Sequence[Box] = (),
     lines: Sequence[tuple[tuple[float, float], tuple[float, float]]] = (),
 ) -> list[Label]:
-    """Finds a free place for each text, near its point if there is one.
+    """Finds a free position for each text, near its point if there is one.
 
     Args:
         points: of all markers; no text may cover one.
         sizes: width and height of each text; texts belong to the points of the same index.
-        order: indices, the most important first; who comes late may find no place and is left out.
+        order: indices, the most important first; who comes late may find no position and is left out.
         inside: no text leaves this box.
         markers: half the size of each marker.
         taken: boxes that are not free, the legend for one.
         lines: segments that a text should rather not cover; it may where nothing else is free.
 
     Returns:
-        The texts that found a place.
+        The texts that found a position.
     """
     covered = [(x - half, y - half, x + half, y + half) for (x, y), half in zip(points, markers, strict=True)]
     used: list[Box] = list(taken)
     found: list[Label] = []
     for at in order:
         best: tuple[float, Box, bool] | None = None
-        for cost, box, far in _places(points[at], sizes[at], markers[at]):
+        for cost, box, far in _positions(points[at], sizes[at], markers[at]):
             if best is not None and cost >= best[0]:
                 continue  # whatever it crosses, it will not be cheaper
             if not _within(box, inside) or any(_overlap(box, other) for other in used):
@@ -69,8 +69,8 @@ def place_labels(
     return found
 
 
-def _places(point: tuple[float, float], size: tuple[float, float], marker: float) -> list[tuple[float, Box, bool]]:
-    """(cost, box, far) of the places around a point, the dearest last: right and above are read most easily."""
+def _positions(point: tuple[float, float], size: tuple[float, float], marker: float) -> list[tuple[float, Box, bool]]:
+    """(cost, box, far) of the positions around a point, the dearest last: right and above are read most easily."""
     x, y = point
     width, height = size
     found = []
@@ -83,7 +83,7 @@ def _places(point: tuple[float, float], size: tuple[float, float], marker: float
             box = (centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
             cost = 4.0 * ring + (1.5 - dx - 0.5 * dy)
             found.append((cost, box, ring > 1))
-    return sorted(found, key=lambda place: place[0])
+    return sorted(found, key=lambda position: position[0])
 
 
 def _overlap(one: Box, other: Box) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mergetool.study.analysis.choose import Summary
 from mergetool.study.report.captions import draw_legend, draw_texts
-from mergetool.study.report.picture_points import Point, bar_of, points_of, runs
+from mergetool.study.report.picture_points import Point, bar_of, points_of, polylines
 from mergetool.study.report.style import MODEL_COLOURS, axis_title, canvas, what_bars_are
 
 SIZE = (11.0, 7.4)  # inches
@@ -82,17 +82,17 @@ def _frame(axes: Any, points: list[Point], summary: Summary) -> list[Point]:
 
 
 def _lines(axes: Any, points: list[Point]) -> None:
-    for run in runs(points):
-        own = run[-2]  # a line along a training has SFT and the run itself at its ends
-        online, along = "every" in own.group.settings, own.group.run is not None
+    for line in polylines(points):
+        own = line[-2]  # a line along a training has SFT and the training itself at its ends
+        online, part = "every" in own.group.settings, own.group.part_of is not None
         axes.plot(
-            [p.x.mean for p in run],
-            [p.y.mean for p in run],
+            [p.x.mean for p in line],
+            [p.y.mean for p in line],
             color=own.colour,
             zorder=2,
-            linewidth=1.6 if online else 1.2 if along else 0.9,
-            alpha=0.75 if online else 0.6 if along else 0.5,
-            linestyle="-" if online else ":" if along else (0, (4, 2)),
+            linewidth=1.6 if online else 1.2 if part else 0.9,
+            alpha=0.75 if online else 0.6 if part else 0.5,
+            linestyle="-" if online else ":" if part else (0, (4, 2)),
         )
 
 

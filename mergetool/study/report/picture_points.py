@@ -9,7 +9,7 @@ from mergetool.study.analysis.choose import Group, Score, Summary
 from mergetool.study.candidates.grid import label_of
 from mergetool.study.report.style import MODELS, colours
 
-ALONG = ("every", "step", "share", "weight", "alpha")
+JOINED = ("every", "step", "share", "weight", "alpha")
 
 
 @dataclass(frozen=True)
@@ -54,27 +54,28 @@ def bar_of(score: Score) -> tuple[float, float]:
     return max(0.0, score.mean - score.low), max(0.0, score.high - score.mean)
 
 
-def runs(points: list[Point]) -> list[list[Point]]:
+def polylines(points: list[Point]) -> list[list[Point]]:
     """Points that a line joins: one family, all settings equal but one.
 
-    That one is K, the place in a training run, or the share of a model in a merge. A line along a training starts at SFT
+    That one is K, the step of a training run, or the share of a model in a merge. A line along a training starts at SFT
     and ends where its run does. The points of a search have no order.
     """
     found: list[list[Point]] = []
     by_name = {point.group.name: point for point in points}
-    for at, along in enumerate(ALONG):
+    for at, key in enumerate(JOINED):
         lines: dict[tuple, list[Point]] = {}
         for point in points:
             settings = point.group.settings
-            if along in settings and not point.group.trial and not any(other in settings for other in ALONG[:at]):
-                rest = tuple(sorted((key, str(value)) for key, value in settings.items() if key != along))
+            if key in settings and not point.group.trial and not any(other in settings for other in JOINED[:at]):
+                rest = tuple(sorted((other, str(value)) for other, value in settings.items() if other != key))
                 lines.setdefault((point.group.family, rest), []).append(point)
         for line in lines.values():
-            line.sort(key=lambda point: _place(point.group.settings[along]))
-            ends = [by_name[name] for name in ("sft", line[0].group.run) if name in by_name] if line[0].group.run else []
+            line.sort(key=lambda point: _position(point.group.settings[key]))
+            training = line[0].group.part_of
+            ends = [by_name[name] for name in ("sft", training) if name in by_name] if training else []
             found.append([*ends[:1], *line, *ends[1:]] if len(ends) == 2 else line)
     return [line for line in found if len(line) > 1]
 
 
-def _place(value: float | str) -> float:
+def _position(value: float | str) -> float:
     return float("inf") if isinstance(value, str) else float(value)  # `total` is the last K

@@ -15,7 +15,7 @@ from mergetool.study.recipe.figures import Figure
 from mergetool.study.report.html_report import write_report
 from mergetool.study.report.knob_curves import _spans_decades, _spelled, _ticks, draw_curve
 from mergetool.study.report.pareto_picture import draw_pareto
-from mergetool.study.report.picture_points import bar_of, points_of, runs
+from mergetool.study.report.picture_points import bar_of, points_of, polylines
 from mergetool.study.report.style import what_bars_are
 from tests.study import tiny
 from tests.study.analysis.test_choose import row
@@ -64,7 +64,7 @@ def summary(folder):
 
 
 def test_lines_join_k_in_its_order_and_a_training_from_sft_to_its_end_and_no_trials(summary):
-    joined = [[point.group.name for point in run] for run in runs(points_of(summary, "test"))]
+    joined = [[point.group.name for point in line] for line in polylines(points_of(summary, "test"))]
     assert joined == [["o K=1", "o K=10", "o K=total"], ["sft", "run step=4", "run step=30", "run"]]
 
 
