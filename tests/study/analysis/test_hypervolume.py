@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergetool.study.analysis.hypervolume import Cover, corners, covers, hypervolume, shown_cover
-from tests.study.analysis.test_choose import SCORES, outcome, study  # noqa: F401  (a fixture)
+from tests.study.lines import SCORES, outcome
 
 NUMBER = st.integers(-20, 20).map(lambda whole: whole / 4)
 POINTS = st.lists(st.tuples(NUMBER, NUMBER), max_size=12)
@@ -39,8 +39,8 @@ def test_a_line_of_many_points_covers_half_the_box_and_the_ideal_point_all():
     assert hypervolume([(0, 1), (1, 0)], (0, 0)) == 0
 
 
-def test_the_box_is_between_sft_and_rlhf_and_each_family_is_measured_in_it(study):  # noqa: F811
-    found = outcome(study, **SCORES)
+def test_the_box_is_between_sft_and_rlhf_and_each_family_is_measured_in_it(small_study):
+    found = outcome(small_study, **SCORES)
     # accuracy 0.5 -> 0.7, nll 1.0 -> 2.0; nll is turned, less being better
     assert corners(found) == ((0.5, -2.0), (0.7, -1.0))
     by = {cover.family: cover for cover in covers(found)}
@@ -54,9 +54,9 @@ def test_the_box_is_between_sft_and_rlhf_and_each_family_is_measured_in_it(study
     assert on_validation["linear"] == pytest.approx((0.1 * 0.8 + 0.09 * 0.2) / 0.2)
 
 
-def test_where_alignment_cost_nothing_there_is_an_area_and_no_share(study):  # noqa: F811
+def test_where_alignment_cost_nothing_there_is_an_area_and_no_share(small_study):
     for nll in (1.0, 0.9):
-        found = outcome(study, **{**SCORES, "rlhf": ((0.7, 0, nll), (0.7, 0, nll))})
+        found = outcome(small_study, **{**SCORES, "rlhf": ((0.7, 0, nll), (0.7, 0, nll))})
         assert {cover.share for cover in covers(found)} == {None}
         assert corners(found)[0] == (0.5, -1.0)
 

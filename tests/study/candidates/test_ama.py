@@ -1,4 +1,4 @@
-"""Part-wise averages and AMA as candidates of a study."""
+"""Ratios that differ from part to part, given or learned, are candidates like any other merge."""
 
 from __future__ import annotations
 
@@ -16,13 +16,8 @@ from tests.study import tiny
 AMA = {"data": {"train": "pairs_validation.jsonl"}, "training": {"steps": 3, "batch_size": 4, "learning_rate": 0.3}}
 
 
-@pytest.fixture(scope="module")
-def triple(tmp_path_factory):
-    return tiny.triple(tmp_path_factory.mktemp("averages"))
-
-
-def one(triple, **entry):
-    return tiny.study(triple, candidates=[{"name": "it", **entry}])
+def one(folder, **entry):
+    return tiny.study(folder, candidates=[{"name": "it", **entry}])
 
 
 def tensors(recipe):
@@ -30,20 +25,20 @@ def tensors(recipe):
 
 
 @pytest.mark.parametrize("method", ["linear", "slerp", "task_arithmetic"])
-def test_equal_shares_by_part_are_the_share_of_the_whole(triple, tmp_path, method):
-    studies = [one(triple, merge={"merge_method": method, "weight": weight}) for weight in (0.3, [[0.3, 0.3]])]
+def test_equal_shares_by_part_are_the_share_of_the_whole(folder, tmp_path, method):
+    studies = [one(folder, merge={"merge_method": method, "weight": weight}) for weight in (0.3, [[0.3, 0.3]])]
     recipes = [expand(study)[-1].resolved_recipe(Workspace(study, tmp_path)) for study in studies]
     ours, theirs = map(tensors, recipes)
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-7) for name in ours)
 
 
-def test_a_part_with_share_one_is_rlhf_and_one_with_share_zero_is_sft(triple, tmp_path):
-    study = one(triple, merge={"merge_method": "linear", "weight": [[0, 1]]})
+def test_a_part_with_share_one_is_rlhf_and_one_with_share_zero_is_sft(folder, tmp_path):
+    study = one(folder, merge={"merge_method": "linear", "weight": [[0, 1]]})
     candidate = expand(study)[-1]
     assert candidate.name == "it w=0/1"
     found = tensors(candidate.resolved_recipe(Workspace(study, tmp_path)))
     sft, rlhf = (
-        tensors({"merge_method": "linear", "models": [{"model": str(triple / name), "parameters": {"weight": 1}}]})
+        tensors({"merge_method": "linear", "models": [{"model": str(folder / name), "parameters": {"weight": 1}}]})
         for name in ("sft", "rlhf")
     )
     for name, tensor in found.items():
@@ -51,8 +46,8 @@ def test_a_part_with_share_one_is_rlhf_and_one_with_share_zero_is_sft(triple, tm
         assert torch.equal(tensor, (sft if first else rlhf)[name]), name
 
 
-def test_parts_makes_every_combination(triple):
-    names = [c.name for c in expand(one(triple, merge={"merge_method": "linear", "alpha": [0.2, 0.6], "parts": 2}))]
+def test_parts_makes_every_combination(folder):
+    names = [c.name for c in expand(one(folder, merge={"merge_method": "linear", "alpha": [0.2, 0.6], "parts": 2}))]
     assert names[-4:] == ["it α=0.2/0.2", "it α=0.2/0.6", "it α=0.6/0.2", "it α=0.6/0.6"]
 
 
@@ -68,13 +63,13 @@ def test_parts_makes_every_combination(triple):
     ],
     ids=["parts", "share", "mean", "blocks", "misspelt", "data"],
 )
-def test_what_cannot_be_averaged_is_found_by_the_check(triple, entry, line):
+def test_what_cannot_be_averaged_is_found_by_the_check(folder, entry, line):
     with pytest.raises(MergetoolError, match=line):
-        check_study(one(triple, **entry))
+        check_study(one(folder, **entry))
 
 
-def test_ama_candidates_are_learned_measured_and_not_learned_again(triple, tmp_path):
-    study = tiny.study(triple, candidates=[{"name": "ama", "ama": {"alpha": [0.3, 0.6], "blocks": 2, **AMA}}])
+def test_ama_candidates_are_learned_measured_and_not_learned_again(folder, tmp_path):
+    study = tiny.study(folder, candidates=[{"name": "ama", "ama": {"alpha": [0.3, 0.6], "blocks": 2, **AMA}}])
     result = run_study(study, tmp_path / "out")
     assert not result.failures
     learned = [row for row in result.rows if row["kind"] == "ama"]
@@ -93,18 +88,18 @@ def test_ama_candidates_are_learned_measured_and_not_learned_again(triple, tmp_p
     assert run_study(study, tmp_path / "out").ran == 0
 
 
-def test_an_ama_candidate_scores_as_the_merge_that_its_recipe_makes(triple, tmp_path):
+def test_an_ama_candidate_scores_as_the_merge_that_its_recipe_makes(folder, tmp_path):
     import yaml
 
-    study = tiny.study(triple, candidates=[{"name": "ama", "ama": {"alpha": 0.5, "blocks": 2, **AMA}}])
+    study = tiny.study(folder, candidates=[{"name": "ama", "ama": {"alpha": 0.5, "blocks": 2, **AMA}}])
     row = run_study(study, tmp_path / "out").rows[-1]
     (tmp_path / "learned.yaml").write_text(yaml.safe_dump(row["learned"]))
-    ready = tiny.study(triple, candidates=[{"name": "ready", "recipe": str(tmp_path / "learned.yaml")}])
+    ready = tiny.study(folder, candidates=[{"name": "ready", "recipe": str(tmp_path / "learned.yaml")}])
     assert run_study(ready, tmp_path / "other").rows[-1]["scores"] == row["scores"]
 
 
-def test_ama_candidates_take_the_rows_that_alignment_trained_on_where_none_are_named(triple):
+def test_ama_candidates_take_the_rows_that_alignment_trained_on_where_none_are_named(folder):
     defaults = {"data": {"train": "pairs_validation.jsonl", "limit": 7, "max_length": 64, "eval": "pairs_test.jsonl"}}
-    study = tiny.study(triple, align_defaults=defaults, candidates=[{"name": "ama", "ama": {"alpha": 0.5}}])
+    study = tiny.study(folder, align_defaults=defaults, candidates=[{"name": "ama", "ama": {"alpha": 0.5}}])
     data = expand(study)[-1].recipe["data"]
-    assert data == {"train": str(triple / "pairs_validation.jsonl"), "limit": 7, "max_length": 64}
+    assert data == {"train": str(folder / "pairs_validation.jsonl"), "limit": 7, "max_length": 64}

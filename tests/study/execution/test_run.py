@@ -3,19 +3,11 @@
 import json
 
 import pytest
-import torch
 
 from mergetool.errors import OutputError
 from mergetool.study import run_study, write_outputs
-from mergetool.study.execution.live_model import LiveModel
-from mergetool.study.execution.results import Results
 from tests.evaluate import tiny as models
 from tests.study import tiny
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny.triple(tmp_path_factory.mktemp("triple"))
 
 
 @pytest.fixture(scope="module")
@@ -111,59 +103,10 @@ def test_the_outputs_are_a_picture_and_one_self_contained_page(done):
     assert "merge_method: ties" in text
 
 
-def test_a_study_and_its_results_may_move_and_a_changed_reward_or_file_is_another_candidate(folder, tmp_path):
-    import shutil
-
-    from mergetool.fingerprints import data_identity
-    from mergetool.study.execution.evaluator import Evaluator
-
-    def keys(place):
-        study = tiny.study(
-            place,
-            align_defaults={"data": {"train": "pairs_validation.jsonl"}, "reward": "rewards.py:brief"},
-            candidates=[
-                {"name": "plain", "align": {"method": "adamw"}},
-                {"name": "sampled", "align": {"method": "adamw", "algorithm": "raft"}},
-            ],
-        )
-        evaluator = Evaluator(study, place / "out")
-        return {one.name: evaluator.key(one) for one in evaluator.candidates}
-
-    shutil.copytree(folder, tmp_path / "here")
-    (tmp_path / "here/rewards.py").write_text("brief = len")
-    shutil.copytree(tmp_path / "here", tmp_path / "there")
-    assert keys(tmp_path / "here") == keys(tmp_path / "there")
-    before = keys(tmp_path / "here")
-    (tmp_path / "there/rewards.py").write_text("brief = max")
-    data_identity.cache_clear()  # read once in a process
-    changed = {name for name, key in keys(tmp_path / "there").items() if key != before[name]}
-    assert changed == {"sampled"}
-
-
 def test_a_directory_of_something_else_is_left_alone(folder, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(OutputError, match="not a study"):
         run_study(tiny.study(folder), tmp_path)
-
-
-def test_the_live_model_takes_every_weight_or_says_which_is_missing(folder):
-    live = LiveModel(folder / "sft")
-    weights = {
-        name: torch.full_like(tensor, 2.0) for name, tensor in live.model.state_dict().items() if name != "lm_head.weight"
-    }  # tied: on disk once
-    live.put(weights.items(), "x")
-    assert all(bool((parameter == 2.0).all()) for parameter in live.model.parameters())
-    weights.pop("model.norm.weight")
-    with pytest.raises(Exception, match=r"x: no tensor 'model\.norm\.weight' \(1 missing\)"):
-        live.put(weights.items(), "x")
-
-
-def test_later_lines_win_and_errors_are_not_results(tmp_path):
-    results = Results(tmp_path / "r.jsonl")
-    results.add({"key": "a", "error": "broken"})
-    assert results.done("a") is None
-    results.add({"key": "a", "error": None, "n": 1})
-    assert Results(tmp_path / "r.jsonl").done("a")["n"] == 1
 
 
 @pytest.mark.slow
@@ -196,43 +139,3 @@ def test_the_study_trains_its_own_rlhf_model_and_merges_each_seed_of_it(folder, 
     assert (tmp_path / "out" / "candidates" / "ondare-Ktotal" / "config.json").exists()
     assert (tmp_path / "out" / "candidates" / "adamw-seed1.yaml").read_text().startswith("# mergetool align")
     assert run_study(study, tmp_path / "out").ran == 0
-
-
-def test_a_worker_dies_with_its_parent(tmp_path):
-    import subprocess
-    import sys
-    import time
-
-    script = tmp_path / "parent.py"
-    script.write_text("""
-import multiprocessing, os, sys, threading, time
-from mergetool.study.execution.process_executor import _end_with_parent
-
-def work(file):
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    open(file, "w").write(str(os.getpid()))
-    time.sleep(600)
-
-if __name__ == "__main__":
-    multiprocessing.get_context("spawn").Process(target=work, args=(sys.argv[1],)).start()
-""")
-    note = tmp_path / "pid"
-    parent = subprocess.Popen([sys.executable, str(script), str(note)])
-    deadline = time.monotonic() + 120
-    while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    pid = int(note.read_text())
-    parent.kill()
-    parent.wait()
-    while _runs(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _runs(pid)
-
-
-def _runs(pid):
-    """Whether a process is there and not only waiting to be reaped."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False

@@ -13,11 +13,6 @@ from tests.study import tiny
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny.triple(tmp_path_factory.mktemp("triple"))
-
-
-@pytest.fixture(scope="module")
 def study(folder):
     slerp = {"name": "slerp", "merge": {"merge_method": "slerp", "weight": 0.5}}
     ready = {"name": "ready", "checkpoint": "rlhf"}

@@ -17,11 +17,6 @@ SEARCH = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny.triple(tmp_path_factory.mktemp("triple"))
-
-
-@pytest.fixture(scope="module")
 def study(folder):
     return tiny.study(folder, candidates=[SEARCH])
 
