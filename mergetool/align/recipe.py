@@ -28,6 +28,11 @@ if not TYPE_CHECKING:
     Method = Literal[tuple(KNOBS)]
 
 
+def takes_seed(method: str) -> bool:
+    """Whether `merging.seed` may be given beside a method; an unknown method is for the recipe to refuse."""
+    return method not in KNOBS or "seed" in KNOBS[method]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -12,10 +12,10 @@ from mergetool.cli.shell import emit_json, naming, note, progress_bar
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mergetool.study.choose import Summary
-    from mergetool.study.recipe import StudyRecipe
-    from mergetool.study.run import StudyResult
-    from mergetool.study.save import Saved
+    from mergetool.study.analysis.choose import Summary
+    from mergetool.study.execution.run import StudyResult
+    from mergetool.study.execution.save import Saved
+    from mergetool.study.recipe.study_recipe import StudyRecipe
 
 
 def compare(
@@ -66,7 +66,7 @@ def compare(
 
 def _check_save(which: str) -> None:
     from mergetool.errors import RecipeError, nearest
-    from mergetool.study.save import WHICH
+    from mergetool.study.execution.save import WHICH
 
     if which not in WHICH:
         raise RecipeError(f"--save {which} is not known", nearest(which, WHICH))
@@ -85,7 +85,7 @@ def run_and_report(
 ) -> StudyResult:
     """Runs a study, writes picture and report, prints the outcome; writes what is to be saved."""
     from mergetool.study import run_study, write_outputs
-    from mergetool.study.save import save as save_candidates
+    from mergetool.study.execution.save import save as save_candidates
 
     with progress_bar(recipe.name) as update:
         result = run_study(recipe, out, fresh, update, device, dtype, workers, ray)
@@ -124,7 +124,7 @@ def facts(result: StudyResult, paths: list[Path], saved: list[Saved]) -> dict[st
     """The outcome for the next program."""
     from dataclasses import asdict
 
-    from mergetool.study.hypervolume import as_facts
+    from mergetool.study.analysis.hypervolume import as_facts
 
     summary = result.summary
     return {
@@ -167,8 +167,8 @@ def print_summary(summary: Summary) -> None:
     """The table, and what was chosen."""
     from rich.table import Table
 
-    from mergetool.study.hypervolume import cover_sentence
-    from mergetool.study.report import shown, tax_sentence
+    from mergetool.study.analysis.hypervolume import cover_sentence
+    from mergetool.study.report.html_report import shown, tax_sentence
 
     table = Table(title="scores on the test rows", title_justify="left", box=None, header_style="bold", pad_edge=False)
     table.add_column("candidate", no_wrap=True)
@@ -180,7 +180,7 @@ def print_summary(summary: Summary) -> None:
     table.add_column("")
     family = None
     for group in summary.groups:
-        if family not in (None, group.family) and group.kind != "model":
+        if family not in (None, group.family) and not group.is_model:
             table.add_section()
         family = group.family
         marks = ["RLHF"] if group.name == summary.rlhf != "rlhf" else []

@@ -39,7 +39,7 @@ def upload(directory: Path, repo: str, *, results: Path | None = None, **options
 
     if results is None:
         return push(directory, repo, **options)
-    from mergetool.study.published import evaluations
+    from mergetool.study.report.card_scores import evaluations
 
     return push(directory, repo, measured=lambda manifest: evaluations(results, manifest), **options)
 

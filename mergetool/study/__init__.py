@@ -1,32 +1,10 @@
 """Many candidates through the same metrics: chosen on validation rows, reported on test rows.
 
-recipe.py       the study language, read strictly; entries.py: its metrics
-grid.py         a candidate: one point of a grid
-candidates.py   entries -> candidates, and the trials of a search
-offline.py      the merge recipe that a point stands for; trained.py: the align recipe
-averages.py     shares by part, and AMA
-splits.py       the data of the metrics, tokenised once; no row in both splits
-live.py         one model in memory that every candidate's weights are put into
-results.py      results.jsonl: appended to, read back, one line a candidate
-published.py    the scores of one result, for its model card
-checkpoints.py  models along a training run as candidates
-ranges.py       what a search may vary
-search.py       points that Optuna proposes, as candidates
-maker.py        one candidate: trained or merged in memory, then measured
-bench.py        what it is measured on, the same for all
-run.py          run_study(recipe, out): whatever is not in results.jsonl yet
-spread.py       who makes which candidate when: this process, or a crew of workers
-workers.py      a crew of processes; cluster.py: one of Ray actors
-save.py         candidates that were merged in memory, written as checkpoints
-choose.py       seeds to mean and spread, the Pareto front, the rule that chooses
-check.py        everything that can be known without weights
-hypervolume.py  how much of the box between SFT and RLHF a family covers
-look.py         colours, markers and axis names of all pictures
-picture.py      pareto.png: points.py says what is joined, captions.py puts words to it
-labels.py       text beside points without overlap
-curve.py        KNOB.png: metrics over a swept knob
-report.py       report.html, one file; categories.py: its bars by category
-outputs.py      all of them, from a result
+candidates/  what a candidate is: one class for each kind, and the table of them
+recipe/      the study language, read strictly; entries to candidates; what can be checked without weights
+analysis/    lines of results to groups, the Pareto front, the choice and the hypervolume
+execution/   every candidate that results.jsonl lacks, made and measured, here or by workers
+report/      pareto.png, KNOB.png, report.html, and the scores of a model card
 """
 
 from __future__ import annotations
@@ -34,14 +12,14 @@ from __future__ import annotations
 import importlib
 
 _PUBLIC = {
-    "StudyRecipe": "mergetool.study.recipe",
-    "load_study_recipe": "mergetool.study.recipe",
-    "check_study": "mergetool.study.check",
-    "run_study": "mergetool.study.run",
-    "StudyResult": "mergetool.study.run",
-    "summarise": "mergetool.study.choose",
-    "write_outputs": "mergetool.study.outputs",
-    "save": "mergetool.study.save",
+    "StudyRecipe": "mergetool.study.recipe.study_recipe",
+    "load_study_recipe": "mergetool.study.recipe.study_recipe",
+    "check_study": "mergetool.study.recipe.check",
+    "run_study": "mergetool.study.execution.run",
+    "StudyResult": "mergetool.study.execution.run",
+    "summarise": "mergetool.study.analysis.choose",
+    "write_outputs": "mergetool.study.report.outputs",
+    "save": "mergetool.study.execution.save",
 }
 __all__ = list(_PUBLIC)
 

@@ -2,6 +2,10 @@
 
 import pytest
 
+from mergetool.study import summarise
+from tests.study import tiny
+from tests.study.lines import candidates, lines
+
 
 @pytest.fixture(scope="package", autouse=True)
 def one_thread():
@@ -19,3 +23,27 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MERGETOOL_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """base, sft and rlhf, and data files of both splits; tests may put more beside them, under names of their own."""
+    return tiny.triple(tmp_path_factory.mktemp("triple"))
+
+
+@pytest.fixture
+def small_study(tmp_path):
+    """Two merges by linear, one by TIES; its files are never opened."""
+    return tiny.study(
+        tmp_path,
+        candidates=[
+            {"name": "linear", "merge": {"merge_method": "linear", "weight": [0.5, 0.9]}},
+            {"name": "ties", "merge": {"merge_method": "ties", "weight": 0.9, "density": 0.5}},
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def summary(folder):
+    """Every kind of candidate: seeds, a training and its checkpoints, a search."""
+    return summarise(tiny.study(folder), candidates(), lines())

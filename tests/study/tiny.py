@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mergetool.study.recipe import StudyRecipe, make_study
+from mergetool.study.recipe.study_recipe import StudyRecipe, make_study
 from tests.evaluate import tiny
 
 PAIRS = [{"prompt": f"q{at}", "chosen": f" yes {at}", "rejected": f" no no {at}"} for at in range(24)]

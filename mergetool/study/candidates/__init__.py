@@ -1,0 +1,1 @@
+"""What a candidate is, one class for each kind."""

@@ -1,0 +1,150 @@
+"""Offline merges of SFT and RLHF as candidates: one merge recipe for each point of a grid."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mergetool.errors import RecipeError
+from mergetool.study.candidates.candidate import Candidate
+from mergetool.study.candidates.content import models_by_content
+from mergetool.study.candidates.entry import Entry
+from mergetool.study.candidates.grid import grid_points, label_of
+from mergetool.study.candidates.models import StudyModels
+from mergetool.study.candidates.offline_recipe import by_part, combinations, merge_recipe, of_models, rest_of
+from mergetool.study.candidates.ranges import Range, SearchedShares
+from mergetool.study.candidates.rlhf import rlhf_runs
+from mergetool.study.candidates.weights import MergedWeights
+from mergetool.study.candidates.workspace import Workspace
+
+
+class MergeGrid(BaseModel):
+    """Offline merges of SFT and RLHF. A list is a grid; lists multiply.
+
+    weight w: share of RLHF, 1 - w of SFT. alpha: share of SFT, 1 - alpha of RLHF; give one of the two.
+    A list within the list gives each part of the model a share of its own: `weight: [[0.2, 0.5, 0.8]]` splits the layers
+    into three consecutive parts, the embeddings with the first and the final norm and the head with the last.
+    parts: `parts: 3` makes every combination of the given shares over three parts.
+    relative_to: what RLHF is a delta from, `base` or `sft`; see `offline_recipe`. With `sft` both may be
+    given, since the two deltas are then of two different things: alpha: 0 leaves SFT + w * F(RLHF - SFT).
+    Every other key goes to the merge recipe's `parameters` (normalize, rescale, scope, lambda, ...).
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    merge_method: str
+    weight: SearchedShares | None = None
+    alpha: SearchedShares | None = None
+    parts: int | None = Field(default=None, ge=2)
+    relative_to: Literal["base", "sft"] = "base"
+    seed: int | list[int] | None = None
+    dtype: str | None = None
+
+    @model_validator(mode="after")
+    def _one_weight(self) -> MergeGrid:
+        both_may_be = self.relative_to == "sft" and self.weight is not None
+        if (self.weight is None) == (self.alpha is None) and not both_may_be:
+            raise ValueError("give either weight (share of RLHF) or alpha (share of SFT); weight: [0.25, 0.5, 0.75]")
+        for name in ("weight", "alpha"):
+            value = getattr(self, name)
+            ends = [value.low, value.high] if isinstance(value, Range) else [value] if value is not None else []
+            for one in value if isinstance(value, list) else ends:
+                some = one if isinstance(one, list) else [one]
+                if not some or any(not 0 <= share <= 1 for share in some):
+                    raise ValueError(f"{name} {one} is a share; give numbers from 0 to 1")
+                if isinstance(one, list) and (self.parts or (both_may_be and self.alpha is not None)):
+                    raise ValueError(f"{name} {one}: shares by part go neither with `parts` nor with a second share")
+        if self.parts and any(isinstance(getattr(self, name), Range) for name in ("weight", "alpha")):
+            raise ValueError("parts multiplies a list of shares; search over shares of whole models, or learn them: ama")
+        return self
+
+
+class MergeCandidate(Candidate):
+    """A merge that is made in memory, tensor by tensor, and written only where it is to be saved."""
+
+    kind = "merge"
+    schema = MergeGrid
+    searchable = True
+    needs_rlhf = True
+    counted = "merges"
+    command: ClassVar[str] = "merge"
+
+    @classmethod
+    def expand(
+        cls,
+        study: StudyModels,
+        entry: Entry,
+        grid: MergeGrid,
+        trainings: Sequence[Candidate],
+        named: Sequence[str] | None = None,
+    ) -> list[Candidate]:
+        """One merge recipe per point and, where this study makes the RLHF model, per seed of that."""
+        share = "weight" if grid.weight is not None else "alpha"
+        if not of_models(grid.merge_method) and not study.models.base:
+            raise RecipeError(
+                f"candidates: '{entry.name}' merges deltas from a base model and the study has none", "add models.base"
+            )
+        if of_models(grid.merge_method) and grid.relative_to == "sft":
+            raise RecipeError(
+                f"candidates: '{entry.name}': relative_to has no meaning for {grid.merge_method}, "
+                "which merges models, not deltas",
+                "remove it",
+            )
+        shares = getattr(grid, share)
+        lists = {share: combinations(shares, grid.parts) if grid.parts else shares, **(grid.model_extra or {})}
+        if share == "weight" and grid.alpha is not None:
+            lists["alpha"] = grid.alpha
+        points, varying = grid_points(lists)
+        varying = named or varying
+        runs = rlhf_runs(study, trainings)
+        seeds = grid.seed if isinstance(grid.seed, list) else [grid.seed]
+        found: list[Candidate] = []
+        for point, (at, seed), run in itertools.product(points, enumerate(seeds), runs):
+            shown = dict(_shown(key, point[key]) for key in varying or [share])
+            group = f"{entry.name} {label_of(shown)}"
+            rest = {key: value for key, value in point.items() if key != share}
+            weight = by_part(study, point[share]) if isinstance(point[share], list) else point[share]
+            weight = weight if share == "weight" else rest_of(weight)
+            # masks vary with the RLHF run unless told otherwise, so that the spread over seeds has both in it
+            mask = seed if seed is not None else run.seed if run else 0
+            whole = merge_recipe(grid.merge_method, weight, grid.relative_to, dtype=grid.dtype, seed=mask or None, **rest)
+            words = [group]
+            if len(runs) > 1 and run is not None:
+                words.append(f"seed={run.seed}")
+            if len(seeds) > 1:
+                words.append(f"mask={seed}")
+            number = None if run is None and len(seeds) == 1 else at if run is None else run.seed
+            found.append(cls(" ".join(words), group, entry.family_name, entry.name, shown, number, whole, run))
+        return found
+
+    @classmethod
+    def canonical(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        from mergetool.config.strict_yaml import validate
+        from mergetool.merge import MergeRecipe
+
+        return {**validate(MergeRecipe, recipe, "recipe").to_dict(), "name": None}
+
+    def _identity_parts(self, workspace: Workspace) -> list[Any]:
+        recipe = self._recipe_by_content(workspace)
+        return [self.kind, recipe, models_by_content(recipe, workspace.identify)]
+
+    def check(self, models: dict[str, str]) -> None:
+        from mergetool.config.strict_yaml import validate
+        from mergetool.merge import MergeRecipe, plan_merge
+
+        plan_merge(validate(MergeRecipe, self.with_models(models), "its merge recipe"))
+
+    def checkpoint(self, workspace: Workspace) -> Path | None:
+        there = workspace.holds(self.name, self.identities(workspace))
+        return workspace.directory(self.name) if there else None
+
+    def make(self, workspace: Workspace) -> MergedWeights:
+        return MergedWeights(self.resolved_recipe(workspace) or {})
+
+
+def _shown(key: str, value: Any) -> tuple[str, Any]:
+    """A setting as names and pictures have it; shares by part are a word of their own, 0.2/0.5/0.8."""
+    return (f"{key} by part", "/".join(f"{one:g}" for one in value)) if isinstance(value, list) else (key, value)

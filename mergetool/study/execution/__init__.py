@@ -1,0 +1,1 @@
+"""Making and measuring candidates: in this process, in several, or on a Ray cluster."""

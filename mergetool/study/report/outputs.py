@@ -1,0 +1,26 @@
+"""What a study leaves beside results.jsonl: pareto.png, the recipe's own figures, and report.html."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mergetool.study.execution.results import RESULTS
+from mergetool.study.execution.run import StudyResult
+from mergetool.study.recipe.study_recipe import StudyRecipe
+
+
+def write_outputs(recipe: StudyRecipe, result: StudyResult) -> list[Path]:
+    """Draws the pictures and writes the report; returns the paths of all that a study leaves."""
+    from mergetool.study.report.html_report import write_report
+    from mergetool.study.report.knob_curves import draw_curve
+    from mergetool.study.report.pareto_picture import draw_pareto
+
+    summary, out = result.summary, result.out
+    picture = draw_pareto(summary, out / "pareto.png", recipe.name)
+    curves = [
+        draw_curve(summary, figure, out / f"{figure.over}.png", recipe.name)
+        for figure in recipe.figure
+        if any(figure.over in group.settings for group in summary.groups)  # else all of them failed
+    ]
+    report = write_report(summary, result.rows, picture, curves, out / "report.html", recipe.name)
+    return [out / RESULTS, picture, *curves, report]

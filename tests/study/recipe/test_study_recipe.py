@@ -1,0 +1,52 @@
+"""The study language is strict, and every grid point is an exact recipe."""
+
+import pytest
+
+from mergetool.errors import MergetoolError
+from mergetool.study.recipe.check import check_study
+from tests.study import tiny
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"candidate": []}, "did you mean 'candidates'"),
+        ({"reward": {"metrics": ["reward_margn"], "data": {"validation": "a", "test": "b"}}}, "did you mean 'reward_margin'"),
+        ({"reward": {"metrics": ["nll"], "data": {"validation": "a", "test": "b"}}}, "'nll' measures tax"),
+        ({"candidates": [{"name": "x", "merge": {"merge_method": "linear"}}]}, "weight"),
+        ({"candidates": [{"name": "x", "merge": {"merge_method": "linear", "weight": 1.5}}]}, "from 0 to 1"),
+        ({"candidates": [{"name": "x"}]}, "exactly one"),
+        ({"candidates": [{"name": "sft", "checkpoint": "sft"}]}, "rename"),
+        ({"models": {"sft": "sft", "base": "base", "rlhf": {"align": "adam"}}}, "no align candidate is called 'adam'"),
+        ({"models": {"sft": "sft", "base": "base"}}, "need models.rlhf"),
+        ({"candidates": [{"name": "x", "merge": {"merge_method": "linaer", "weight": 0.5}}]}, "did you mean 'linear'"),
+        (
+            {"candidates": [{"name": "x", "merge": {"merge_method": "ties", "weight": 0.5, "densty": 0.5}}]},
+            "did you mean 'density'",
+        ),
+        (
+            {"candidates": [{"name": "x", "merge": {"merge_method": "linear", "weight": 0.5, "relative_to": "sft"}}]},
+            "no meaning",
+        ),
+        ({"candidates": [{"name": "x", "checkpoint": "nowhere"}]}, "nowhere"),
+        (
+            {
+                "tax": {
+                    "name": "skills",
+                    "metrics": ["nll"],
+                    "data": {"validation": "skills_test.jsonl", "test": "skills_test.jsonl"},
+                }
+            },
+            "in the validation split too",
+        ),
+        (
+            {"tax": {"name": "skills", "metrics": ["nll"], "data": {"validation": "none.jsonl", "test": "none.jsonl"}}},
+            "no such file",
+        ),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_one_line_before_anything_runs(folder, change, says):
+    with pytest.raises(MergetoolError) as caught:
+        check_study(tiny.study(folder, **change))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
