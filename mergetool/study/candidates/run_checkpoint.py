@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mergetool.align.snapshots import place_of, step_of
 from mergetool.errors import CheckpointError, RecipeError
 from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.grid import label_of
@@ -69,6 +68,8 @@ class RunCheckpoint(Candidate):
         return CheckpointWeights(found)
 
     def _directory(self, workspace: Workspace) -> Path | None:
+        from mergetool.align.snapshots import place_of
+
         return place_of(workspace.directory(self._run.name), self.step)
 
     @property
@@ -88,6 +89,8 @@ def steps_of(asked: CheckpointSteps | None, max_steps: int, entry: str) -> tuple
     Raises:
         RecipeError: a step that the run does not have, or `every` where the run's length is not known.
     """
+    from mergetool.align.snapshots import step_of
+
     if asked is None:
         return ()
     known = max_steps > 0

@@ -103,3 +103,16 @@ def test_ama_candidates_take_the_rows_that_alignment_trained_on_where_none_are_n
     study = tiny.study(folder, align_defaults=defaults, candidates=[{"name": "ama", "ama": {"alpha": 0.5}}])
     data = expand(study)[-1].recipe["data"]
     assert data == {"train": str(folder / "pairs_validation.jsonl"), "limit": 7, "max_length": 64}
+
+
+def test_an_ama_candidate_with_a_reward_is_known_by_what_the_reward_holds(folder, tmp_path):
+    from mergetool.fingerprints import data_identity
+    from mergetool.study.candidates.workspace import Workspace
+
+    study = one(folder, ama={"alpha": 0.5, "reward": f"{tmp_path}/r.py:brief", **AMA})
+    found = []
+    for text in ("brief = len", "brief = max"):
+        (tmp_path / "r.py").write_text(text)
+        data_identity.cache_clear()  # read once in a process
+        found.append(expand(study)[-1].identity(Workspace(study, tmp_path)))
+    assert found[0] != found[1]

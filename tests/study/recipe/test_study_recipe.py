@@ -50,3 +50,15 @@ def test_what_cannot_be_run_is_said_in_one_line_before_anything_runs(folder, cha
         check_study(tiny.study(folder, **change))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_study_is_read_without_torch():
+    """`mergetool check` names a misspelt key at once, and not after the seconds that torch takes."""
+    import subprocess
+    import sys
+
+    from mergetool.config.packaged import recipe_path
+
+    path = str(recipe_path("study", "early-stopping"))
+    code = f"import sys, mergetool.study as s; s.load_study_recipe({path!r}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
