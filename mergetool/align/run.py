@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from mergetool.align.check import check_align, fingerprint
 from mergetool.align.optimizer import merged_so_far
 from mergetool.align.picture import draw
 from mergetool.align.quiet import quiet
-from mergetool.align.recipe import SAMPLING, AlignRecipe
+from mergetool.align.recipe import SAMPLING, AlignRecipe, align_recipe, load_align_recipe
 from mergetool.align.result import drift, layout_fits, write_account, write_model
 from mergetool.align.reward import told_prompt
 from mergetool.align.rows import read_for
@@ -23,9 +23,11 @@ from mergetool.align.training import training_config
 from mergetool.align.workspace import Workspace, disk_errors
 from mergetool.checkpoint.layout import read_layout, weight_hashes
 from mergetool.checkpoint.writer import MANIFEST, check_output
+from mergetool.config.given import recipe_given
 from mergetool.errors import CheckpointError, DataError
 from mergetool.hub.card import origin
 from mergetool.hub.references import local_directory, open_layout
+from mergetool.version import __version__
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class AlignResult:
 
 
 def align(
-    recipe: AlignRecipe,
-    out: Path,
+    recipe: AlignRecipe | Mapping[str, Any] | str | Path,
+    out: str | Path,
     *,
     fresh: bool = False,
     report: Report | None = None,
@@ -73,7 +75,7 @@ def align(
     of an uninterrupted run, bit for bit.
 
     Args:
-        recipe: from load_align_recipe or align_recipe.
+        recipe: a YAML file's path, what it would say as plain values, or read already by load_align_recipe or align_recipe.
         out: a directory that does not exist yet (or is empty).
         fresh: start again instead of continuing an interrupted run.
         report: told of what happens, as (event, facts); see trainer.Report.
@@ -85,6 +87,7 @@ def align(
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
     """
     started, out = time.monotonic(), Path(out)
+    recipe = recipe_given(recipe, AlignRecipe, load_align_recipe, align_recipe)
     check_align(recipe)  # TRL's config, made in it, has also joined the process group where there is one
     ranks = _ranks()
     report = report if report is not None and ranks.is_main_process else (lambda event, facts: None)
@@ -319,9 +322,7 @@ def _done_before(out: Path) -> AlignResult:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    import mergetool
-
     return {
-        "mergetool": mergetool.__version__,
+        "mergetool": __version__,
         **{name: version(name) for name in ("torch", "transformers", "trl", "datasets", "accelerate")},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from mergetool.data.rows import numbered_rows
 from mergetool.errors import DataError
@@ -105,7 +105,7 @@ def _answer(row: dict, key: str, where: str) -> Text:
     return value
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: Any) -> TypeGuard[Text]:
     """True for text, and for a list of messages."""
     if isinstance(value, str):
         return True

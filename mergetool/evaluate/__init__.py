@@ -28,6 +28,7 @@ from mergetool.evaluate.passes import Reference, refer, reference_scores
 from mergetool.evaluate.run import evaluate, measure
 from mergetool.evaluate.suites import SUITES
 from mergetool.evaluate.tasks import Task, prepare
+from mergetool.exports import make_callable
 
 __all__ = [
     "METRICS",
@@ -45,3 +46,5 @@ __all__ = [
     "refer",
     "reference_scores",
 ]
+
+make_callable(__name__)

@@ -18,6 +18,7 @@ from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.place import Place
 from mergetool.config.sources import looks_like_hub_id
 from mergetool.errors import CheckpointError
+from mergetool.hub.commits import Pinned
 from mergetool.hub.references import ModelReference
 
 CARD = "README.md"
@@ -53,7 +54,7 @@ def origin(model: str, place: Layout | Place | None) -> dict[str, Any]:
         return found
     if place.pinned is not None:
         found["revision"] = place.pinned.commit
-    metadata = place.pinned.card if place.pinned is not None else _metadata(place.directory / CARD)
+    metadata = place.pinned.card if isinstance(place.pinned, Pinned) else _metadata(place.directory / CARD)
     return {**found, **{key: metadata[key] for key in LICENCE_KEYS if metadata.get(key)}}
 
 
@@ -160,16 +161,18 @@ def completed(text: str, manifest: dict[str, Any], evaluations: Sequence[Evaluat
     Raises:
         CheckpointError: the card's YAML block cannot be read.
     """
-    from huggingface_hub import EvalResult, ModelCard
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     if not text.strip():
         text = merge_card(manifest) if manifest.get("kind") == "merge" else f"# {name}\n"
     try:
         card = ModelCard(text)
         data = card.data
+        assert isinstance(data, ModelCardData)  # what a ModelCard holds
         for key, value in metadata(manifest).items():
             if key == "tags":
-                data.tags = list(dict.fromkeys([*(data.tags or []), *value]))
+                tags: list[str] = [*(data.tags or []), *value]
+                data.tags = list(dict.fromkeys(tags))
             elif key not in LICENCE_KEYS or not data.get("license"):
                 data[key] = data.get(key, value)
         if evaluations:

@@ -22,12 +22,13 @@ _AT_ONCE = 4
 
 def missing_weights(layouts: Sequence[Layout]) -> list[tuple[hub.Pinned, str, int]]:
     """Weight files that are still on the Hub: (repository, file, bytes), each once."""
-    found = {}
+    found: dict[tuple[str, str, str], tuple[hub.Pinned, str, int]] = {}
     for layout in layouts:
         for place, headers in _parts(layout):
             for file, (size, _) in headers.items():
-                if place is not None and place.pinned is not None and not (place.directory / file).exists():
-                    found[place.pinned.repo, place.pinned.commit, file] = (place.pinned, file, size)
+                pinned = None if place is None else place.pinned
+                if place is not None and isinstance(pinned, hub.Pinned) and not (place.directory / file).exists():
+                    found[pinned.repo, pinned.commit, file] = (pinned, file, size)
     return list(found.values())
 
 
@@ -74,9 +75,9 @@ def fetch_weights(layouts: Sequence[Layout], progress: Fetching | None = None) -
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def fetch_beside(place: Layout | Place) -> None:
+def fetch_beside(model: Layout | Place) -> None:
     """Fetch what lies beside the weights: configuration, generation settings, tokenizer, chat template, the index."""
-    place = place.place if isinstance(place, Layout) else place
+    place = model.place if isinstance(model, Layout) else model
     if place is None or place.pinned is None:
         return
     for file in place.files():

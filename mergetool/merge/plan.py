@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from mergetool import __version__
 from mergetool.checkpoint.header import BY_TORCH_NAME, DTYPES
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.model_files import same_vocabulary
@@ -24,6 +23,7 @@ from mergetool.merge.mergekit import MERGEKIT_METHODS
 from mergetool.merge.recipe import MergeRecipe, ModelEntry, evaluate, layer_of, number
 from mergetool.methods import METHODS, Method
 from mergetool.ops.blocks import BLOCK
+from mergetool.version import __version__
 
 RESCALES = ("unbiased", "l1", "none")
 EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"

@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mergetool import __version__
 from mergetool.checkpoint.header import DTYPES
 from mergetool.checkpoint.layout import weight_hashes
 from mergetool.checkpoint.model_files import write_config, write_tokenizer
@@ -21,6 +20,7 @@ from mergetool.hub.fetch import Fetching, fetch_beside, fetch_weights
 from mergetool.merge import mergekit
 from mergetool.merge.plan import EMBEDDING, HEAD, Plan, references
 from mergetool.merge.recipe import MergeRecipe
+from mergetool.version import __version__
 
 
 def finish(

@@ -14,6 +14,7 @@ ranges.py       what a search may vary
 search.py       points that Optuna proposes, as candidates
 maker.py        one candidate: trained or merged in memory, then measured
 bench.py        what it is measured on, the same for all
+compare.py      compare(recipe, out): checked, run, drawn and reported in one call
 run.py          run_study(recipe, out): whatever is not in results.jsonl yet
 spread.py       who makes which candidate when: this process, or a crew of workers
 workers.py      a crew of processes; cluster.py: one of Ray actors
@@ -31,22 +32,38 @@ outputs.py      all of them, from a result
 
 from __future__ import annotations
 
-import importlib
+from typing import TYPE_CHECKING
 
-_PUBLIC = {
+from mergetool.exports import lazy
+
+if TYPE_CHECKING:
+    from mergetool.study.check import check_study
+    from mergetool.study.choose import summarise
+    from mergetool.study.outputs import write_outputs
+    from mergetool.study.recipe import StudyRecipe, load_study_recipe
+    from mergetool.study.run import StudyResult, run_study
+    from mergetool.study.save import save
+
+_LAZY = {
     "StudyRecipe": "mergetool.study.recipe",
-    "load_study_recipe": "mergetool.study.recipe",
-    "check_study": "mergetool.study.check",
-    "run_study": "mergetool.study.run",
     "StudyResult": "mergetool.study.run",
+    "check_study": "mergetool.study.check",
+    "load_study_recipe": "mergetool.study.recipe",
+    "run_study": "mergetool.study.run",
+    "save": "mergetool.study.save",
     "summarise": "mergetool.study.choose",
     "write_outputs": "mergetool.study.outputs",
-    "save": "mergetool.study.save",
 }
-__all__ = list(_PUBLIC)
+__all__ = [
+    "StudyRecipe",
+    "StudyResult",
+    "check_study",
+    "load_study_recipe",
+    "run_study",
+    "save",
+    "summarise",
+    "write_outputs",
+]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'mergetool.study' has no attribute '{name}'")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy(__name__, _LAZY)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mergetool import __version__, hub
+from mergetool import hub
 from mergetool.errors import MergetoolError, OutputError
 from mergetool.study.choose import Summary, summarise
 from mergetool.study.grid import Candidate
@@ -16,6 +16,7 @@ from mergetool.study.recipe import StudyRecipe
 from mergetool.study.results import Results
 from mergetool.study.search import searches
 from mergetool.study.spread import Alone, Crew, Progress, spread
+from mergetool.version import __version__
 
 RESULTS = "results.jsonl"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergetool.errors import OutputError
+from mergetool.exports import make_callable
 from mergetool.study.grid import Candidate
 from mergetool.study.maker import Maker
 from mergetool.study.recipe import StudyRecipe
@@ -138,3 +139,6 @@ def _write(maker: Maker, some: list[tuple[Candidate, Plan]]) -> None:
         recipe: dict[str, Any] = plan.recipe.to_dict()
         places.append(maker.claim(candidate, recipe)[0])
     merge_to_directories([plan for _, plan in some], places)
+
+
+make_callable(__name__)  # mergetool.study.save is this module, and the function that the package documents
