@@ -129,7 +129,7 @@ def evaluate(
     device: str | None = None,
     dtype: str | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """Reward and tax of one model.
 
     Args:
