@@ -38,6 +38,17 @@ mergetool.mrege
 mergetool.merge(1, "out")
 mergetool.OnDARE([], lr="x")
 """
+RIGHT = """import mergetool
+import mergetool.merge as m
+from mergetool import align, merge
+from mergetool.merge import merge_tensors, plan_merge
+
+mergetool.OnDARE([], lr=1e-6).step()
+manifest: dict = mergetool.merge({"merge_method": "linear"}, "out", seed=1)
+steps: int = align("recipe.yaml", "out").steps
+merge(m.merge_recipe({}), "out")
+name, tensor = next(merge_tensors(plan_merge(m.load_merge_recipe("recipe.yaml"))))
+"""
 GIVEN = "from prose import adapter, base, model, pairs, sft, tokenizer\n"
 
 
@@ -82,13 +93,14 @@ def test_the_python_of_the_documents_has_no_error_every_public_name_a_type_and_a
     verbs = [(package, name) for package, name in NAMES if package == "mergetool"]
     asked += [f"reveal_type(mergetool.{name})" for _, name in verbs]
     (tmp_path / "names.py").write_text("\n".join(asked) + "\n")
+    (tmp_path / "right.py").write_text(RIGHT)
     (tmp_path / "mistakes.py").write_text(MISTAKES)
     said = said_of(tmp_path)
 
     assert len(examples) > 5
     assert {file: errors(said[file]) for file in examples} == {file: [] for file in examples}
 
-    assert errors(said["names.py"]) == []
+    assert errors(said["names.py"]) + errors(said["right.py"]) == []
     types = [one["message"].split(" is ", 1)[1] for one in said["names.py"] if one["severity"] == "information"]
     for (package, name), shown in zip(NAMES + verbs, types, strict=True):
         assert shown not in ('"object"', '"Any"', '"Unknown"'), f"{package}.{name}: {shown}"
