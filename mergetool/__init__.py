@@ -1,26 +1,55 @@
 """mergetool: offline and online merging of base, SFT and RLHF checkpoints on one reward–tax front.
 
-Public names load lazily, so that ``import mergetool`` (and ``mergetool --help``) costs nothing.
+Public names load lazily, so that ``import mergetool`` (and ``mergetool --help``) costs nothing. ``merge``, ``align`` and
+``evaluate`` are packages that can be called: ``mergetool.merge(recipe, out)``, and ``from mergetool.merge import plan_merge``.
 """
 
 from __future__ import annotations
 
-import importlib
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from mergetool.exports import lazy
+from mergetool.version import __version__
 
-_PUBLIC = {
+if TYPE_CHECKING:
+    from mergetool.align.run import align
+    from mergetool.errors import MergetoolError
+    from mergetool.evaluate.run import evaluate
+    from mergetool.merge.inspection import inspect
+    from mergetool.merge.run import merge
+    from mergetool.optim import OnDARE, OnLinear, OnlineMerge, OnTIES, Reference
+    from mergetool.recipe_kinds import check
+    from mergetool.study.compare import compare
+
+_LAZY = {
     "MergetoolError": "mergetool.errors",
     "OnDARE": "mergetool.optim",
+    "OnLinear": "mergetool.optim",
     "OnTIES": "mergetool.optim",
     "OnlineMerge": "mergetool.optim",
     "Reference": "mergetool.optim",
+    "align": "mergetool.align",
+    "check": "mergetool.recipe_kinds",
+    "compare": "mergetool.study.compare",
+    "evaluate": "mergetool.evaluate",
+    "inspect": "mergetool.merge.inspection",
     "merge": "mergetool.merge",
 }
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [
+    "MergetoolError",
+    "OnDARE",
+    "OnLinear",
+    "OnTIES",
+    "OnlineMerge",
+    "Reference",
+    "__version__",
+    "align",
+    "check",
+    "compare",
+    "evaluate",
+    "inspect",
+    "merge",
+]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'mergetool' has no attribute '{name}'")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy(__name__, _LAZY)

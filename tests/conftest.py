@@ -6,6 +6,8 @@ import os
 
 from hypothesis import settings
 
+# The tensors here are small: one thread is faster than two, and does not wait for a core that is busy elsewhere.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it when it is imported
 # No test may reach for the network, and no test is judged by the clock.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

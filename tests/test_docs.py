@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mergetool.evaluate import METRICS, SUITES
 from mergetool.methods import METHODS
@@ -28,6 +30,39 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
         if not target.startswith("http"):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_python_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it stands; but the recipes that it names, which take minutes, are small ones here."""
+    from transformers import AutoModelForCausalLM
+
+    from mergetool.lab import copy_lab, lab_path
+
+    copy_lab(tmp_path / "lab")
+    for name in ("base", "sft"):
+        (tmp_path / name).symlink_to(tmp_path / "lab/triple" / name)
+    align = yaml.safe_load((ROOT / "recipes/align/dpo-onties.yaml").read_text())
+    align["training"] |= {"max_steps": 2, "use_cpu": True}
+    align["data"] |= {"limit": 16, "eval_limit": 8}
+    study = yaml.safe_load((ROOT / "recipes/study/demo.yaml").read_text())
+    study["models"]["rlhf"] = "lab:rlhf"
+    study["candidates"] = [{"name": "linear", "merge": {"merge_method": "linear", "weight": [0.4, 0.8]}}]
+    for entry in (study["reward"], study["tax"]):
+        entry["limit"] = 8
+    for path, content in (("align/dpo-onties.yaml", align), ("study/demo.yaml", study)):
+        (tmp_path / "recipes" / path).parent.mkdir(parents=True)
+        (tmp_path / "recipes" / path).write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    names = {"model": AutoModelForCausalLM.from_pretrained(lab_path("sft"))}
+    for code in re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE):
+        exec(compile(code.replace("workers=2", "workers=1"), "README.md", "exec"), names)
+    assert names["manifest"] == json.loads((tmp_path / "out/linear/mergetool.json").read_text())
+    assert (tmp_path / "out/onties/model.safetensors").exists()
+    assert (tmp_path / "out/study/report.html").exists()
+    assert names["study"].failures == []
+    assert "model.layers.0" in capsys.readouterr().out
 
 
 def test_every_method_is_explained() -> None:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
+from typing import TYPE_CHECKING
 
-from mergetool.align.recipe import AlignRecipe, Data, Merging, align_recipe, load_align_recipe, override
+from mergetool.exports import lazy, make_callable
 
-# What needs torch or TRL is imported when it is asked for: reading a recipe has to be quick.
-_LAZY = {"check_align": "check", "align": "run", "AlignResult": "run"}
+if TYPE_CHECKING:
+    from mergetool.align.check import check_align
+    from mergetool.align.recipe import AlignRecipe, Data, Merging, align_recipe, load_align_recipe, override
+    from mergetool.align.run import AlignResult, align
 
+_LAZY = {
+    "AlignRecipe": "mergetool.align.recipe",
+    "AlignResult": "mergetool.align.run",
+    "Data": "mergetool.align.recipe",
+    "Merging": "mergetool.align.recipe",
+    "align": "mergetool.align.run",
+    "align_recipe": "mergetool.align.recipe",
+    "check_align": "mergetool.align.check",
+    "load_align_recipe": "mergetool.align.recipe",
+    "override": "mergetool.align.recipe",
+}
 __all__ = [
     "AlignRecipe",
     "AlignResult",
@@ -21,8 +34,6 @@ __all__ = [
     "override",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'mergetool.align' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"mergetool.align.{_LAZY[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy(__name__, _LAZY)
+make_callable(__name__)

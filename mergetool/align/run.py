@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mergetool import __version__
 from mergetool.align.check import check_align, fingerprint
 from mergetool.align.inputs import load_policy, load_rows, shared_by_ranks
 from mergetool.align.optimizer import merged_so_far
 from mergetool.align.picture import draw
 from mergetool.align.preview import preview
 from mergetool.align.quiet import quiet
-from mergetool.align.recipe import AlignRecipe
+from mergetool.align.recipe import AlignRecipe, align_recipe, load_align_recipe
 from mergetool.align.result import drift, write_account, write_model
 from mergetool.align.snapshots import Snapshots
 from mergetool.align.trainer import make_trainer
@@ -24,8 +23,10 @@ from mergetool.align.watch import Report, stop_on_signal
 from mergetool.align.workspace import Workspace, disk_errors
 from mergetool.checkpoint.manifest import Input, Manifest
 from mergetool.checkpoint.output import check_output, files_beside, weight_hashes
+from mergetool.config.given import recipe_given
 from mergetool.hub.card import origin
 from mergetool.hub.references import local_directory, open_layout
+from mergetool.version import __version__
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class AlignResult:
 
 
 def align(
-    recipe: AlignRecipe,
-    out: Path,
+    recipe: AlignRecipe | Mapping[str, Any] | str | Path,
+    out: str | Path,
     *,
     fresh: bool = False,
     report: Report | None = None,
@@ -73,7 +74,7 @@ def align(
     of an uninterrupted run, bit for bit.
 
     Args:
-        recipe: from load_align_recipe or align_recipe.
+        recipe: a YAML file's path, what it would say as plain values, or read already by load_align_recipe or align_recipe.
         out: a directory that does not exist yet (or is empty).
         fresh: start again instead of continuing an interrupted run.
         report: told of what happens, as (event, facts); see watch.Report.
@@ -85,6 +86,7 @@ def align(
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
     """
     started, out = time.monotonic(), Path(out)
+    recipe = recipe_given(recipe, AlignRecipe, load_align_recipe, align_recipe)
     check_align(recipe)  # TRL's config, made in it, has also joined the process group where there is one
     ranks = _ranks()
     report = report if report is not None and ranks.is_main_process else (lambda event, facts: None)

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mergetool import __version__
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.result import write_model
 from mergetool.align.workspace import Workspace
 from mergetool.checkpoint.manifest import Manifest
 from mergetool.errors import CheckpointError, RecipeError
 from mergetool.files import sync_tree
+from mergetool.version import __version__
 
 FOLDER = "along"  # in the result, and in the working directory until there is one
 

@@ -12,20 +12,30 @@ Source: Lin et al. 2023, *Mitigating the Alignment Tax of RLHF*, arXiv 2309.0625
 
 from __future__ import annotations
 
-import importlib
+from typing import TYPE_CHECKING
 
-_PUBLIC = {
+from mergetool.exports import lazy
+
+if TYPE_CHECKING:
+    from mergetool.ama.recipe import AmaRecipe, ama_recipe, load_ama_recipe
+    from mergetool.ama.run import AmaResult, check_ama, run_ama
+
+_LAZY = {
     "AmaRecipe": "mergetool.ama.recipe",
-    "ama_recipe": "mergetool.ama.recipe",
-    "load_ama_recipe": "mergetool.ama.recipe",
     "AmaResult": "mergetool.ama.run",
+    "ama_recipe": "mergetool.ama.recipe",
     "check_ama": "mergetool.ama.run",
+    "load_ama_recipe": "mergetool.ama.recipe",
     "run_ama": "mergetool.ama.run",
 }
-__all__ = list(_PUBLIC)
+__all__ = [
+    "AmaRecipe",
+    "AmaResult",
+    "ama_recipe",
+    "check_ama",
+    "load_ama_recipe",
+    "run_ama",
+]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'mergetool.ama' has no attribute '{name}'")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy(__name__, _LAZY)

@@ -40,8 +40,9 @@ class AveragedModel:
         self._sft, self._rlhf = sft, rlhf
         self._parameters: dict[str, torch.Tensor] = {}
         twins = _untied(model)
-        self._uses = [(twins.get(name, name), parameter) for name, parameter in model.named_parameters()]
-        for name, parameter in model.named_parameters():
+        named: list[tuple[str, torch.Tensor]] = list(model.named_parameters())
+        self._uses = [(twins.get(name, name), parameter) for name, parameter in named]
+        for name, parameter in named:
             if name in twins:
                 continue  # the same memory as its first name's
             for reader in (sft, rlhf):
@@ -81,9 +82,9 @@ class AveragedModel:
         """Within it, `backward` adds dL/dalpha_k to the list that is yielded, and no parameter keeps a gradient."""
         found = [0.0] * self.parts.count
         hooks = [
-            parameter.register_post_accumulate_grad_hook(self._reducer(name, found))
+            parameter.register_post_accumulate_grad_hook(self._reducer(part, name, found))
             for name, parameter in self._uses
-            if parameter.requires_grad
+            if isinstance(part := self.parts.of(name), int)
         ]
         try:
             yield found
@@ -92,9 +93,7 @@ class AveragedModel:
                 hook.remove()
             self.model.zero_grad(set_to_none=True)  # an interrupted backward may have left some
 
-    def _reducer(self, name: str, found: list[float]) -> Any:
-        part = self.parts.of(name)
-
+    def _reducer(self, part: int, name: str, found: list[float]) -> Any:
         def reduce(parameter: torch.Tensor) -> None:
             import torch
 

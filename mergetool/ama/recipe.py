@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -131,13 +132,13 @@ class AmaRecipe(_Strict):
         return resolve_source(text, self._directory)
 
 
-def ama_recipe(mapping: dict[str, Any], directory: str | Path = ".", source: str | Path = "recipe") -> AmaRecipe:
+def ama_recipe(mapping: Mapping[str, Any], directory: str | Path = ".", source: str | Path = "recipe") -> AmaRecipe:
     """A recipe from plain values; `directory` is where relative paths start.
 
     Raises:
         RecipeError: one line with the place and the nearest known key.
     """
-    recipe = validate(AmaRecipe, mapping, source)
+    recipe = validate(AmaRecipe, dict(mapping), source)
     recipe._directory = Path(directory).absolute()
     return recipe
 

@@ -44,10 +44,10 @@ def best_answers(
     kept, best = [], []
     for at, row in enumerate(rows):
         group = range(at * data.best_of, (at + 1) * data.best_of)
-        scored = [one for one in group if rewards[one] is not None and answers[one].strip()]
+        scored = [(reward, one) for one in group if (reward := rewards[one]) is not None and answers[one].strip()]
         if scored:
-            first = max(scored, key=lambda one: rewards[one])
-            best.append(rewards[first])
+            reward, first = max(scored, key=lambda pair: pair[0])
+            best.append(reward)
             kept.append(_row(row["prompt"], answers[first]))
     if not kept:
         raise DataError(
@@ -74,7 +74,7 @@ def _sample(model: Any, tokenizer: Any, prompts: Sequence[Any], max_new_tokens: 
 
     coded = [code_prompt(tokenizer, {"prompt": prompt}) for prompt in prompts]
     own = getattr(model.generation_config, "eos_token_id", None)
-    ends = ({tokenizer.eos_token_id} | set(own if isinstance(own, list) else [own])) - {None}
+    ends = {end for end in (tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])) if end is not None}
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     # the model's own distribution: a checkpoint's top_k or repetition penalty would make it another policy
     config = GenerationConfig(

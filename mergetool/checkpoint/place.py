@@ -40,7 +40,9 @@ class Place(Protocol):
 
     name: str
     directory: Path
-    pinned: Commit | None
+
+    @property
+    def pinned(self) -> Commit | None: ...
 
     def files(self) -> list[str]:
         """The names of all files, sorted."""

@@ -141,15 +141,8 @@ def _print(model: str, scores: dict[str, dict[str, Any]]) -> None:
     from mergetool.cli.compare import print_table
 
     table = Table(title=model, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for name, numbers in (
-        ("metric", False),
-        ("value", True),
-        ("95 % over rows", True),
-        ("rows", True),
-        ("unit", False),
-        ("better", False),
-    ):
-        table.add_column(name, justify="right" if numbers else "left")
+    for name in ("metric", "value", "95 % over rows", "rows", "unit", "better"):
+        table.add_column(name, justify="right" if name in ("value", "95 % over rows", "rows") else "left")
     for name, score in scores.items():
         table.add_row(
             name,

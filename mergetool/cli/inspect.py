@@ -21,17 +21,16 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print every tensor as JSON.")] = False,
 ) -> None:
     """Show shapes, dtypes, delta norms and sign agreement, layer by layer."""
-    from mergetool.config.sources import resolve_source
     from mergetool.errors import RecipeError
-    from mergetool.merge.inspection import by_layer, heat_map, inspect_model
+    from mergetool.merge.inspection import by_layer, heat_map
+    from mergetool.merge.inspection import inspect as run
 
     if other and not base:
         raise RecipeError("--with compares two task vectors and needs --base", "add --base BASE")
-    model, base, other = (None if m is None else str(resolve_source(m, ".")) for m in (model, base, other))
     with progress_bar("reading") as update:
-        facts = inspect_model(str(model), base, other, update)
+        facts = run(model, base, other, update)
     if plot:
-        heat_map(facts, plot, f"{Path(str(model)).name}" + (f" − {Path(base).name}" if base else ""))
+        heat_map(facts, plot, _name(model) + (f" − {_name(base)}" if base else ""))
         note(f"drew {plot}")
     if json:
         emit_json([f.to_dict() for f in facts])
@@ -40,6 +39,11 @@ def inspect(
     _table(rows)
     total = sum(f.numel for f in facts)
     typer.echo(f"{len(facts)} tensors, {total:,} parameters, {', '.join(sorted({f.dtype for f in facts}))}")
+
+
+def _name(model: str) -> str:
+    """What a picture calls a model: the last part of its path or id."""
+    return Path(model.removeprefix("lab:")).name
 
 
 def _tensor_row(fact: dict[str, Any]) -> dict[str, Any]:

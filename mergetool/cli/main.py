@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from mergetool import __version__
 from mergetool.cli import align, ama, check, compare, demo, evaluate, inspect, merge, methods, push, recipes
 from mergetool.cli.shell import guarded
 from mergetool.errors import without_tokens
+from mergetool.version import __version__
 
 app = typer.Typer(
     name="mergetool",

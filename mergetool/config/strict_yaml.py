@@ -12,6 +12,7 @@ from mergetool.errors import RecipeError, nearest
 
 if typing.TYPE_CHECKING:
     from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
 
     Model = TypeVar("Model", bound=BaseModel)
 
@@ -103,7 +104,7 @@ def validate(model_cls: type[Model], mapping: Any, source: str | Path) -> Model:
     raise RecipeError(f"{source}: {len(found)} problems: {lines}", "correct them there") from None
 
 
-def _problems(model_cls: type, errors: list[dict]) -> list[tuple[str, str, str]]:
+def _problems(model_cls: type, errors: list[ErrorDetails]) -> list[tuple[str, str, str]]:
     """(place, problem, hint) for every place that is wrong; a union's alternatives count as one place."""
     found: dict[tuple, tuple[str, str, str]] = {}
     for error in errors:
@@ -116,7 +117,7 @@ def _problems(model_cls: type, errors: list[dict]) -> list[tuple[str, str, str]]
     return [found[keys] for keys in deepest]
 
 
-def _explain(error: dict, keys: tuple, owners: list[type]) -> tuple[str, str]:
+def _explain(error: ErrorDetails, keys: tuple, owners: list[type]) -> tuple[str, str]:
     """What is wrong at a place, in the words of the one who wrote the recipe; and a hint."""
     kind, given, context = error["type"], error.get("input"), error.get("ctx", {})
     if kind == "extra_forbidden":

@@ -27,6 +27,7 @@ from mergetool.evaluate.metrics import METRICS, Metric
 from mergetool.evaluate.passes import ReferenceScores, refer, reference_scores
 from mergetool.evaluate.run import evaluate, measure
 from mergetool.evaluate.tasks import Task, prepare
+from mergetool.exports import make_callable
 
 Reference = ReferenceScores  # its name before there were three classes of that name
 
@@ -47,3 +48,5 @@ __all__ = [
     "refer",
     "reference_scores",
 ]
+
+make_callable(__name__)

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from mergetool.config.sources import resolve_source
 from mergetool.errors import RecipeError
 from mergetool.evaluate.harness import Harness, HarnessTask
 from mergetool.evaluate.instruments import Instruments
@@ -67,11 +68,11 @@ def evaluate(
     device: str | None = None,
     dtype: str | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """Reward and tax of one model.
 
     Args:
-        model: a checkpoint directory, a Hub id, or a live transformers model.
+        model: a checkpoint directory, ``lab:NAME``, a Hub id, or a live transformers model.
         tasks: what to measure: data rows, or tasks of lm-evaluation-harness.
         reference: the SFT model, as `model`; needed by metrics that compare with it.
         tokenizer: needed for a live model; else the checkpoint's own.
@@ -84,6 +85,7 @@ def evaluate(
     Raises:
         MergetoolError: a model, a tokenizer, a task or its data cannot be used.
     """
+    model, reference = (resolve_source(one, ".") if isinstance(one, str) else one for one in (model, reference))
     if tokenizer is None:
         if not isinstance(model, str | Path):
             raise RecipeError("a live model needs its tokenizer", "pass tokenizer=")

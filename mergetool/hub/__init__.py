@@ -11,6 +11,6 @@ push.py         a finished checkpoint to the Hub; card.py: its model card
 from __future__ import annotations
 
 from mergetool.hub.commits import Pinned, RemoteFile, forget, hold, pin, pins
-from mergetool.hub.requests import TIMEOUT, offline, patiently, refusals
+from mergetool.hub.requests import TIMEOUT, http_error, offline, patiently, refusals
 
-__all__ = ["TIMEOUT", "Pinned", "RemoteFile", "forget", "hold", "offline", "patiently", "pin", "pins", "refusals"]
+__all__ = ["TIMEOUT", "Pinned", "RemoteFile", "forget", "hold", "http_error", "offline", "patiently", "pin", "pins", "refusals"]

@@ -157,16 +157,18 @@ def completed(text: str, manifest: Manifest, evaluations: Sequence[Evaluation], 
     Raises:
         CheckpointError: the card's YAML block cannot be read.
     """
-    from huggingface_hub import EvalResult, ModelCard
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     if not text.strip():
         text = merge_card(manifest) if manifest.kind == "merge" else f"# {name}\n"
     try:
         card = ModelCard(text)
         data = card.data
+        assert isinstance(data, ModelCardData)  # what a ModelCard holds
         for key, value in metadata(manifest).items():
             if key == "tags":
-                data.tags = list(dict.fromkeys([*(data.tags or []), *value]))
+                tags: list[str] = [*(data.tags or []), *value]
+                data.tags = list(dict.fromkeys(tags))
             elif key not in LICENCE_KEYS or not data.get("license"):
                 data[key] = data.get(key, value)
         if evaluations:

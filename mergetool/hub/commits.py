@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.errors import HubError, MergetoolError
-from mergetool.hub.requests import TIMEOUT, offline, patiently, refusals
+from mergetool.hub.requests import TIMEOUT, http_error, offline, patiently, refusals
 
 
 @dataclass(frozen=True)
@@ -96,21 +96,24 @@ def forget() -> None:
 
 
 def _ask(kind: str, repo: str, revision: str) -> Pinned:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub import DatasetInfo, HfApi, ModelInfo
+    from huggingface_hub.errors import HfHubHTTPError
 
     wanted = _held.get((kind, repo, revision), revision)
     if offline():
         return _cached(kind, repo, revision, wanted) or _unreachable(repo, "HF_HUB_OFFLINE is set")
     try:
         info = patiently(lambda: HfApi().repo_info(repo, repo_type=kind, revision=wanted, files_metadata=True, timeout=TIMEOUT))
-    except (HTTPError, ConnectionError) as error:
+    except (http_error(), ConnectionError) as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
             raise
         found = _cached(kind, repo, revision, wanted)  # as the client itself does where the network is down
         if found is None:
             raise
         return found
+    assert isinstance(info, ModelInfo | DatasetInfo)  # no other kind is asked for
+    if info.sha is None:
+        raise HubError(f"{repo}: the Hub names no commit", "try again later")
     files = {
         one.rfilename: RemoteFile(one.size or 0, one.lfs.sha256 if one.lfs else one.blob_id or "")
         for one in info.siblings or []

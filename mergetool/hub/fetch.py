@@ -21,7 +21,7 @@ _AT_ONCE = 4
 
 def missing_weights(layouts: Sequence[Layout]) -> list[tuple[hub.Pinned, str, int]]:
     """Weight files that are still on the Hub: (repository, file, bytes), each once."""
-    found = {}
+    found: dict[tuple[str, str, str], tuple[hub.Pinned, str, int]] = {}
     for layout in layouts:
         for pinned, directory, headers in layout.parts:
             for file, (size, _) in headers.items():
@@ -68,9 +68,9 @@ def fetch_weights(layouts: Sequence[Layout], progress: Fetching | None = None) -
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def fetch_beside(place: Layout | Place) -> None:
+def fetch_beside(model: Layout | Place) -> None:
     """Fetch what lies beside the weights: configuration, generation settings, tokenizer, chat template, the index."""
-    place = place.place if isinstance(place, Layout) else place
+    place = model.place if isinstance(model, Layout) else model
     if place is None or place.pinned is None:
         return
     for file in place.files():

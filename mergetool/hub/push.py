@@ -13,13 +13,14 @@ from hashlib import file_digest, sha1
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergetool import __version__, hub
+from mergetool import hub
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.manifest import MANIFEST, Manifest
 from mergetool.checkpoint.working_directory import MARKS, partial_directory
 from mergetool.errors import CheckpointError, HubError, OutputError
 from mergetool.files import write_whole
 from mergetool.hub.card import CARD, Evaluation, completed
+from mergetool.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -163,12 +164,10 @@ def push(
 
 
 def _upload(api: HfApi, directory: Path, repo: str, me: str, revision: str | None, pull_request: bool, private: bool) -> Pushed:
-    from huggingface_hub.errors import HTTPError
-
     # the same result has the same title, by which its pull request is found again
     title = f"Upload {directory.name} with mergetool ({_sha256(directory / MANIFEST)[:8]})"
     request = _open_request(api, repo, me, title) if pull_request else None
-    target = request.git_reference if request else revision or "main"
+    target = _reference(request) if request else revision or "main"
     if revision and not revision.startswith("refs/") and revision != "main":
         hub.patiently(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
     local = _local_files(directory)
@@ -177,7 +176,7 @@ def _upload(api: HfApi, directory: Path, repo: str, me: str, revision: str | Non
     todo = list(changed)
     if todo and pull_request and request is None:
         request = hub.patiently(lambda: api.create_pull_request(repo, title=title, description=f"mergetool {__version__}"))
-        target = request.git_reference
+        target = _reference(request)
     for attempt in range(1, _ATTEMPTS + 1):
         if not changed and not stale:
             break
@@ -191,7 +190,7 @@ def _upload(api: HfApi, directory: Path, repo: str, me: str, revision: str | Non
             break
         except ValueError as error:  # the Hub's verdict on the card's YAML
             raise CheckpointError(f"{directory / CARD}: {error}", "mend the YAML block at its top") from None
-        except (HTTPError, OSError, RuntimeError):
+        except (hub.http_error(), OSError, RuntimeError):
             if attempt == _ATTEMPTS or not _reachable(api):
                 raise
             # the answer may have been lost after the commit had landed: look before trying again
@@ -202,6 +201,12 @@ def _upload(api: HfApi, directory: Path, repo: str, me: str, revision: str | Non
     url = f"{api.endpoint}/{repo}" + ("" if target == "main" else f"/tree/{target}")
     nbytes = sum(local[name] for name in todo)
     return Pushed(repo, url, target, commit, todo, nbytes, private, request.url if request else None)
+
+
+def _reference(request: Any) -> str:
+    """The ref that a pull request's commits go to."""
+    assert request.git_reference is not None  # a discussion that is no pull request has none
+    return request.git_reference
 
 
 @contextmanager
@@ -221,11 +226,9 @@ def _bars_on_terminals_alone() -> Iterator[None]:
 
 def _reachable(api: HfApi) -> bool:
     """False where trying again at once is of no use: the token is refused, or nobody answers."""
-    from huggingface_hub.errors import HTTPError
-
     try:
         hub.patiently(api.whoami)
-    except (HTTPError, OSError):
+    except (hub.http_error(), OSError):
         return False
     return True
 

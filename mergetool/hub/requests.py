@@ -23,14 +23,24 @@ def offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
+def http_error() -> type[Exception]:
+    """What the HTTP library under the Hub's client raises, whichever library that is in this version of the client.
+
+    The client names it in `huggingface_hub.errors`, though not as its own; tested with huggingface_hub 2.4.
+    """
+    from huggingface_hub import errors
+
+    return vars(errors)["HTTPError"]
+
+
 def patiently(call: Callable[[], T]) -> T:
     """Asks again where the Hub is busy or the connection drops; waits as long as Retry-After says, up to a minute."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import HfHubHTTPError
 
     for attempt in range(1, TRIES + 1):
         try:
             return call()
-        except (HTTPError, ConnectionError) as error:
+        except (http_error(), ConnectionError) as error:
             answered = isinstance(error, HfHubHTTPError)
             busy = error.response.status_code in _BUSY if answered else type(error).__name__ not in _NOBODY
             pause = _retry_after(error)
@@ -51,15 +61,15 @@ def _retry_after(error: BaseException) -> float | None:
 @contextmanager
 def refusals(what: str, kind: type[MergetoolError] = HubError) -> Iterator[None]:
     """Turns whatever the Hub's client raises into one line about `what`."""
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
     try:
         yield
     except MergetoolError as error:
         raise error if type(error) is not MergetoolError else kind(f"{what}: {error.message}", error.hint) from None
-    except (HTTPError, EntryNotFoundError, HFValidationError, OSError, RuntimeError, UnicodeError) as error:
+    except (http_error(), EntryNotFoundError, HFValidationError, OSError, RuntimeError, UnicodeError) as error:
         cause: BaseException = error
-        while not isinstance(cause, HTTPError) and cause.__cause__ is not None:
+        while not isinstance(cause, http_error()) and cause.__cause__ is not None:
             cause = cause.__cause__  # uploads wrap what happened in a RuntimeError
         message, hint = _meaning(cause)
         raise kind(f"{what}: {message}", hint) from None
@@ -101,7 +111,7 @@ def _meaning(error: BaseException) -> tuple[str, str]:
         return "the disk of the cache is full", "make room, or set HF_HOME to a larger disk, and run again"
     if status:
         return f"the Hub answers {status} ({said})", "try again later"
-    if isinstance(error, (hub.HTTPError, ConnectionError, hub.LocalEntryNotFoundError)):
+    if isinstance(error, (http_error(), ConnectionError, hub.LocalEntryNotFoundError)):
         return (
             f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {said})",
             "check the path or the network, and run the same command again; files that have arrived are kept",

@@ -22,13 +22,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mergetool import __version__
 from mergetool.checkpoint.content import Seen, known_weights_hash, stamp_of, weights_hash
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.manifest import Manifest
 from mergetool.errors import CheckpointError
 from mergetool.fingerprints import beside_weights, digest
 from mergetool.merge.plan import Plan
+from mergetool.version import __version__
 
 
 def plan_of(plan: Plan) -> str:

@@ -13,7 +13,8 @@ from mergetool.architecture.layers import Stacks
 from mergetool.architecture.match import Match, match
 from mergetool.checkpoint.open import open_reader
 from mergetool.checkpoint.reader import Reader
-from mergetool.errors import CheckpointError
+from mergetool.config.sources import resolve_source
+from mergetool.errors import CheckpointError, RecipeError
 from mergetool.hub.fetch import Fetching, fetch_weights
 from mergetool.hub.references import open_layout
 from mergetool.ops.blocks import spans
@@ -45,6 +46,27 @@ class TensorFacts:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+
+def inspect(
+    model: str | Path, base: str | Path | None = None, other: str | Path | None = None, progress: Fetching | None = None
+) -> list[TensorFacts]:
+    """What a checkpoint holds, tensor by tensor, and how far it lies from another, as ``mergetool inspect`` does.
+
+    Args:
+        model: a directory, ``lab:NAME`` or a Hub id.
+        base: show the task vector: model minus this one.
+        other: a second model: do both task vectors agree in sign? Needs `base`.
+        progress: told of bytes as they arrive from the Hub.
+
+    Raises:
+        RecipeError: `other` is given without `base`, or the lab has no such part.
+        CheckpointError: a model is missing or damaged, or lacks a tensor of the first one's shape.
+    """
+    if other is not None and base is None:
+        raise RecipeError("other compares two task vectors and needs base", "give base, the model that both were trained from")
+    base, other = (None if one is None else str(resolve_source(str(one), ".")) for one in (base, other))
+    return inspect_model(str(resolve_source(str(model), ".")), base, other, progress)
 
 
 def inspect_model(

@@ -9,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mergetool import __version__
 from mergetool.checkpoint.header import DTYPES
 from mergetool.checkpoint.manifest import Input, Manifest
 from mergetool.checkpoint.model_files import write_config, write_tokenizer
@@ -26,6 +25,7 @@ from mergetool.merge.inputs import Inputs
 from mergetool.merge.plan import Plan
 from mergetool.merge.planner import references
 from mergetool.merge.recipe import MergeRecipe
+from mergetool.version import __version__
 
 
 def finish(plan: Plan, directory: Path, hashes: dict[str, str], reports: dict[str, dict[str, Any]], inputs: Inputs) -> Manifest:

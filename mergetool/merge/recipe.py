@@ -5,6 +5,7 @@ A recipe holds what the user wrote and nothing else; what it means for each tens
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,8 +126,16 @@ def load_merge_recipe(path: str | Path) -> MergeRecipe:
         RecipeError: the file or a key in it is wrong; one line.
     """
     path = Path(path)
-    recipe = validate(MergeRecipe, load_yaml(path), path)
-    return recipe.resolved(path.parent)
+    return merge_recipe(load_yaml(path), path.parent, path)
+
+
+def merge_recipe(mapping: Mapping[str, Any], directory: str | Path = ".", source: str | Path = "recipe") -> MergeRecipe:
+    """A recipe from plain values; `directory` is where relative paths start, `source` opens an error message.
+
+    Raises:
+        RecipeError: a key or a value is wrong; one line.
+    """
+    return validate(MergeRecipe, dict(mapping), source).resolved(Path(directory))
 
 
 # --- what a setting means for one tensor ---------------------------------------------------------------------------

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
+from typing import TYPE_CHECKING
 
-_PUBLIC = {
-    "OnDARE": "optimizers",
-    "OnTIES": "optimizers",
-    "OnLinear": "optimizers",
-    "OnlineMerge": "online",
-    "MergedAmount": "base",
-    "Reference": "reference",
+from mergetool.exports import lazy
+
+if TYPE_CHECKING:
+    from mergetool.optim.base import MergedAmount
+    from mergetool.optim.online import OnlineMerge
+    from mergetool.optim.optimizers import OnDARE, OnLinear, OnTIES
+    from mergetool.optim.reference import Reference
+
+_LAZY = {
+    "MergedAmount": "mergetool.optim.base",
+    "OnDARE": "mergetool.optim.optimizers",
+    "OnLinear": "mergetool.optim.optimizers",
+    "OnTIES": "mergetool.optim.optimizers",
+    "OnlineMerge": "mergetool.optim.online",
+    "Reference": "mergetool.optim.reference",
 }
-__all__ = list(_PUBLIC)
+__all__ = [
+    "MergedAmount",
+    "OnDARE",
+    "OnLinear",
+    "OnTIES",
+    "OnlineMerge",
+    "Reference",
+]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'mergetool.optim' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"mergetool.optim.{_PUBLIC[name]}"), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy(__name__, _LAZY)

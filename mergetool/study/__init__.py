@@ -9,22 +9,38 @@ report/      pareto.png, KNOB.png, report.html, and the scores of a model card
 
 from __future__ import annotations
 
-import importlib
+from typing import TYPE_CHECKING
 
-_PUBLIC = {
+from mergetool.exports import lazy
+
+if TYPE_CHECKING:
+    from mergetool.study.analysis.choose import summarise
+    from mergetool.study.execution.run import StudyResult, run_study
+    from mergetool.study.execution.save import save
+    from mergetool.study.recipe.check import check_study
+    from mergetool.study.recipe.study_recipe import StudyRecipe, load_study_recipe
+    from mergetool.study.report.outputs import write_outputs
+
+_LAZY = {
     "StudyRecipe": "mergetool.study.recipe.study_recipe",
-    "load_study_recipe": "mergetool.study.recipe.study_recipe",
-    "check_study": "mergetool.study.recipe.check",
-    "run_study": "mergetool.study.execution.run",
     "StudyResult": "mergetool.study.execution.run",
+    "check_study": "mergetool.study.recipe.check",
+    "load_study_recipe": "mergetool.study.recipe.study_recipe",
+    "run_study": "mergetool.study.execution.run",
+    "save": "mergetool.study.execution.save",
     "summarise": "mergetool.study.analysis.choose",
     "write_outputs": "mergetool.study.report.outputs",
-    "save": "mergetool.study.execution.save",
 }
-__all__ = list(_PUBLIC)
+__all__ = [
+    "StudyRecipe",
+    "StudyResult",
+    "check_study",
+    "load_study_recipe",
+    "run_study",
+    "save",
+    "summarise",
+    "write_outputs",
+]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'mergetool.study' has no attribute '{name}'")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy(__name__, _LAZY)

@@ -11,12 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from mergetool.cli.main import app
-from tests.helpers import random_weights, write_checkpoint, write_triple
-
-
-@pytest.fixture(scope="module")
-def triple(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_triple(tmp_path_factory.mktemp("triple"))
+from tests.helpers import random_weights, write_checkpoint
 
 
 @pytest.fixture

@@ -9,15 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mergetool.data import completions, read_rows
+from mergetool.data import read_rows
 from mergetool.errors import DataError
+from tests.data.lines import lines
 
 ROW = st.dictionaries(st.text(max_size=5), st.text(max_size=20) | st.integers(), max_size=3)
 ROWS = st.lists(ROW, min_size=1, max_size=5)
-
-
-def lines(rows: list) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 @given(rows=ROWS)
@@ -76,32 +73,3 @@ def test_a_missing_file_and_a_directory_are_told_apart(tmp_path) -> None:
         read_rows(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="a directory"):
         read_rows(tmp_path)
-
-
-def test_completions_know_four_forms_and_keep_other_keys(tmp_path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text(
-        lines(
-            [
-                {"prompt": "p", "completion": "c", "skill": "sums"},
-                {"question": "q", "answer": "so\n#### 18 "},
-                {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]},
-                {"text": "t"},
-            ]
-        )
-    )
-    assert completions(path) == [
-        {"prompt": "p", "completion": "c", "skill": "sums"},
-        {"prompt": "q", "completion": "so\n#### 18 ", "target": "18"},
-        {"prompt": [{"role": "user", "content": "u"}], "completion": [{"role": "assistant", "content": "a"}]},
-        {"prompt": "", "completion": "t"},
-    ]
-    assert len(completions(path, limit=2)) == 2
-
-
-@pytest.mark.parametrize("row", [{"x": 1}, {"prompt": "p"}, {"prompt": 1, "completion": "c"}, {"text": ""}, {"text": None}])
-def test_a_row_without_a_completion_is_named(tmp_path, row: dict) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text(lines([{"text": "fine"}, row]))
-    with pytest.raises(DataError, match="row 2"):
-        completions(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mergetool.errors import MergetoolError, without_tokens
 from tests.hub.program import environment
 from tests.hub.server import Fault, StandIn
 from tests.hub.store import OWNER
@@ -95,12 +93,3 @@ def test_a_refusal_that_repeats_the_token_is_cleaned(hub: StandIn, recipe: Path,
     assert result.code == 2
     assert "echoed" in result.line
     assert OWNER not in result.err
-
-
-def test_errors_lose_whatever_looks_like_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert str(MergetoolError(f"sent {OWNER}", f"not {OWNER}")) == "sent hf_***; not hf_***"
-    assert without_tokens("hf_hub_download, hf_api and hf_transfer are no tokens") == (
-        "hf_hub_download, hf_api and hf_transfer are no tokens"
-    )
-    monkeypatch.setitem(os.environ, "OTHER_API_KEY", "a-secret-of-mine")
-    assert without_tokens("key=a-secret-of-mine") == "key=***"

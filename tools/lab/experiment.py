@@ -41,7 +41,8 @@ def trainer(root: Path, folder: str, data_seed: int, **settings):
     """The TRL trainer of the demo's alignment. TRL's own defaults are for models a thousand times this size."""
     from datasets import Dataset
     from transformers import AutoTokenizer
-    from trl import DPOConfig, DPOTrainer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
 
     config = DPOConfig(
         output_dir=folder,

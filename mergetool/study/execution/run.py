@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mergetool import __version__, hub
+from mergetool import hub
 from mergetool.errors import MergetoolError, OutputError
 from mergetool.study.analysis.choose import Summary, summarise
 from mergetool.study.candidates.candidate import Candidate
@@ -16,6 +16,7 @@ from mergetool.study.execution.results import RESULTS, Results
 from mergetool.study.execution.scheduler import Executor, InProcess, Progress, schedule
 from mergetool.study.execution.search import searches
 from mergetool.study.recipe.study_recipe import StudyRecipe
+from mergetool.version import __version__
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,13 +84,13 @@ class StudyRecipe(StudyModels):
         )
 
 
-def make_study(mapping: dict[str, Any], source: str | Path = "study", directory: str | Path = ".") -> StudyRecipe:
+def make_study(mapping: Mapping[str, Any], source: str | Path = "study", directory: str | Path = ".") -> StudyRecipe:
     """A study from plain data; `directory` is where relative paths start.
 
     Raises:
         RecipeError: one line with the place and the nearest known key.
     """
-    recipe = validate(StudyRecipe, mapping, source)
+    recipe = validate(StudyRecipe, dict(mapping), source)
     recipe._directory = Path(directory).absolute()
     return recipe
 

@@ -6,10 +6,10 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from mergetool import __version__
 from mergetool.study.analysis.choose import Group, Score, Summary
 from mergetool.study.analysis.hypervolume import Cover, covers
 from mergetool.study.recipe.columns import SPLITS, Column
+from mergetool.version import __version__
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 

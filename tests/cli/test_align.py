@@ -16,7 +16,22 @@ from typer.testing import CliRunner
 
 from mergetool.align import align, load_align_recipe
 from mergetool.cli.main import app
-from tests.align.tiny import recipe_text
+from tests.align.tiny import make_pairs, make_triple, recipe_text
+
+
+@pytest.fixture(scope="module")
+def triple(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with base/, sft/, train.jsonl and eval.jsonl; not to be written to."""
+    folder = tmp_path_factory.mktemp("triple")
+    make_triple(folder)
+    make_pairs(folder / "train.jsonl", 24)
+    make_pairs(folder / "eval.jsonl", 6, start=100)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MERGETOOL_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def write(folder: Path, triple: Path, **parts: object) -> Path:

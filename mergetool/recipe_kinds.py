@@ -1,0 +1,111 @@
+"""The four languages of recipes: which one a recipe is written in, and how it is checked without reading weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from mergetool.config.given import recipe_given
+from mergetool.config.strict_yaml import load_yaml
+from mergetool.errors import RecipeError, nearest
+
+Recipe = TypeVar("Recipe", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class _Language(Generic[Recipe]):
+    """What reads and checks recipes of one kind."""
+
+    recipe: type[Recipe]
+    load: Callable[[Path], Recipe]
+    make: Callable[[Mapping[str, Any]], Recipe]
+    facts: Callable[[Recipe], Mapping[str, Any]]
+
+    def check(self, given: Any) -> dict[str, Any]:
+        return dict(self.facts(recipe_given(given, self.recipe, self.load, self.make)))
+
+
+def _study() -> _Language:
+    from mergetool.study.recipe.check import check_study
+    from mergetool.study.recipe.study_recipe import StudyRecipe, load_study_recipe, make_study
+
+    return _Language(StudyRecipe, load_study_recipe, make_study, check_study)
+
+
+def _ama() -> _Language:
+    from mergetool.ama.recipe import AmaRecipe, ama_recipe, load_ama_recipe
+    from mergetool.ama.run import check_ama
+
+    return _Language(AmaRecipe, load_ama_recipe, ama_recipe, check_ama)
+
+
+def _merge() -> _Language:
+    from mergetool.merge.describe import describe
+    from mergetool.merge.planner import plan_merge
+    from mergetool.merge.recipe import MergeRecipe, load_merge_recipe, merge_recipe
+
+    return _Language(MergeRecipe, load_merge_recipe, merge_recipe, lambda recipe: describe(plan_merge(recipe)))
+
+
+def _align() -> _Language:
+    from mergetool.align.check import check_align
+    from mergetool.align.recipe import AlignRecipe, align_recipe, load_align_recipe
+
+    return _Language(AlignRecipe, load_align_recipe, align_recipe, check_align)
+
+
+# kind -> the keys that tell it, any one of which is enough; the first kind that has one. A study has `models` as a merge has.
+_MARKS = {
+    "study": ("candidates",),
+    "ama": ("rlhf_model",),
+    "merge": ("merge_method", "models", "slices"),
+    "align": ("sft_model", "merging", "algorithm", "data", "training"),
+}
+_LANGUAGES: dict[str, Callable[[], _Language]] = {"study": _study, "ama": _ama, "merge": _merge, "align": _align}
+
+
+def kind_of(content: Mapping[str, Any], name: str = "recipe") -> str:
+    """Which of the languages a recipe is written in: merge, align, ama or study.
+
+    Args:
+        content: what the YAML says.
+        name: opens the error message.
+
+    Raises:
+        RecipeError: no key tells; the nearest one is named.
+    """
+    found = next((kind for kind, keys in _MARKS.items() if any(key in content for key in keys)), None)
+    if found is None:
+        first = str(next(iter(content), ""))
+        raise RecipeError(
+            f"{name}: neither merge_method, nor sft_model, nor candidates is given",
+            f"'{first}': " + nearest(first, [key for keys in _MARKS.values() for key in keys]),
+        )
+    return found
+
+
+def check(recipe: BaseModel | Mapping[str, Any] | str | Path) -> dict[str, Any]:
+    """Everything about a recipe that can be known from headers and data files; no weight is read.
+
+    Args:
+        recipe: a merge, align, AMA or study recipe: a YAML file's path, plain values (relative paths then start from the
+            working directory), or read already.
+
+    Returns:
+        What ``mergetool check --json`` prints: `recipe` (its path, or "recipe"), `kind`, and the facts of that kind.
+
+    Raises:
+        MergetoolError: the first thing that would stop the run, in one line.
+    """
+    if isinstance(recipe, BaseModel):
+        kind = next((kind for kind, language in _LANGUAGES.items() if isinstance(recipe, language().recipe)), None)
+        if kind is None:
+            raise RecipeError(f"a {type(recipe).__name__} is no recipe", "give a merge, align, AMA or study recipe")
+        return {"recipe": "recipe", "kind": kind, **_LANGUAGES[kind]().check(recipe)}
+    name = "recipe" if isinstance(recipe, Mapping) else str(recipe)
+    kind = kind_of(recipe if isinstance(recipe, Mapping) else load_yaml(recipe), name)
+    return {"recipe": name, "kind": kind, **_LANGUAGES[kind]().check(recipe)}
