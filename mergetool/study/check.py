@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mergetool.errors import CheckpointError, MergetoolError
+from mergetool.architecture.match import match
+from mergetool.errors import MergetoolError
 from mergetool.evaluate.harness_names import not_run
 from mergetool.study.candidates import expand
 from mergetool.study.curve import check_figures
@@ -74,23 +75,12 @@ def _check_reward_models(recipe: StudyRecipe) -> None:
 
 
 def _one_architecture(sft: Path | str, others: list[Path | str]) -> None:
-    """Every checkpoint has the tensors of the SFT model, in its shapes."""
+    """Every checkpoint matches the SFT model."""
     from mergetool.hub.references import open_layout
 
     ours = open_layout(sft)
     for other in dict.fromkeys(others):
-        theirs = open_layout(other)
-        for name, info in ours.tensors.items():
-            found = theirs.tensors.get(name)
-            if found is None and not (name.endswith("lm_head.weight") and theirs.tied):
-                raise CheckpointError(
-                    f"{other}: no tensor '{name}', which {sft} has", "a study compares models of one architecture"
-                )
-            if found is not None and found.shape != info.shape:
-                raise CheckpointError(
-                    f"{other}: tensor '{name}' is {list(found.shape)}, in {sft} {list(info.shape)}",
-                    "a study compares models of one size",
-                )
+        match([ours, open_layout(other)])
 
 
 def _check_recipe(candidate: Candidate, places: dict[str, str]) -> None:
