@@ -8,6 +8,7 @@ from typing import Any
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reward import check_rewards, reward_identities
 from mergetool.align.training import training_config
+from mergetool.architecture.match import match
 from mergetool.checkpoint.content import sha256_of
 from mergetool.checkpoint.layout import Layout
 from mergetool.data.rows import data_commit
@@ -67,35 +68,16 @@ def _on_the_hub(layouts: list[Layout]) -> dict[str, Any]:
 
 
 def layouts(recipe: AlignRecipe) -> tuple[Layout, Layout | None]:
-    """The headers of theta_s and of theta_b, where the recipe has one, found to fit each other.
+    """The headers of theta_s and of theta_b, where the recipe has one, found to match.
 
     Raises:
-        CheckpointError: one is damaged, or they differ in a tensor's name or shape.
+        CheckpointError: one is damaged, or they do not match.
     """
     sft = open_layout(recipe.sft)
     base = open_layout(recipe.base) if recipe.base is not None else None
     if base is not None:
-        same_shapes(base, sft)
+        match([sft, base])
     return sft, base
-
-
-def same_shapes(base: Layout, sft: Layout) -> None:
-    """Raises CheckpointError where the two do not hold the same tensors in the same shapes."""
-    for name in sorted(base.tensors.keys() | sft.tensors.keys()):
-        ours, theirs = base.tensors.get(name), sft.tensors.get(name)
-        if ours is None or theirs is None:
-            has, lacks = (sft, base) if ours is None else (base, sft)
-            if name.endswith("lm_head.weight") and lacks.tied:
-                continue  # a tied head has no tensor of its own
-            raise CheckpointError(
-                f"{lacks.name}: no tensor '{name}', which {has.name} has",
-                "base_model and sft_model must be of one architecture",
-            )
-        if ours.shape != theirs.shape:
-            raise CheckpointError(
-                f"{sft.name}: tensor '{name}' is {list(theirs.shape)}, in {base.name} {list(ours.shape)}",
-                "base_model and sft_model must be of one size; was the vocabulary extended for SFT?",
-            )
 
 
 def stored_dtype(layout: Layout) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mergetool.architecture.match import HINT
+from mergetool.checkpoint.weights import InFiles
 from mergetool.errors import CheckpointError
 from mergetool.ops import consensus
 from mergetool.ops.blocks import BLOCK, spans
@@ -37,7 +39,8 @@ class AveragedModel:
         import torch
 
         self.model, self.parts = model, parts
-        self._sft, self._rlhf = sft, rlhf
+        self._sides = tuple(InFiles(reader.layout, reader=reader) for reader in (sft, rlhf))
+        self._names: dict[str, list[str]] = {}
         self._parameters: dict[str, torch.Tensor] = {}
         twins = _untied(model)
         named: list[tuple[str, torch.Tensor]] = list(model.named_parameters())
@@ -45,13 +48,12 @@ class AveragedModel:
         for name, parameter in named:
             if name in twins:
                 continue  # the same memory as its first name's
-            for reader in (sft, rlhf):
-                info = reader.layout.tensors.get(name)
-                if info is None or info.shape != tuple(parameter.shape):
-                    what = "no tensor" if info is None else f"shape {list(info.shape)}, the model {list(parameter.shape)}, in"
-                    raise CheckpointError(
-                        f"{reader.layout.name}: {what} '{name}'", "both models must be of one architecture and size"
-                    )
+            for side in self._sides:
+                found = side.find(name)
+                if found is None or (shape := side.shape(found)) != tuple(parameter.shape):
+                    what = "no tensor" if found is None else f"shape {list(shape)}, the model {list(parameter.shape)}, in"
+                    raise CheckpointError(f"{side.layout.name}: {what} '{name}'", HINT)
+                self._names.setdefault(name, []).append(found)
             self._parameters[name] = parameter
         for name, parameter in self._uses:
             parameter.requires_grad_(isinstance(parts.of(name), int))
@@ -71,10 +73,9 @@ class AveragedModel:
                     flat[start:stop].copy_(consensus.blend([sft, rlhf], [share, 1 - share], self._buffers[2][: stop - start]))
 
     def _blocks(self, name: str, start: int, stop: int) -> list[torch.Tensor]:
-        readers = (self._sft, self._rlhf)
         return [
-            held[: stop - start].copy_(reader.block(name, start, stop))
-            for held, reader in zip(self._buffers, readers, strict=False)
+            held[: stop - start].copy_(side.part(found, start, stop))
+            for held, side, found in zip(self._buffers, self._sides, self._names[name], strict=False)
         ]
 
     @contextmanager

@@ -12,6 +12,7 @@ from mergetool.ama.averaged import AveragedModel
 from mergetool.ama.learn import Learned, Progress, learn
 from mergetool.ama.output import kept, merge_recipe, output_paths, write
 from mergetool.ama.recipe import AmaRecipe
+from mergetool.architecture.match import match
 from mergetool.errors import CheckpointError, DataError
 from mergetool.hub.fetch import fetch_beside, fetch_weights
 from mergetool.hub.references import open_layout
@@ -118,11 +119,12 @@ def run_ama(
 
 def _open(recipe: AmaRecipe) -> tuple[Layout, Layout, Parts]:
     sft, rlhf = (open_layout(recipe.model(name)) for name in (recipe.sft_model, recipe.rlhf_model))
-    for name, info in sft.tensors.items():
-        theirs = rlhf.tensors.get(name)
-        if theirs is None or theirs.shape != info.shape:
-            what = f"shape {list(theirs.shape)}, in {sft.name} {list(info.shape)}" if theirs else "none"
-            raise CheckpointError(f"{rlhf.name}: tensor '{name}': {what}", "average models of one architecture and size")
+    found = match([sft, rlhf])
+    if found.added:  # the live average is of the SFT model's class, where it is one weight with another
+        raise CheckpointError(
+            f"{rlhf.name}: has '{found.added[0]}' as a tensor of its own, in {sft.name} it is tied",
+            "give the SFT model untied too: merge it alone with the other as base_model",
+        )
     return sft, rlhf, parts_of(sft, recipe.blocks, recipe.places)
 
 

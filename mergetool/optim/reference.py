@@ -15,11 +15,12 @@ import torch
 from mergetool.architecture.match import match
 from mergetool.checkpoint.header import read_header
 from mergetool.checkpoint.layout import Layout, read_layout
+from mergetool.checkpoint.weights import InFiles
 from mergetool.errors import CheckpointError, RecipeError
 from mergetool.hub.references import local_directory
 from mergetool.optim.deltas import Delta, stored
 from mergetool.optim.sharding import Shard
-from mergetool.optim.weights import InFiles, InMemory, Weights
+from mergetool.optim.weights import InMemory, Weights
 
 Storage = Literal["memory", "cpu", "mmap"]
 Missing = Literal["refuse", "zero"]

@@ -80,7 +80,7 @@ def test_a_missing_model_a_missing_config_and_no_tokenizer_are_told(triple, tmp_
 
 def test_two_widths_are_told_with_the_tensor_and_both_shapes(triple, tmp_path) -> None:
     make_model(tmp_path / "wide", seed=1, width=32)
-    with pytest.raises(CheckpointError, match=r"tensor 'model\..*' is \[.*\], in .*wide \["):
+    with pytest.raises(CheckpointError, match=r"wide: tensor 'model\..*' has shape \[.*\], but \[.*\] in .*sft"):
         check_align(recipe(triple, base_model=str(tmp_path / "wide")))
 
 

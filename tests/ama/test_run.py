@@ -40,7 +40,7 @@ def test_uniform_is_the_linear_merge_at_the_mean(pair, tmp_path) -> None:
 
 def test_models_that_do_not_fit_are_found_before_anything_is_loaded(pair, tmp_path) -> None:
     tiny.llama(0, tied=False, layers=2).save_pretrained(tmp_path / "small")
-    with pytest.raises(MergetoolError, match=r"small: tensor 'model.layers.2.* average models of one architecture"):
+    with pytest.raises(MergetoolError, match=r"small: lacks tensor 'model.layers.2.* of one architecture"):
         made(pair, rlhf_model=str(tmp_path / "small"))
 
 

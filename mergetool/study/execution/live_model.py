@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mergetool.architecture.fused import Piece
 from mergetool.errors import CheckpointError
 
 HINT = "a study compares models of one architecture"
@@ -31,6 +32,9 @@ class LiveModel:
         for name, tensor in self._targets.items():
             shared.setdefault((tensor.data_ptr(), tuple(tensor.shape)), []).append(name)
         self._twins = list(shared.values())
+        self._twin = {name: names[0] for names in self._twins for name in names}
+        self._source, self._reading = source, None
+        self._parts: dict[str, list[tuple[str, Piece]]] = {}
 
     def put(self, tensors: Iterable[tuple[str, Any]], where: str) -> None:
         """Overwrites every weight.
@@ -44,22 +48,54 @@ class LiveModel:
         """
         import torch
 
-        filled = set()
+        filled: dict[str, int] = {}
         with torch.no_grad():
             for name, tensor in tensors:
-                target = self._targets.get(name)
-                if target is None:
-                    raise CheckpointError(f"{where}: the model has no tensor '{name}'", HINT)
-                if target.shape != tensor.shape:
-                    raise CheckpointError(
-                        f"{where}: tensor '{name}' is {tuple(tensor.shape)}, the model's is {tuple(target.shape)}", HINT
-                    )
-                target.copy_(tensor)
-                filled.add(name)
+                for weight, run in self._runs(name, tensor, where):
+                    target, first = self._targets[weight].view(-1)[run.at : run.at + run.numel], self._twin[weight]
+                    values = tensor.reshape(-1)[run.start : run.start + run.numel]
+                    done = filled.get(first, 0)
+                    if done >= self._targets[weight].numel():
+                        if not torch.equal(target, values.to(target)):
+                            raise CheckpointError(f"{where}: '{name}' differs from '{first}', to which the model ties it", HINT)
+                        continue
+                    target.copy_(values)
+                    filled[first] = done + run.numel
         # a tied weight is on disk once and in the model under several names
-        missing = [names[0] for names in self._twins if not filled.intersection(names)]
+        missing = [names[0] for names in self._twins if filled.get(names[0], 0) < self._targets[names[0]].numel()]
         if missing:
             raise CheckpointError(f"{where}: no tensor '{missing[0]}' ({len(missing)} missing)", HINT)
+
+    def _runs(self, name: str, tensor: Any, where: str) -> list[tuple[str, Piece]]:
+        """The weights that a tensor on disk goes into, and where; none for one that no loader needs."""
+        found = name if name in self._targets else self._elsewhere(name)
+        if isinstance(found, list):
+            return found
+        target = self._targets.get(found or name)
+        if target is None:
+            raise CheckpointError(f"{where}: the model has no tensor '{name}'", HINT)
+        if target.shape != tensor.shape:
+            raise CheckpointError(
+                f"{where}: tensor '{name}' is {tuple(tensor.shape)}, the model's is {tuple(target.shape)}", HINT
+            )
+        return [(found or name, Piece(0, name, 0, target.numel()))]
+
+    def _elsewhere(self, name: str) -> str | list[tuple[str, Piece]] | None:
+        """What a tensor is that the live model has another name for: a weight, or parts of some; None where nobody knows."""
+        from mergetool.architecture.reading import live_name, reading_of
+        from mergetool.hub.references import open_layout
+
+        if self._reading is None:
+            self._reading = reading_of(open_layout(self._source))
+            if self._reading is None:
+                return None
+            for weight in self._reading.fused:
+                for run in self._reading.runs(weight) or ():
+                    self._parts.setdefault(run.name, []).append((weight, run))
+        if name in self._parts:
+            return self._parts[name]
+        weight = live_name(self._reading.skeleton, name)
+        return weight if weight in self._targets else []
 
     def put_checkpoint(self, source: Path | str) -> None:
         """Overwrites every weight with a checkpoint's.

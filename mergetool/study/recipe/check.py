@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mergetool.errors import CheckpointError, MergetoolError
+from mergetool.architecture.match import match
+from mergetool.errors import MergetoolError
 from mergetool.evaluate.harness.names import not_run
 from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.recipe.columns import columns, entries
@@ -72,23 +73,12 @@ def _check_reward_models(recipe: StudyRecipe) -> None:
 
 
 def _one_architecture(sft: Path | str, others: list[Path | str]) -> None:
-    """Every checkpoint has the tensors of the SFT model, in its shapes."""
+    """Every checkpoint matches the SFT model."""
     from mergetool.hub.references import open_layout
 
     ours = open_layout(sft)
     for other in dict.fromkeys(others):
-        theirs = open_layout(other)
-        for name, info in ours.tensors.items():
-            found = theirs.tensors.get(name)
-            if found is None and not (name.endswith("lm_head.weight") and theirs.tied):
-                raise CheckpointError(
-                    f"{other}: no tensor '{name}', which {sft} has", "a study compares models of one architecture"
-                )
-            if found is not None and found.shape != info.shape:
-                raise CheckpointError(
-                    f"{other}: tensor '{name}' is {list(found.shape)}, in {sft} {list(info.shape)}",
-                    "a study compares models of one size",
-                )
+        match([ours, open_layout(other)])
 
 
 def _check_recipe(candidate: Candidate, models: dict[str, str]) -> None:
