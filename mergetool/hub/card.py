@@ -163,7 +163,7 @@ def completed(text: str, manifest: Manifest, evaluations: Sequence[Evaluation], 
         text = merge_card(manifest) if manifest.kind == "merge" else f"# {name}\n"
     try:
         card = ModelCard(text)
-        data = card.data
+        data: Any = card.data
         for key, value in metadata(manifest).items():
             if key == "tags":
                 data.tags = list(dict.fromkeys([*(data.tags or []), *value]))

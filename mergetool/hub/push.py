@@ -168,7 +168,7 @@ def _upload(api: HfApi, directory: Path, repo: str, me: str, revision: str | Non
     # the same result has the same title, by which its pull request is found again
     title = f"Upload {directory.name} with mergetool ({_sha256(directory / MANIFEST)[:8]})"
     request = _open_request(api, repo, me, title) if pull_request else None
-    target = request.git_reference if request else revision or "main"
+    target: str = (request.git_reference if request else revision) or "main"
     if revision and not revision.startswith("refs/") and revision != "main":
         hub.patiently(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
     local = _local_files(directory)
@@ -177,7 +177,7 @@ def _upload(api: HfApi, directory: Path, repo: str, me: str, revision: str | Non
     todo = list(changed)
     if todo and pull_request and request is None:
         request = hub.patiently(lambda: api.create_pull_request(repo, title=title, description=f"mergetool {__version__}"))
-        target = request.git_reference
+        target = request.git_reference or target
     for attempt in range(1, _ATTEMPTS + 1):
         if not changed and not stale:
             break
