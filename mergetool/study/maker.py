@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool import hub
-from mergetool.errors import CheckpointError, MergetoolError, without_tokens
+from mergetool.errors import CheckpointError, MergetoolError, OutputError, without_tokens
 from mergetool.fingerprints import checkpoint_identity, data_identity, digest, legacy_checkpoint_identity
 from mergetool.study.averages import learned_recipe
 from mergetool.study.bench import Bench
@@ -262,12 +262,18 @@ def _made(making: str) -> str:
 
 
 def _says(note: Path, made: str) -> bool:
-    """Whether a note's first line ends in this."""
+    """Whether a note's first line ends in this.
+
+    Raises:
+        OutputError: it cannot be read just now: what lies beside it may be this candidate's, and must not be removed.
+    """
     try:
         with note.open(encoding="utf-8") as file:
             return file.readline().rstrip("\n").endswith(made)
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, UnicodeDecodeError):
         return False
+    except OSError as error:
+        raise OutputError(f"{note}: cannot be read ({error.strerror or error})", "check the disk and run again") from error
 
 
 def _reward_identity(text: str, identify: Identify) -> str:
