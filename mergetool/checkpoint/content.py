@@ -18,8 +18,9 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_128
 
@@ -99,7 +100,8 @@ class Seen:
         if start == going.next and going.thread == threading.get_ident():
             import torch
 
-            going.hash.update(memoryview(block.view(torch.uint8).numpy()))
+            raw: Any = block.view(torch.uint8).numpy()
+            going.hash.update(raw)
             going.next = start + block.numel()
 
     def weights_hash(self, path: Path, stamp: Stamp) -> str:
@@ -142,12 +144,12 @@ def _joined(header: str, tensors: list[str]) -> str:
     return xxh3_128("".join([header, *tensors]).encode()).hexdigest()
 
 
-def _of_tensor(file: BinaryIO, info: TensorInfo) -> str:
+def _of_tensor(file: FileIO, info: TensorInfo) -> str:
     file.seek(info.offset)
     return _fed(xxh3_128(), file, info.nbytes).hexdigest()
 
 
-def _fed(hasher: Any, file: BinaryIO, count: int | None = None) -> Any:
+def _fed(hasher: Any, file: FileIO, count: int | None = None) -> Any:
     """A hasher that has taken in `count` bytes from where a file stands; all that are left where none is said."""
     buffer = memoryview(bytearray(_AT_ONCE if count is None else min(count, _AT_ONCE)))
     while count is None or count:
@@ -164,7 +166,7 @@ def _fed(hasher: Any, file: BinaryIO, count: int | None = None) -> Any:
 # --- what is known already ----------------------------------------------------------------------------------------------
 
 
-def _remembered(path: Path, kind: str, compute: Callable[[BinaryIO], str]) -> str:
+def _remembered(path: Path, kind: str, compute: Callable[[FileIO], str]) -> str:
     stamp = stamp_of(path)
     found = _recalled(path, kind, stamp)
     if found is None:
@@ -216,10 +218,10 @@ def _must_be(path: Path, stamp: Stamp) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[FileIO]:
     try:
         with path.open("rb", buffering=0) as file:
-            yield cast(BinaryIO, file)
+            yield file
     except OSError as error:
         raise _unreadable(path, error) from error
 

@@ -167,7 +167,8 @@ class CheckpointWriter:
             OutputError: the disk is full or fails.
         """
         shard, offset = self._place[name]
-        data = memoryview(block.view(torch.uint8).numpy())
+        raw: Any = block.view(torch.uint8).numpy()
+        data = memoryview(raw)
         first = start * block.element_size()
         hasher, count = self._written.get(name, (None, 0)) if first else (xxh3_128(), 0)
         if hasher is not None and count == first:  # in order, as a merge writes

@@ -70,12 +70,12 @@ def fetch_weights(layouts: Sequence[Layout], progress: Fetching | None = None) -
 
 def fetch_beside(model: Layout | Place) -> None:
     """Fetch what lies beside the weights: configuration, generation settings, tokenizer, chat template, the index."""
-    place = model.place if isinstance(model, Layout) else model
-    if place is None or place.pinned is None:
+    found = model.place if isinstance(model, Layout) else model
+    if found is None or found.pinned is None:
         return
-    for file in place.files():
+    for file in found.files():
         if file in BESIDE or file.endswith(".index.json"):
-            place.path(file)
+            found.path(file)
 
 
 def fetch_file(

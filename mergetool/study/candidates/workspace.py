@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool import hub
+from mergetool.errors import OutputError
 from mergetool.fingerprints import checkpoint_identity, legacy_checkpoint_identity
 from mergetool.study.candidates.models import StudyModels
 
@@ -105,9 +106,15 @@ def _made(identity: str) -> str:
 
 
 def _says(note: Path, made: str) -> bool:
-    """Whether a note's first line ends in this."""
+    """Whether a note's first line ends in this.
+
+    Raises:
+        OutputError: it cannot be read just now: what lies beside it may be this candidate's, and must not be removed.
+    """
     try:
         with note.open(encoding="utf-8") as file:
             return file.readline().rstrip("\n").endswith(made)
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, UnicodeDecodeError):
         return False
+    except OSError as error:
+        raise OutputError(f"{note}: cannot be read ({error.strerror or error})", "check the disk and run again") from error
