@@ -71,7 +71,7 @@ class Number(Option):
             return None
         if isinstance(value, bool) or (self.whole and not isinstance(value, int)):
             raise ValueError(self.must)
-        number = value if self.whole else _float(value)
+        number: Any = value if self.whole else _float(value)
         inside = self.low < number <= self.high if self.above else self.low <= number <= self.high
         if not inside or not math.isfinite(number):
             raise ValueError(self.must)

@@ -82,6 +82,7 @@ def make_optimizer(
         return optimizer, Plan(merging.method)
 
     from mergetool import optim
+    from mergetool.optim.reference import Reference
 
     knobs = merging.given() | dict(row.given or {})
     storage = knobs.pop("storage", "mmap")
@@ -90,7 +91,7 @@ def make_optimizer(
         knobs["total_steps"] = steps
     if row.online.points or merging.needs_base:
         start = None if row.online.points else base
-        knobs["reference"] = optim.Reference.from_checkpoints(start, sft, storage=storage)
+        knobs["reference"] = Reference.from_checkpoints(start, sft, storage=storage)
     optimizer = getattr(optim, row.online.optimizer)(groups, **adam, **knobs)
     total = _total(row, optimizer.planned(steps))
     return optimizer, Plan(merging.method, every, merges, float(optimizer.param_groups[0]["alpha"]), float(total))

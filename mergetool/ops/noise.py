@@ -114,9 +114,9 @@ def words_at(key: int | np.ndarray, index: np.ndarray) -> np.ndarray:
         key: of the stream, or uint64 and one for each index.
         index: integers, any shape.
     """
-    key = key if isinstance(key, np.ndarray) else np.uint64(key & _U64)
+    stream = key if isinstance(key, np.ndarray) else np.uint64(key & _U64)
     with np.errstate(over="ignore"):
-        x = (index.astype(np.uint64, copy=False) + np.uint64(1)) * np.uint64(_GAMMA) + key
+        x = (index.astype(np.uint64, copy=False) + np.uint64(1)) * np.uint64(_GAMMA) + stream
         for shift, multiplier in ((30, _M1), (27, _M2), (31, None)):
             x ^= x >> np.uint64(shift)
             if multiplier is not None:

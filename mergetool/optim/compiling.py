@@ -9,10 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch.utils.dlpack import from_dlpack, to_dlpack
+from torch.utils.dlpack import from_dlpack
 
 from mergetool.errors import RecipeError
 from mergetool.optim.kernels import moments_
+from mergetool.optim.private_torch import to_dlpack
 
 WORTH = 1 << 22
 """Entries of a group from which on compiling pays by itself: some seconds once, in place of milliseconds a step."""

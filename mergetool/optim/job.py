@@ -18,6 +18,7 @@ from mergetool.ops.noise import stream_key
 from mergetool.optim.deltas import Delta
 from mergetool.optim.parts import AdamPart, Binding
 from mergetool.optim.sharding import Shard
+from mergetool.optim.step import Elect
 
 UPDATE, REFERENCE, ROUNDING = "0", "1", "rounding"
 """Roles of the random streams. The first two are the models' positions in the offline recipe that a run with K = T
@@ -40,7 +41,7 @@ class Merge(NamedTuple):
     alpha: float
     rescale: str
     tau_mask: str
-    elect: str
+    elect: Elect
     clip: float | None
     seed: int
     number: int

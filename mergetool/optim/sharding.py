@@ -145,10 +145,11 @@ def shard_of(parameter: torch.Tensor) -> Shard:
     shape = tuple(parameter.shape)
     if not hasattr(parameter, "placements"):
         return Shard(shape, shape, (0,) * len(shape))
-    from torch.distributed.tensor import Replicate
+    from torch.distributed.tensor import DTensor, Replicate
     from torch.distributed.tensor import Shard as ShardPlacement
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+    assert isinstance(parameter, DTensor)  # nothing else has placements
     mesh, placements = parameter.device_mesh, parameter.placements
     for placement in placements:
         if type(placement) not in (ShardPlacement, Replicate):

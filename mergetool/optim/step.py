@@ -15,6 +15,7 @@ import torch
 from mergetool.ops.blocks import spans
 from mergetool.ops.consensus.sign import pairwise_sign_consensus
 from mergetool.optim.deltas import block_size
+from mergetool.optim.private_torch import fused_adamw_
 
 Elect = Literal["weighted", "unweighted"]
 Add = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -46,7 +47,7 @@ def adamw_(
     device = params[0].device
     if device.type != "cpu":
         steps = [step.to(device) for step in steps]
-    torch._fused_adamw_(
+    fused_adamw_(
         list(params), list(grads), list(exp_avgs), list(exp_avg_sqs), [], list(steps),
         lr=lr, beta1=betas[0], beta2=betas[1], weight_decay=weight_decay, eps=eps, amsgrad=False, maximize=False,
     )  # fmt: skip
