@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import torch
 
+    from mergetool.optim.reference import Storage
+
 _AVERAGE = "ema.safetensors"
 
 
@@ -27,7 +29,7 @@ class Settings(Protocol):
     @property
     def strength(self) -> float | None: ...
     @property
-    def storage(self) -> str | None: ...
+    def storage(self) -> Storage | None: ...
     @property
     def rank(self) -> int | None: ...
     @property
@@ -58,7 +60,7 @@ class Baseline:
     adapter: Callable[[Settings], Any] | None = None
 
 
-def penalize(optimizer: torch.optim.Optimizer, sft: Path, strength: float, storage: str = "mmap") -> None:
+def penalize(optimizer: torch.optim.Optimizer, sft: Path, strength: float, storage: Storage = "mmap") -> None:
     """Adds the gradient of strength/2 * |theta - theta_s|^2 before every step of `optimizer`.
 
     It is added after clipping, so that a large loss gradient does not scale the pull down.
@@ -87,6 +89,7 @@ def penalize(optimizer: torch.optim.Optimizer, sft: Path, strength: float, stora
                     continue
                 shard, theta = shard_of(parameter), local(parameter)
                 origin = start.delta(canonical(name), shard, theta.device)
+                assert origin is not None  # theta_s has every weight that is trained
                 gradient = local(parameter.grad)
                 for at, stop in blocks_of(shard):
                     away = theta[at:stop].float() - origin.block(at, stop)
