@@ -114,3 +114,9 @@ def test_every_row_names_classes_and_fields_that_trl_has() -> None:
         assert ("beta" in fields) or row.beta is None, row.name
         assert callable(row.trainer_class())
         assert row.rewarded or not row.samples
+
+
+def test_the_docs_have_every_row() -> None:
+    text = (Path(__file__).parents[2] / "docs/align.md").read_text()
+    for row in ALGORITHMS.values():
+        assert f"| `{row.name}` | {row.about} | {row.source} |\n" in text
