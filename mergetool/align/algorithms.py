@@ -47,7 +47,7 @@ class Algorithm:
 
     Attributes:
         name: `algorithm:` in a recipe.
-        about: one line: what the policy learns from.
+        about: one line, as docs/align.md has it: what the policy learns from.
         source: the paper.
         trainer, config: TRL's classes, as MODULE:CLASS.
         rows: the form of the rows that it trains on.

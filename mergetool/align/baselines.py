@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import torch
 
+    from mergetool.optim.reference import Storage
+
 _AVERAGE = "ema.safetensors"
 
 
@@ -27,7 +29,7 @@ class Settings(Protocol):
     @property
     def strength(self) -> float | None: ...
     @property
-    def storage(self) -> str | None: ...
+    def storage(self) -> Storage | None: ...
     @property
     def rank(self) -> int | None: ...
     @property
@@ -41,7 +43,7 @@ class Baseline:
 
     Attributes:
         name: `merging.method` in a recipe.
-        about: one line.
+        about: one line, as docs/align.md has it.
         source: the paper.
         knobs: what `merging` may set.
         attach: of (optimizer, settings, directory of theta_s): what changes the optimizer's steps.
@@ -58,7 +60,7 @@ class Baseline:
     adapter: Callable[[Settings], Any] | None = None
 
 
-def penalize(optimizer: torch.optim.Optimizer, sft: Path, strength: float, storage: str = "mmap") -> None:
+def penalize(optimizer: torch.optim.Optimizer, sft: Path, strength: float, storage: Storage = "mmap") -> None:
     """Adds the gradient of strength/2 * |theta - theta_s|^2 before every step of `optimizer`.
 
     It is added after clipping, so that a large loss gradient does not scale the pull down.
@@ -87,6 +89,7 @@ def penalize(optimizer: torch.optim.Optimizer, sft: Path, strength: float, stora
                     continue
                 shard, theta = shard_of(parameter), local(parameter)
                 origin = start.delta(canonical(name), shard, theta.device)
+                assert origin is not None  # theta_s has every weight that is trained
                 gradient = local(parameter.grad)
                 for at, stop in blocks_of(shard):
                     away = theta[at:stop].float() - origin.block(at, stop)
@@ -175,25 +178,25 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
         row.name: row
         for row in (
-            Baseline("adamw", "AdamW alone", "Loshchilov & Hutter 2019, arXiv 1711.05101", frozenset()),
+            Baseline("adamw", "plain training", "Loshchilov & Hutter 2019, arXiv 1711.05101", frozenset()),
             Baseline(
                 "ema",
-                "the exponential moving average of the weights is published",
+                "the moving average of AdamW's weights",
                 "Lu et al. 2024, arXiv 2405.17931, baseline EMA",
                 frozenset({"coefficient", "seed"}),
                 average=lambda settings: average(settings.coefficient or 1e-3),
             ),
             Baseline(
                 "l2",
-                "a penalty on the distance to the SFT model",
+                "AdamW with the penalty strength/2 · ‖θ − θ_s‖²",
                 "Lin et al. 2023, arXiv 2309.06256, L2 penalty",
                 frozenset({"strength", "storage", "seed"}),
                 attach=_penalize,
             ),
-            Baseline("kl", "the loss's own pull toward the reference, by a larger `beta`"),
+            Baseline("kl", "AdamW; its knob is `beta` at the top"),
             Baseline(
                 "lora",
-                "low-rank adapters on every linear layer, merged at the end",
+                "low-rank adapters, merged into a whole checkpoint at the end",
                 "Hu et al. 2021, arXiv 2106.09685",
                 frozenset({"rank", "lora_alpha", "seed"}),
                 adapter=lambda settings: adapter(settings.rank or 16, settings.lora_alpha),

@@ -44,6 +44,7 @@ class Drift:
                     continue
                 shard, theta = shard_of(parameter), local(parameter)
                 origin = self._start.delta(name, shard, theta.device)
+                assert origin is not None  # it has a stored name
                 here = 0.0
                 for at, stop in blocks_of(shard):
                     away = theta[at:stop].float() - origin.block(at, stop)

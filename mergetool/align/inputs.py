@@ -53,7 +53,7 @@ def load_policy(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(sft, trust_remote_code=False)
         model = kind.from_pretrained(sft, dtype=getattr(torch, recipe.dtype), use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"{sft}: transformers cannot load it ({reason[:300]})",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.align.tiny import make_pairs, make_triple
+from tests.align.tiny import REWARD, make_pairs, make_triple
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -35,4 +36,17 @@ def triple(tmp_path_factory) -> Path:
     make_triple(folder)
     make_pairs(folder / "train.jsonl", 24)
     make_pairs(folder / "eval.jsonl", 6, start=100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prompts(triple, tmp_path_factory) -> Path:
+    """The triple with prompts and a file of rewards beside it."""
+    folder = tmp_path_factory.mktemp("sampling")
+    for name in ("base", "sft"):
+        (folder / name).symlink_to(triple / name)
+    things = ("cat", "dog", "hill", "mat")
+    rows = [{"prompt": f"how is the {thing} {i} ", "answer": f"red #### {i}"} for i in range(8) for thing in things]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "rewards.py").write_text(REWARD)
     return folder

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import mergetool
 from mergetool.align import align, align_recipe
 from mergetool.align.algorithms import ALGORITHMS
 from mergetool.align.rows import LABELLED, PAIRS
@@ -67,3 +73,50 @@ def test_sft_has_no_beta_and_dpo_no_completions(triple, tmp_path) -> None:
     path = write(tmp_path / "rows.jsonl", {"prompt": "p", "completion": "c"})
     with pytest.raises(DataError, match="row 1: no 'chosen'"):
         align(recipe(triple, "dpo", data={"train": str(path)}), tmp_path / "out")
+
+
+HINGE = """
+            Algorithm(
+                "hinge", "pairs: a hinge on their margin", "SLiC-HF, Zhao et al. 2023, arXiv 2305.10425",
+                "trl:DPOTrainer", "trl:DPOConfig", PAIRS,
+                reference="scored once", sets={"loss_type": ["hinge"]}, logged=PAIR_REWARDS,
+            ),"""
+USE = """
+import sys
+from pathlib import Path
+from mergetool.align import align, align_recipe
+from tests.align.tiny import recipe_text
+
+told = {}
+recipe = align_recipe(recipe_text(Path(sys.argv[1]), algorithm="hinge"))
+result = align(recipe, Path(sys.argv[2]), report=lambda event, facts: told.update({event: facts}))
+assert "rewards/margins" in result.metrics and result.drift["norm"] > 0 and told["reference"]
+"""
+
+
+def test_adding_an_algorithm_is_adding_a_row(triple, tmp_path) -> None:
+    package = Path(mergetool.__file__).parent
+    shutil.copytree(package, tmp_path / "mergetool", ignore=shutil.ignore_patterns("__pycache__", "triple"))
+    table = tmp_path / "mergetool/align/algorithms.py"
+    opening = "        for row in (\n"
+    assert table.read_text().count(opening) == 1
+    table.write_text(table.read_text().replace(opening, opening.rstrip() + HINGE + "\n"))
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"}
+    command = [sys.executable, "-c", USE, str(triple), str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_row_names_classes_and_fields_that_trl_has() -> None:
+    for row in ALGORITHMS.values():
+        fields = {field.name for field in dataclasses.fields(row.config_class())}
+        assert {*row.sets, *row.config_defaults()} <= fields, row.name
+        assert ("beta" in fields) or row.beta is None, row.name
+        assert callable(row.trainer_class())
+        assert row.rewarded or not row.samples
+
+
+def test_the_docs_have_every_row() -> None:
+    text = (Path(__file__).parents[2] / "docs/align.md").read_text()
+    for row in ALGORITHMS.values():
+        assert f"| `{row.name}` | {row.about} | {row.source} |\n" in text

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mergetool.align import align, align_recipe
+from mergetool.align.baselines import BASELINES
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.reader import Reader
 from tests.align.tiny import recipe_text
@@ -74,3 +75,11 @@ def test_lora_moves_linear_layers_by_a_low_rank_and_nothing_else(triple, weights
             assert 0 < int(torch.linalg.matrix_rank(delta, rtol=1e-3)) <= 2
         else:
             assert not delta.any()
+
+
+def test_the_docs_have_every_row_with_its_knobs() -> None:
+    text = (Path(__file__).parents[2] / "docs/align.md").read_text()
+    for row in BASELINES.values():
+        (line,) = (line for line in text.splitlines() if line.startswith(f"| `{row.name}` | {row.about} |"))
+        knobs = line.rsplit("|", 2)[1].replace("`", "").replace(",", " ").split()
+        assert set(knobs) == row.knobs - {"seed"}

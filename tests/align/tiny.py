@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 WORDS = "the cat dog sat ran on mat hill big small red blue is was it a good bad yes no please thank you sorry why how"
 TEMPLATE = (
@@ -106,3 +107,28 @@ def recipe_text(folder: Path, **parts: object) -> dict:
         },
     }
     return {**recipe, **parts}
+
+
+REWARD = """
+def polite(*, prompts, completions, **columns):
+    return [float(text.count("please") + text.count("thank")) for text in completions]
+
+def short(*, prompts, completions, **columns):
+    return completions[:1]
+
+def broken(*, prompts, completions, **columns):
+    return [columns["no such column"]]
+
+LIMIT = 3
+"""
+
+
+def sampling_recipe(folder: Path, algorithm: str, **parts: Any) -> Any:
+    """A short run that rewards polite words."""
+    from mergetool.align import align_recipe
+
+    training = {"num_generations": 4, "max_completion_length": 8, "save_steps": 2, **parts.pop("training", {})}
+    values = recipe_text(folder, algorithm=algorithm, **{"reward": "rewards.py:polite", **parts})
+    values["data"] = {"train": str(folder / "train.jsonl")}
+    values["training"] |= training
+    return align_recipe(values, folder)
