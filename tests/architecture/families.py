@@ -35,10 +35,9 @@ def classes() -> dict[str, str]:
 # What a setting with such a name becomes; the first that matches. None: it stays.
 _SIZES: list[tuple[str, Any]] = [
     (r"token_id$|token_index$|_id$|_ids$|token$", None),
-    (r"^(num_heads|n_heads?|num_query_heads|heads|num_v_heads)$|attention_heads$|^linear_num.*heads$", HEADS),
+    (r"^(num_attention_heads|num_heads|n_heads?|num_query_heads|heads|num_v_heads)$|attention_heads$|^linear_num", HEADS),
     (r"key_value_heads|kv_heads|num_global_kv|n_kv|num_key_heads|multi_query_group_num", 2),
-    (r"hidden_size$|hidden_dim$|^(d_model|n_embd|dim|embed_dim|embedding_size|width)$", WIDTH),
-    (r"^(encoder_embed_dim|decoder_embed_dim)$", WIDTH),
+    (r"hidden_size$|hidden_dim$|^(d_model|n_embd|dim|embed_dim|embedding_size|width)$|coder_embed_dim$", WIDTH),
     (r"^(model_dim|emb_dim|d_embed|word_embed_proj_dim|out_dim|output_dim|input_dim|projection_dim|encoder_hidden)$", WIDTH),
     (r"head_dim|^d_kv$|head_size|key_length|d_head|v_head|qk_nope|dim_head|kv_channels|attention_head_size", WIDTH // HEADS),
     (r"qk_rope|rope_head", WIDTH // HEADS),

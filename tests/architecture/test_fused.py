@@ -3,29 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from mergetool.architecture.fused import Fused, assembled
-from mergetool.checkpoint.layout import read_layout
-from mergetool.checkpoint.weights import InFiles
 from mergetool.errors import CheckpointError
-
-
-@pytest.mark.parametrize("kind", ["MixtralForCausalLM", "OlmoeForCausalLM", "GPT2LMHeadModel", "T5ForConditionalGeneration"])
-def test_any_part_of_any_weight_is_what_transformers_loads(saved, kind: str) -> None:
-    import transformers
-
-    directory = saved(kind, "m")
-    weights = InFiles(read_layout(directory))
-    for name, parameter in getattr(transformers, kind).from_pretrained(directory).named_parameters():
-        found, flat = weights.find(name), parameter.detach().flatten()
-        assert found is not None
-        assert weights.shape(found) == tuple(parameter.shape)
-        n = flat.numel()
-        for start, stop in ((0, n), (n // 3, n // 2 + 1), (n - 1, n)):
-            assert torch.equal(weights.part(found, start, stop), flat[start:stop])
-        index = torch.randperm(n)[:50]
-        assert torch.equal(weights.at(found, index), flat[index])
 
 
 class _Interleave:
@@ -35,6 +15,31 @@ class _Interleave:
 class _Converter:
     def __init__(self, operation: object) -> None:
         self.operations, self.source_patterns, self.target_patterns = [operation], ["a"], ["b"]
+
+
+class MergeModulelist:
+    """Named as transformers' own: the name decides how it is followed."""
+
+    dim = 0
+
+
+class Concatenate:
+    """As above."""
+
+    dim = 1
+
+
+def test_experts_are_stacked_and_their_halves_laid_side_by_side() -> None:
+    converter = _Converter(MergeModulelist())
+    converter.operations.append(Concatenate())
+    converter.source_patterns = ["gate", "up"]
+    sources = {"gate": [("g0", (1, 2)), ("g1", (1, 2))], "up": [("u0", (1, 2)), ("u1", (1, 2))]}
+    runs = assembled("live", (2, 2, 2), Fused(converter, sources, 0))
+    assert [(run.at, run.name, run.start, run.numel) for run in runs] == [
+        (0, "g0", 0, 2), (2, "u0", 0, 2), (4, "g1", 0, 2), (6, "u1", 0, 2)
+    ]  # fmt: skip
+    with pytest.raises(CheckpointError, match="'live' has shape"):
+        assembled("live", (3, 2, 2), Fused(converter, sources, 0))
 
 
 def test_an_operation_that_moves_entries_is_refused_by_name() -> None:

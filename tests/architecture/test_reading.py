@@ -7,7 +7,7 @@ import torch
 
 from mergetool.architecture.reading import copies_of, disk_name, live_name, reading_of
 from mergetool.checkpoint.layout import read_layout
-from tests.architecture.conftest import SIZES, rewrite
+from tests.architecture.small import SIZES, rewrite
 
 
 @pytest.mark.parametrize("kind", SIZES)

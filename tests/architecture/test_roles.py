@@ -7,7 +7,7 @@ import pytest
 from mergetool.architecture.roles import depth_of, roles_of
 from mergetool.checkpoint.layout import read_layout
 from mergetool.errors import CheckpointError
-from tests.architecture.conftest import rewrite
+from tests.architecture.small import rewrite
 
 
 @pytest.mark.parametrize(

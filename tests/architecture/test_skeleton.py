@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mergetool.architecture.skeleton import skeleton_of
-from tests.architecture.conftest import GPT2, SIZE, T5
+from tests.architecture.small import GPT2, SIZE, T5
 
 
 def test_a_skeleton_has_the_names_and_shapes_of_the_model_and_no_memory() -> None:

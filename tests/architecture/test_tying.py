@@ -6,7 +6,7 @@ import pytest
 
 from mergetool.architecture.skeleton import skeleton_of
 from mergetool.architecture.tying import stated, untied
-from tests.architecture.conftest import SIZE, T5
+from tests.architecture.small import SIZE, T5
 
 
 def test_a_tied_model_says_so_also_from_a_nested_configuration() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -23,23 +21,19 @@ SIZES = {
     "MixtralForCausalLM": SIZE | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "OlmoeForCausalLM": SIZE | {"num_experts": 4, "num_experts_per_tok": 2},
     "GPTNeoXForCausalLM": SIZE | {"max_position_embeddings": 64},
+    "LlamaForSequenceClassification": SIZE,
     "BertForMaskedLM": SIZE | {"max_position_embeddings": 40},
 }
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a model of a class: (class, folder's name, seed, settings) -> its directory."""
+def save(kind: str, directory: Path, seed: int = 0, **settings: object) -> Path:
+    """Writes a model of a class, with random weights, into a directory; returns the directory."""
     import transformers
 
-    def save(kind: str, name: str, seed: int = 0, **settings: object) -> Path:
-        torch.manual_seed(seed)
-        cls = getattr(transformers, kind)
-        model = cls(cls.config_class(**{**SIZES[kind], **settings}))
-        model.save_pretrained(tmp_path / name)
-        return tmp_path / name
-
-    return save
+    torch.manual_seed(seed)
+    cls = getattr(transformers, kind)
+    cls(cls.config_class(**{**SIZES[kind], **settings})).save_pretrained(directory)
+    return directory
 
 
 def rewrite(directory: Path, **tensors: torch.Tensor | None) -> Path:
