@@ -91,7 +91,6 @@ def _commits(source: str) -> list[str]:
     return [f"{one.repo}@{one.commit}" for one in map(hub.pin, source.split("+"))]
 
 
-@lru_cache(maxsize=256)
 def legacy_checkpoint_identity(source: Path | str) -> str:
     """What `checkpoint_identity` was before it saw all of a checkpoint: sizes and 32 blocks of each weight file.
 

@@ -108,7 +108,8 @@ class Manifest:
         """As it is written: without what does not belong to its kind or is not known."""
         other = _OF_ALIGN if self.kind == "merge" else _OF_MERGE
         found = {key: value for key, value in _known(self).items() if key not in other}
-        return {**found, "inputs": [one.to_json() for one in self.inputs]}
+        first = {key: found[key] for key in ("schema", "mergetool", "kind") if key in found}
+        return {**first, **found, "inputs": [one.to_json() for one in self.inputs]}
 
     def write(self, directory: Path) -> None:
         """Write it into a result; others see all of it or nothing."""
