@@ -8,6 +8,7 @@ import torch
 from mergetool.ops.threshold import magnitude_threshold, trim
 from mergetool.optim import passes
 from mergetool.optim.parts import AdamPart, Binding
+from mergetool.optim.private_torch import fused_adamw_
 from mergetool.optim.sharding import Shard
 
 GROUP = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "density": 0.3}
@@ -26,7 +27,7 @@ def test_moments_of_a_batch_are_torchs() -> None:
     expected = []
     for part in parts:
         m, v, theta = part.m.clone(), part.v.clone(), torch.zeros_like(part.m)
-        torch._fused_adamw_(
+        fused_adamw_(
             [theta], [part.grad], [m], [v], [], [part.t], lr=0.0, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8,
             amsgrad=False, maximize=False,
         )  # fmt: skip
