@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mergetool.study.check import _one_architecture
 from safetensors.torch import load_file
 
 from mergetool.architecture.match import match
