@@ -1,15 +1,93 @@
-"""The table of offline methods: a method is a row, sparsifier × consensus × defaults × paper.
+"""The table of methods. A row says what is done to each delta, how the deltas are combined, what may be set, and where
+the method is used: offline on checkpoints, online in an optimizer.
 
-Everything the engine does with a method it reads from its row. A name that is not here is handed to mergekit.
+Everything that the program does with a method it reads from its row, and nothing else compares its name. The arithmetic
+stands in `mergetool/ops/sparsifiers/NAME.py`, `mergetool/ops/consensus/NAME.py` and, for the optimizers,
+`mergetool/optim/operators/NAME.py`. An offline name that is not here is handed to mergekit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-Sparsifier = Literal["none", "random", "magnitude", "outliers", "della"]
-Consensus = Literal["linear", "slerp", "sum", "sign"]
+from mergetool.options import Number, Option, Truth, Word
+
+Values = Mapping[str, Any]
+Fits = Callable[[Values], tuple[str, str] | None]
+"""Options that were read one by one -> what is wrong with them together and the next thing to do, or None."""
+
+
+# --- the parts of a row ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SparsifierRow:
+    """What is done to each delta before they are combined.
+
+    Attributes:
+        name: its file in `mergetool/ops/sparsifiers`.
+        options: what may be set.
+        random: whether random numbers decide.
+        gathers: whether its statistic holds a part of a tensor in memory.
+        fits: whether the options go together.
+    """
+
+    name: str
+    options: tuple[Option, ...] = ()
+    random: bool = False
+    gathers: bool = False
+    fits: Fits = lambda values: None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsensusRow:
+    """How the deltas, or the models themselves, become one.
+
+    Attributes:
+        name: its file in `mergetool/ops/consensus`.
+        options: what may be set.
+        of_models: whether it combines the models themselves, so that nothing is a delta of anything.
+        pair: whether it takes base_model and one other model, at the shares 1 − t and t, in place of weights.
+    """
+
+    name: str
+    options: tuple[Option, ...] = ()
+    of_models: bool = False
+    pair: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Online:
+    """A method's use at every K-th step of an optimizer.
+
+    Attributes:
+        name: `optimizer.method`, and the file in `mergetool/optim/operators`.
+        optimizer: the class in `mergetool.optim`.
+        word: `merging.method` in an align recipe.
+        knobs: what an align recipe may set, beside what all of them have.
+        defaults: settings whose defaults are not those of `SETTINGS`.
+        points: whether the reference is θ_s itself, which θ is moved toward after AdamW's own step, and not τ_s.
+        bounded: whether the planned share of the reference is an upper bound of what is merged.
+        merges: what is merged, in words.
+        fits: whether a group's settings go together.
+    """
+
+    name: str
+    optimizer: str
+    word: str
+    knobs: frozenset[str] = frozenset()
+    defaults: Mapping[str, Any] | None = None
+    points: bool = False
+    bounded: bool = False
+    merges: str = "the SFT delta"
+    fits: Fits = lambda values: None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """setting -> default, of every parameter group."""
+        return {setting.name: setting.default for setting in SETTINGS} | dict(self.defaults or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,94 +95,248 @@ class Method:
     """One row.
 
     Attributes:
-        sparsifier: what is done to each delta before they are combined.
-        consensus: how they are combined. ``linear`` and ``slerp`` combine the models themselves, not deltas.
-        normalize: default of ``parameters.normalize``.
-        rescale: default of ``parameters.rescale``.
-        needs_base: whether ``base_model`` is required.
-        parameters: names a recipe may set, per model or for all.
+        name: `merge_method` in a merge recipe.
+        sparsifier, consensus: what is done.
+        options: what a recipe's `parameters` may set, with this method's defaults.
+        needs_base: whether `base_model` is required.
         source: the paper, and the equation or section.
         use: one line on when to use it.
+        online: its use in an optimizer; None where it has none.
     """
 
     name: str
-    sparsifier: Sparsifier
-    consensus: Consensus
-    normalize: bool
-    rescale: str
+    sparsifier: SparsifierRow
+    consensus: ConsensusRow
+    options: tuple[Option, ...]
     needs_base: bool
-    parameters: frozenset[str]
     source: str
     use: str
+    online: Online | None = None
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """Names that a recipe may set, per model or for all."""
+        return frozenset(option.name for option in self.options)
 
     @property
     def deterministic(self) -> bool:
         """True where no random numbers take part."""
-        return self.sparsifier not in ("random", "della")
+        return not self.sparsifier.random
+
+    @property
+    def of_models(self) -> bool:
+        """True where the models themselves are combined, not deltas."""
+        return self.consensus.of_models
+
+    def over_whole_model(self, values: Values) -> bool:
+        """True where the sparsifier's statistic is taken over a model's whole task vector, not tensor by tensor."""
+        return values.get(_SCOPE.name) == "model"
 
 
-def _row(name: str, sparsifier: Sparsifier, consensus: Consensus, *, source: str, use: str, normalize: bool = False,
-         rescale: str = "none", needs_base: bool = True, also: str = "") -> Method:  # fmt: skip
-    parameters = set(also.split()) if consensus == "slerp" else {"weight", *also.split()}
-    if consensus in ("sum", "sign"):
-        parameters |= {"lambda", "normalize", "int8_mask"}
-    if sparsifier != "none":
-        parameters |= {"density", "rescale"}
-    return Method(name, sparsifier, consensus, normalize, rescale, needs_base, frozenset(parameters), source, use)
+# --- options of merge recipes ---------------------------------------------------------------------------------------
+
+_WEIGHT = Number("weight", per_model=True, required=True)
+_T = Number("t", required=True, low=0.0, high=1.0)
+_NORMALIZE = Truth("normalize", False)
+_LAMBDA = Number("lambda", 1.0)
+_INT8_MASK = Option("int8_mask")  # saves mergekit memory; taken so that its recipes run, and nothing here depends on it
+_DENSITY = Number("density", 1.0, per_model=True, low=0.0, high=1.0)
+_GAMMA = Number("gamma", 0.01, per_model=True, low=0.0, high=1.0)
+_EPSILON = Number("epsilon", 0.15, per_model=True, low=0.0, high=0.5)
+_RESCALES = ("unbiased", "l1", "none")
+_RESCALE = Word("rescale", "none", words=_RESCALES, true="l1", false="none")  # true is mergekit's own rule, the L1 norm
+_SCOPE = Word("scope", "tensor", words=("tensor", "model"))
+
+
+def _probabilities_inside(values: Values) -> tuple[str, str] | None:
+    """DELLA keeps entries with probabilities up to epsilon from the density."""
+    density, epsilon = values["density"], values["epsilon"]
+    if density >= 1.0 or (density - epsilon > 0.0 and density + epsilon < 1.0):
+        return None
+    return f"density {density:g} ± epsilon {epsilon:g} leaves (0, 1)", "choose a smaller epsilon"
+
+
+NONE = SparsifierRow("none")
+RANDOM = SparsifierRow("random", (_DENSITY, _RESCALE), random=True)
+MAGNITUDE = SparsifierRow("magnitude", (_DENSITY, _RESCALE, _SCOPE), gathers=True)
+OUTLIERS = SparsifierRow("outliers", (_DENSITY, _RESCALE, _GAMMA), gathers=True)
+DELLA = SparsifierRow("della", (_DENSITY, _RESCALE, _EPSILON), random=True, fits=_probabilities_inside)
+
+LINEAR = ConsensusRow("linear", (_WEIGHT, _NORMALIZE), of_models=True)
+SLERP = ConsensusRow("slerp", (_T,), of_models=True, pair=True)
+SUM = ConsensusRow("sum", (_WEIGHT, _LAMBDA, _NORMALIZE, _INT8_MASK))
+SIGN = ConsensusRow("sign", (_WEIGHT, _LAMBDA, _NORMALIZE, _INT8_MASK))
+
+
+# --- settings of optimizers -----------------------------------------------------------------------------------------
+
+SETTINGS: tuple[Option, ...] = (
+    Number("density", 5e-4, low=0.0, high=1.0, above=True, what="the fraction of entries kept, in (0, 1]"),
+    Number("alpha", 0.0, low=0.0, high=1.0, what="the weight of the SFT delta at each merge, in [0, 1]"),
+    Option("alpha_total", what="the weight of the SFT delta over the run"),
+    Option("total_steps", what="the steps of the run"),
+    Number("every", 1, low=1, whole=True, what="the number of steps between merges, 1 or more"),
+    Word("rescale", "none", words=_RESCALES),
+    Word("tau_mask", "resample", words=("resample", "fixed")),
+    Word("elect", "weighted", words=("weighted", "unweighted")),
+    Number("clip", low=0.0, above=True, unset=True, what="the largest magnitude of a delta's entry, or None"),
+    Option("seed", 0, what="the seed of masks and rounding"),
+    Word("rounding", "stochastic", words=("stochastic", "nearest")),
+)
+"""What every parameter group has, whatever the method."""
+
+_MERGES = frozenset(["alpha", "alpha_total", "every", "rounding", "storage", "compile"])
+
+
+def _all_kept(values: Values) -> tuple[str, str] | None:
+    return None if values["density"] == 1.0 else ("OnLinear keeps every entry", "drop density, or use OnDARE or OnTIES")
+
+
+def _not_unbiased(values: Values) -> tuple[str, str] | None:
+    if values["rescale"] != "unbiased":
+        return None
+    return "OnTIES keeps the largest entries, and no factor makes that unbiased", "use 'none' or 'l1'"
+
+
+ON_DARE = Online(
+    "dare", "OnDARE", "ondare",
+    knobs=frozenset(["density", "rescale", "tau_mask", "clip", "seed"]), defaults={"rescale": "unbiased"},
+)  # fmt: skip
+ON_TIES = Online(
+    "ties", "OnTIES", "onties",
+    knobs=frozenset(["density", "rescale", "elect", "clip", "seed"]), bounded=True, fits=_not_unbiased,
+)  # fmt: skip
+ON_LINEAR = Online(
+    "linear", "OnLinear", "onlinear",
+    knobs=frozenset(["seed"]), defaults={"density": 1.0}, points=True, merges="the way back to the SFT model", fits=_all_kept,
+)  # fmt: skip
+
+
+# --- the rows -------------------------------------------------------------------------------------------------------
+
+
+def row(
+    name: str, sparsifier: SparsifierRow, consensus: ConsensusRow, *, source: str, use: str, needs_base: bool = True,
+    online: Online | None = None, **defaults: Any,
+) -> Method:  # fmt: skip
+    """A row; `defaults` are those options whose defaults are its own."""
+    options = (*consensus.options, *sparsifier.options)
+    if unknown := set(defaults) - {option.name for option in options}:
+        raise ValueError(f"{name} has no option '{min(unknown)}'")
+    options = tuple(replace(o, default=defaults[o.name]) if o.name in defaults else o for o in options)
+    return Method(name, sparsifier, consensus, options, needs_base, source, use, online)
 
 
 METHODS: dict[str, Method] = {
-    row.name: row
-    for row in (
-        _row(
-            "linear", "none", "linear", normalize=True, needs_base=False, also="normalize",
+    method.name: method
+    for method in (
+        row(
+            "linear", NONE, LINEAR, normalize=True, needs_base=False, online=ON_LINEAR,
             source="WiSE-FT, Wortsman et al. 2021, arXiv 2109.01903, Eq. 1",
             use="first thing to try: a straight line between SFT and RLHF, one number to choose",
         ),
-        _row(
-            "slerp", "none", "slerp", also="t",
+        row(
+            "slerp", NONE, SLERP,
             source="Shoemake 1985, per tensor as in mergekit",
             use="two models far apart whose norms should not shrink on the way",
         ),
-        _row(
-            "task_arithmetic", "none", "sum",
+        row(
+            "task_arithmetic", NONE, SUM,
             source="Ilharco et al. 2022, arXiv 2212.04089, §2",
             use="adding what several fine-tunings learned, when they hardly overlap",
         ),
-        _row(
-            "dare_linear", "random", "sum", rescale="unbiased",
+        row(
+            "dare_linear", RANDOM, SUM, rescale="unbiased", online=ON_DARE,
             source="DARE, Yu et al. 2023, arXiv 2311.03099, Eq. 2-4",
             use="several SFT models with small deltas: most entries can be dropped at random",
         ),
-        _row(
-            "dare_ties", "random", "sign", rescale="unbiased",
+        row(
+            "dare_ties", RANDOM, SIGN, rescale="unbiased",
             source="DARE (arXiv 2311.03099) with the sign election of TIES (arXiv 2306.01708)",
             use="as dare_linear, where the models pull some entries in opposite directions",
         ),
-        _row(
-            "ties", "magnitude", "sign", normalize=True, also="scope",
+        row(
+            "ties", MAGNITUDE, SIGN, normalize=True, online=ON_TIES,
             source="TIES-Merging, Yadav et al. 2023, arXiv 2306.01708, §3, Algorithm 1",
             use="models that disagree: keep the largest entries, elect a sign, drop who disagrees",
         ),
-        _row(
-            "breadcrumbs", "outliers", "sum", also="gamma",
+        row(
+            "breadcrumbs", OUTLIERS, SUM,
             source="Model Breadcrumbs, Davari & Belilovsky 2023, arXiv 2312.06795, §3",
             use="many tasks: drop the small entries and also the largest outliers",
         ),
-        _row(
-            "breadcrumbs_ties", "outliers", "sign", also="gamma",
+        row(
+            "breadcrumbs_ties", OUTLIERS, SIGN,
             source="Model Breadcrumbs (arXiv 2312.06795) with the sign election of TIES",
             use="as breadcrumbs, where the models disagree in sign",
         ),
-        _row(
-            "della", "della", "sign", normalize=True, rescale="unbiased", also="epsilon",
+        row(
+            "della", DELLA, SIGN, normalize=True, rescale="unbiased",
             source="DELLA-Merging, Deep et al. 2024, arXiv 2406.11617, §3",
             use="as dare_ties, where large entries should be kept more often than small ones",
         ),
-        _row(
-            "della_linear", "della", "sum", rescale="unbiased", also="epsilon",
+        row(
+            "della_linear", DELLA, SUM, rescale="unbiased",
             source="DELLA-Merging (arXiv 2406.11617) without sign election",
             use="as dare_linear, where large entries should be kept more often than small ones",
         ),
     )
 }  # fmt: skip
+"""`merge_method` -> its row."""
+
+ONLINE: dict[str, Online] = {m.online.name: m.online for m in METHODS.values() if m.online is not None}
+"""`optimizer.method` -> its use online. The row that it belongs to is its offline partner: what a run with K = T does."""
+
+
+# --- what an align recipe may ask for -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What `merging.method` of an align recipe may be, of the methods that merge; baselines are in align/baselines.py.
+
+    Attributes:
+        word: that.
+        knobs: what else `merging` may set; what a recipe leaves out keeps the optimizer's own default.
+        online: the operator.
+        given: settings that the word stands for.
+    """
+
+    word: str
+    knobs: frozenset[str]
+    online: Online
+    given: Mapping[str, Any] | None = None
+
+    @property
+    def mixes(self) -> bool:
+        """True where a share of the SFT model, or of its delta, is merged: `alpha` then says how much."""
+        return "alpha" in self.knobs
+
+    @property
+    def merges_delta(self) -> bool:
+        """True where that is τ_s = sft − base, so that a base is needed wherever alpha is not 0."""
+        return self.mixes and not self.online.points
+
+    @property
+    def merges(self) -> str:
+        """What is merged, in words."""
+        return self.online.merges
+
+    @property
+    def at_most(self) -> str:
+        """ "at most ", where the planned amount is a bound."""
+        return "at most " if self.online.bounded else ""
+
+
+TRAININGS: dict[str, Training] = {
+    training.word: training
+    for training in (
+        *(Training(online.word, online.knobs | _MERGES, online) for online in ONLINE.values()),
+        # ChildTuning-F: a random mask on every step and no SFT delta, that is OnDARE with alpha 0.
+        Training(
+            "childtuning", frozenset(["density", "every", "clip", "seed", "rounding", "compile"]), ON_DARE,
+            given={"alpha": 0.0, "rescale": "unbiased"},
+        ),
+    )
+}  # fmt: skip
+"""`merging.method` -> its row."""

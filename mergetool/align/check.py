@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mergetool.align.recipe import KNOBS, AlignRecipe
+from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reward import check_rewards
 from mergetool.align.training import training_config
 from mergetool.checkpoint.layout import Layout
@@ -154,7 +154,7 @@ def merges_of(recipe: AlignRecipe, steps: int) -> tuple[int, int]:
     Raises:
         RecipeError: the run is shorter than K, so nothing would ever be merged.
     """
-    if "every" not in KNOBS[recipe.merging.method]:
+    if recipe.merging.training is None:
         return 1, 0
     every = recipe.merging.every or 1
     gap = steps if every == "total" else int(every)

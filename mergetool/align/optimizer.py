@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergetool.align.check import merges_of
-from mergetool.align.recipe import KNOBS, AlignRecipe
+from mergetool.align.recipe import AlignRecipe
+from mergetool.methods import TRAININGS, Training
 
 if TYPE_CHECKING:
     import torch
+
+    from mergetool.optim.base import MergedAmount
 
 Groups = list[dict[str, Any]]
 
@@ -42,14 +45,14 @@ def merged_so_far(optimizer: Any, method: str) -> float:
         method: the recipe's.
     """
     amount = getattr(getattr(optimizer, "optimizer", optimizer), "merged", None)
-    if amount is None:
-        return 0.0
-    return _taken_back(amount.alpha, amount.merges) if method == "onlinear" else float(amount.share)
+    return 0.0 if amount is None else _total(TRAININGS[method], amount)
 
 
-def _taken_back(alphas: float, merges: int) -> float:
-    """1 - (1 - alpha)^M, for the M merges whose alphas sum to `alphas`."""
-    return 1 - (1 - alphas / merges) ** merges if merges else 0.0
+def _total(row: Training, amount: MergedAmount) -> float:
+    """The part of tau_s; where merging moves toward theta_s, the part 1 - (1 - alpha)^M of the distance taken back."""
+    if not row.online.points:
+        return float(amount.share)
+    return 1 - (1 - amount.alpha / amount.merges) ** amount.merges if amount.merges else 0.0
 
 
 def make_optimizer(
@@ -70,29 +73,26 @@ def make_optimizer(
     import torch
 
     adam = {"lr": config.learning_rate, "betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
-    merging = recipe.merging
+    merging, row = recipe.merging, recipe.merging.training
     every, merges = merges_of(recipe, steps)
-    if "every" not in KNOBS[merging.method]:
+    if row is None:
         optimizer = torch.optim.AdamW(groups, **adam, fused=True)
-        if merging.baseline is not None and merging.baseline.attach is not None:
-            merging.baseline.attach(optimizer, merging, sft)
+        baseline = merging.baseline
+        if baseline is not None and baseline.attach is not None:
+            baseline.attach(optimizer, merging, sft)
         return optimizer, Plan(merging.method)
 
     from mergetool import optim
+    from mergetool.optim.reference import Reference
 
-    knobs = merging.given()
+    knobs = merging.given() | dict(row.given or {})
     storage = knobs.pop("storage", "mmap")
     knobs["every"] = every
-    if merging.method == "childtuning":
-        knobs.update(alpha=0.0, rescale="unbiased")
     if "alpha_total" in knobs:
         knobs["total_steps"] = steps
-    if merging.method == "onlinear":
-        knobs["reference"] = optim.Reference.from_checkpoints(None, sft, storage=storage)
-    elif merging.needs_base:
-        knobs["reference"] = optim.Reference.from_checkpoints(base, sft, storage=storage)
-    kind = {"ondare": optim.OnDARE, "onties": optim.OnTIES, "onlinear": optim.OnLinear, "childtuning": optim.OnDARE}
-    optimizer = kind[merging.method](groups, **adam, **knobs)
-    planned = optimizer.planned(steps)
-    total = _taken_back(planned.alpha, planned.merges) if merging.method == "onlinear" else planned.share
+    if row.online.points or merging.needs_base:
+        start = None if row.online.points else base
+        knobs["reference"] = Reference.from_checkpoints(start, sft, storage=storage)
+    optimizer = getattr(optim, row.online.optimizer)(groups, **adam, **knobs)
+    total = _total(row, optimizer.planned(steps))
     return optimizer, Plan(merging.method, every, merges, float(optimizer.param_groups[0]["alpha"]), float(total))

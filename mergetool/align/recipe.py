@@ -12,6 +12,7 @@ from mergetool.align.algorithms import ALGORITHMS, Algorithm
 from mergetool.align.baselines import BASELINES, Baseline
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import load_yaml, validate
+from mergetool.methods import TRAININGS, Training
 
 if TYPE_CHECKING:
     AlgorithmName: TypeAlias = str
@@ -19,21 +20,15 @@ if TYPE_CHECKING:
 else:  # the tables say which names there are
     AlgorithmName = Literal[tuple(ALGORITHMS)]
 
-_MERGES = {"alpha", "alpha_total", "every", "rounding", "storage", "compile"}
 # Which knobs each method has. What a recipe leaves out keeps the optimizer's own default.
-KNOBS: dict[str, frozenset[str]] = {
-    "ondare": frozenset({"density", "rescale", "tau_mask", "clip", "seed"} | _MERGES),
-    "onties": frozenset({"density", "rescale", "elect", "clip", "seed"} | _MERGES),
-    "onlinear": frozenset({"clip", "seed"} | _MERGES),
-    # ChildTuning-F: a random mask on every step and no SFT delta, that is OnDARE with alpha 0.
-    "childtuning": frozenset({"density", "every", "clip", "seed", "rounding", "compile"}),
-    **{row.name: row.knobs for row in BASELINES.values()},
-}
-NEEDS_BASE = frozenset({"ondare", "onties"})  # the methods that merge tau_s = sft - base
-TAKES_BACK = frozenset({"onlinear"})  # those that go back toward sft itself
-AT_MOST = frozenset({"onties"})  # those that drop the weaker side where signs disagree: what is planned is a bound
+KNOBS: dict[str, frozenset[str]] = {name: row.knobs for name, row in (*TRAININGS.items(), *BASELINES.items())}
 if not TYPE_CHECKING:
     Method = Literal[tuple(KNOBS)]
+
+
+def takes_seed(method: str) -> bool:
+    """Whether `merging.seed` may be given beside `merging.method`; an unknown method is for the recipe to refuse."""
+    return method not in KNOBS or "seed" in KNOBS[method]
 
 
 class _Strict(BaseModel):
@@ -102,7 +97,7 @@ class Merging(_Strict):
             raise ValueError(f"'{foreign[0]}' is no knob of method {self.method}; its knobs: {known}")
         if {"alpha", "alpha_total"} <= given:
             raise ValueError("alpha and alpha_total are both given; keep one of them")
-        if "alpha" in KNOBS[self.method] and not {"alpha", "alpha_total"} & given:
+        if self.training is not None and self.training.mixes and not {"alpha", "alpha_total"} & given:
             raise ValueError(
                 f"{self.method} needs to know how much to merge; give alpha (at each merge, 1e-6 in the "
                 "paper) or alpha_total (over the run), and 0 for the mask alone"
@@ -116,7 +111,12 @@ class Merging(_Strict):
     @property
     def needs_base(self) -> bool:
         """True where tau_s is merged, so that base_model must be known."""
-        return self.method in NEEDS_BASE and bool(self.alpha or self.alpha_total)
+        return self.training is not None and self.training.merges_delta and bool(self.alpha or self.alpha_total)
+
+    @property
+    def training(self) -> Training | None:
+        """The method's row among those that merge while they train; None of a baseline."""
+        return TRAININGS.get(self.method)
 
     @property
     def baseline(self) -> Baseline | None:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mergetool.errors import CheckpointError
-from mergetool.ops import consensus
 from mergetool.ops.blocks import BLOCK, spans
+from mergetool.ops.consensus.linear import blend
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ class AveragedModel:
                 flat = parameter.view(-1)
                 for start, stop in spans(parameter.numel()):
                     sft, rlhf = self._blocks(name, start, stop)
-                    flat[start:stop].copy_(consensus.blend([sft, rlhf], [share, 1 - share], self._buffers[2][: stop - start]))
+                    flat[start:stop].copy_(blend([sft, rlhf], [share, 1 - share], self._buffers[2][: stop - start]))
 
     def _blocks(self, name: str, start: int, stop: int) -> list[torch.Tensor]:
         readers = (self._sft, self._rlhf)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mergetool.cli.shell import emit_json, naming, note, progress_bar
+from mergetool.methods import TRAININGS
 
 
 def align(
@@ -73,13 +74,11 @@ def _data(facts: dict[str, Any]) -> str:
 def _plan(facts: dict[str, Any]) -> str:
     if not facts["merges"]:
         return f"{facts['steps']} steps of {facts['method']}, nothing merged"
-    from mergetool.align.recipe import AT_MOST, TAKES_BACK
-
-    what = "the way back to the SFT model" if facts["method"] in TAKES_BACK else "the SFT delta"
-    total = f"{'at most ' if facts['method'] in AT_MOST else ''}{facts['merged_total']:.3g}"
+    row = TRAININGS[facts["method"]]
+    total = f"{row.at_most}{facts['merged_total']:.3g}"
     return (
         f"{facts['steps']} steps of {facts['method']}, {facts['merges']} merges (every {facts['every']}) with "
-        f"alpha {facts['alpha']:.3g}: {total} of {what} will be merged in all"
+        f"alpha {facts['alpha']:.3g}: {total} of {row.merges} will be merged in all"
     )
 
 
@@ -122,11 +121,9 @@ def _tell_result(result: Any, recipe: Any) -> None:
         if "along_tau" in moved:
             note(f"  along the SFT delta: {moved['along_tau']:+.3g} of it")
     if result.merging["merges"]:
-        from mergetool.align.recipe import AT_MOST
-
-        bound = "at most " if result.merging["method"] in AT_MOST else ""
+        row = TRAININGS[result.merging["method"]]
         note(
-            f"  merged: {bound}{result.merging['merged_total']:.3g} of the SFT delta, "
+            f"  merged: {row.at_most}{result.merging['merged_total']:.3g} of {row.merges}, "
             f"{result.merging['merges']} times {result.merging['alpha']:.3g}"
         )
     for prefix in ("", "eval_"):

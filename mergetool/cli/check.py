@@ -56,7 +56,7 @@ def _kind(content: dict[str, Any], recipe: Path) -> str:
 
 def _merge(recipe: Path) -> dict[str, Any]:
     from mergetool.merge import load_merge_recipe, plan_merge
-    from mergetool.merge.plan import describe
+    from mergetool.merge.describe import describe
 
     return describe(plan_merge(load_merge_recipe(recipe)))
 

@@ -47,7 +47,7 @@ def merge(
     from mergetool.checkpoint.writer import check_output
     from mergetool.errors import RecipeError, nearest
     from mergetool.merge import load_merge_recipe, merge_to_directories, plan_merge
-    from mergetool.merge.plan import describe
+    from mergetool.merge.describe import describe
     from mergetool.merge.sweep import expand
 
     if engine not in ("auto", "native", "mergekit"):

@@ -10,13 +10,14 @@ from mergetool.cli.shell import emit_json
 
 
 def methods(json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False) -> None:
-    """Show the offline methods that run natively, their parts, and their papers."""
+    """Show the methods that run natively, their parts, their optimizers, and their papers."""
     from mergetool.methods import METHODS
 
     rows = [
         {
-            "method": m.name, "sparsifier": m.sparsifier, "consensus": m.consensus,
+            "method": m.name, "sparsifier": m.sparsifier.name, "consensus": m.consensus.name,
             "parameters": sorted(m.parameters), "source": m.source, "use": m.use,
+            "optimizer": m.online.optimizer if m.online else None,
         }
         for m in METHODS.values()
     ]  # fmt: skip
@@ -27,9 +28,9 @@ def methods(json: Annotated[bool, typer.Option("--json", help="Print the table a
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("method", "sparsifier", "consensus", "when to use it", "source"):
+    for column in ("method", "sparsifier", "consensus", "online", "when to use it", "source"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(row["method"], row["sparsifier"], row["consensus"], row["use"], row["source"])
+        table.add_row(row["method"], row["sparsifier"], row["consensus"], row["optimizer"], row["use"], row["source"])
     Console().print(table)
     typer.echo("Other merge_method names of mergekit are handed to mergekit.")

@@ -8,7 +8,7 @@ _PUBLIC = {
     "MergeRecipe": "mergetool.merge.recipe",
     "load_merge_recipe": "mergetool.merge.recipe",
     "Plan": "mergetool.merge.plan",
-    "plan_merge": "mergetool.merge.plan",
+    "plan_merge": "mergetool.merge.planner",
     "merge_tensors": "mergetool.merge.engine",
     "merge_to_directory": "mergetool.merge.engine",
     "merge_to_directories": "mergetool.merge.engine",

@@ -24,8 +24,9 @@ from mergetool.errors import CheckpointError, HubError, MergetoolError, RecipeEr
 from mergetool.hub.fetch import fetch_beside, fetch_weights
 from mergetool.hub.stream import Stream
 from mergetool.merge import provenance
-from mergetool.merge.combine import TensorMerger, Thresholds, torch_dtype
+from mergetool.merge.combine import TensorMerger, torch_dtype
 from mergetool.merge.plan import Plan, TensorPlan
+from mergetool.merge.sparsify import Thresholds, method_of
 
 Progress = Callable[[int, int, str], None]
 """Receives (elements done, elements in all, tensor name); before that (bytes, bytes in all, "fetching FILE")."""
@@ -145,7 +146,7 @@ def merge_to_directories(
     if todo:
         working = [plans[i] for i in todo]
         layouts = [s.layout for s in working[0].sources]
-        if low_disk and any(t.scope == "model" for plan in working for t in plan.tensors):
+        if low_disk and any(method_of(plan).over_whole_model(t.options) for plan in working for t in plan.tensors):
             raise RecipeError(
                 "parameters.scope: model looks at all tensors before it merges one, and --low-disk has one shard at a time",
                 "use scope: tensor, or leave out --low-disk",

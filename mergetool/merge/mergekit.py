@@ -54,4 +54,4 @@ def run(recipe: MergeRecipe, out: Path, *, device: str = "cpu", shard_bytes: int
         result = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     if result.returncode:
         lines = [line.strip() for line in (result.stderr or result.stdout).splitlines() if line.strip()]
-        raise MergetoolError(f"mergekit failed: {lines[-1] if lines else 'no output'}", "mend the recipe; mergekit checks it")
+        raise MergetoolError(f"mergekit failed: {lines[-1] if lines else 'no output'}", "correct the recipe")

@@ -19,7 +19,8 @@ from mergetool.checkpoint.writer import MANIFEST, check_output, partial_director
 from mergetool.hub.card import CARD, licences, merge_card, origin
 from mergetool.hub.fetch import Fetching, fetch_beside, fetch_weights
 from mergetool.merge import mergekit
-from mergetool.merge.plan import EMBEDDING, HEAD, Plan, references
+from mergetool.merge.plan import EMBEDDING, HEAD, Plan
+from mergetool.merge.planner import references
 from mergetool.merge.recipe import MergeRecipe
 
 

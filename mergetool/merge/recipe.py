@@ -13,7 +13,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import load_yaml, validate
-from mergetool.errors import RecipeError
 
 Scalar = bool | int | float | str
 DTypeName = Literal["float32", "float16", "bfloat16"]
@@ -171,20 +170,3 @@ def evaluate(setting: Setting, tensor: str, t: float) -> Scalar | None:
     high = min(len(setting) - 1, low + 1)
     fraction = position - low
     return (1 - fraction) * setting[low] + fraction * setting[high]
-
-
-def number(value: Any, name: str, tensor: str, low: float | None = None, high: float | None = None) -> float:
-    """A parameter as a number within bounds.
-
-    Raises:
-        RecipeError: it is text, a truth value, not finite, or outside [low, high].
-    """
-    try:
-        result = float(value) if not isinstance(value, bool) else float("nan")
-    except (TypeError, ValueError):
-        result = float("nan")
-    inside = (low is None or result >= low) and (high is None or result <= high)
-    if not inside or result != result or result in (float("inf"), float("-inf")):
-        bounds = f"a number in [{low:g}, {high:g}]" if low is not None and high is not None else "a finite number"
-        raise RecipeError(f"parameter '{name}' is {value!r} for tensor '{tensor}'", f"it must be {bounds}")
-    return result

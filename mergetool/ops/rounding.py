@@ -73,8 +73,8 @@ def round_at(exact: torch.Tensor, dtype: torch.dtype, key: int | np.ndarray, ind
     if index.device.type == "cpu":
         draws = torch.from_numpy((words_at(key, index.numpy()) >> np.uint64(11)).view(np.int64))
     else:
-        key = torch.from_numpy(key.view(np.int64)).to(index.device) if isinstance(key, np.ndarray) else key
-        draws = words_at_on(key, index).bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1)
+        stream = torch.from_numpy(key.view(np.int64)).to(index.device) if isinstance(key, np.ndarray) else key
+        draws = words_at_on(stream, index).bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1)
     return torch.where(draws < (probability * (1 << 53)).to(torch.int64), other, near)
 
 

@@ -9,7 +9,7 @@ _PUBLIC = {
     "OnTIES": "optimizers",
     "OnLinear": "optimizers",
     "OnlineMerge": "online",
-    "MergedAmount": "online",
+    "MergedAmount": "base",
     "Reference": "reference",
 }
 __all__ = list(_PUBLIC)

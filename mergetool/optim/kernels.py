@@ -7,98 +7,24 @@ agrees to within its roundings.
 
 from __future__ import annotations
 
-import inspect
-import warnings
-from collections.abc import Callable, Iterable
-from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
-from torch.utils.dlpack import from_dlpack, to_dlpack
 
-from mergetool.errors import RecipeError
-from mergetool.ops.noise import kept_at, lane_threshold, signed
+from mergetool.ops.blocks import spans
+from mergetool.ops.masks import lane_threshold
+from mergetool.ops.noise import signed
 from mergetool.ops.rounding import add_rounded_at
-from mergetool.ops.sparsify import KEEP_ALL, Threshold
-from mergetool.optim.step import onties_step
-
-WORTH = 1 << 22
-"""Entries of a group from which on compiling pays by itself: some seconds once, in place of milliseconds a step."""
+from mergetool.ops.threshold import KEEP_ALL, Threshold
 
 SPAN = 1 << 22
 """Entries that a kernel takes at once: what a reader has to compute (an adapter's delta) is held for so many."""
 
-FEW = 1 << 19
-"""Entries below which a kernel's call costs more than torch's fused AdamW kernel, which serves all such tensors at once."""
 
-SWEPT = 1 << 18
-"""Entries from which on OnTIES looks for the largest in the pass over the moments, with a bound guessed from a sample."""
-
-
-def compiles(choice: bool | None, tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether a group's steps run compiled.
-
-    Args:
-        choice: True, False, or None for where it pays: on a CPU, from `WORTH` entries on, where a compiler is found.
-        tensors: the group's parameters; of sharded ones the whole counts, so that all ranks decide alike.
-
-    Raises:
-        RecipeError: `choice` is True and torch.compile does not work on this machine.
-    """
-    if choice is False:
-        return False
-    tensors = list(tensors)
-    if choice is None and (any(t.device.type != "cpu" for t in tensors) or sum(t.numel() for t in tensors) < WORTH):
-        return False
-    reason = _failure(tensors[0].device.type) if tensors else None
-    if reason is None:
-        return True
-    if choice:
-        raise RecipeError(f"compile=True, and torch.compile does not work here ({reason})", "drop it, or " + _REMEDY)
-    _warn(reason)
-    return False
-
-
-_REMEDY = "install a C++ compiler (g++ or clang++) and Python's headers"
-
-
-@lru_cache
-def _warn(reason: str) -> None:
-    warnings.warn(
-        f"torch.compile does not work here ({reason}), so merging takes several times as long: {_REMEDY}, "
-        "or say compile=False to hear no more of it",
-        stacklevel=4,
-    )
-
-
-@lru_cache
-def _failure(device: str) -> str | None:
-    """Why torch.compile does not work on a device, None where it does: tried out on a few numbers."""
-    try:
-        a, b, c = (torch.zeros(64, device=device) for _ in range(3))
-        compiled(moments_)(a, b, c, torch.zeros(3, device=device))
-    except Exception as error:  # a toolchain can fail in any way
-        return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
-    return None
-
-
-@lru_cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` by torch.compile, for any sizes; a first call with other types or flags takes some seconds."""
-    # whether a loop is shared out to threads is decided by the size of the first tensor, once for all and for the compiler's
-    # cache on disk too: a norm of 64 entries would make every later matrix single-threaded
-    threads = {"cpp.min_chunk_size": 0}
-    options: dict[str, Any] = {"dynamic": True, "fullgraph": True, "options": threads}
-    if "recompile_limit" in inspect.signature(torch.compile).parameters:
-        options["recompile_limit"] = 64  # types and flags: a process that merges in many ways has more than eight
-    kernel = torch.compile(function, **options)
-
-    def call(*arguments: Any) -> Any:
-        # as tensors of their own: views are compiled for where they begin in what they are views of, and for which of them
-        # begin alike, so a tensor's second part would take some seconds again
-        return kernel(*(from_dlpack(to_dlpack(x)) if isinstance(x, torch.Tensor) else x for x in arguments))
-
-    return call
+def kernel_spans(numel: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) over `numel` entries, as many at a time as a kernel takes at once."""
+    return spans(numel, SPAN)
 
 
 def moments_(grad: torch.Tensor, exp_avg: torch.Tensor, exp_avg_sq: torch.Tensor, betas: torch.Tensor) -> None:
@@ -169,20 +95,44 @@ def moments_between_(
     return (size > high).sum()
 
 
+class Draw(NamedTuple):
+    """What decides in a kernel which entries are kept: tensors without dimensions, of which each `Keep` reads its own.
+
+    Attributes:
+        key, whole, tie: of a random mask, see `mergetool.ops.masks.kept_at`; int64.
+        bound, last: of a magnitude threshold: fp32, and the flat index of the last tie; int64.
+    """
+
+    key: torch.Tensor
+    whole: torch.Tensor
+    tie: torch.Tensor
+    bound: torch.Tensor
+    last: torch.Tensor
+
+
+Keep = Callable[[torch.Tensor, torch.Tensor, Draw], torch.Tensor]
+"""``keep(x, index, draw)``: x with zeros where an entry is not kept; `index` are flat indices in the whole tensor."""
+Combine = Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor], torch.Tensor]
+"""``combine(delta, tau, weight_delta, weight_tau)``: F(Δ) ⊕ F(τ_s) with their weights 1 − α and α; τ_s None for zero."""
+
+
+def keep_all(x: torch.Tensor, index: torch.Tensor, draw: Draw) -> torch.Tensor:
+    """x itself."""
+    return x
+
+
 class Kind(NamedTuple):
     """What a merged step consists of; each kind is compiled once.
 
     Attributes:
         moments: whether m and v are updated, or have been.
-        keep: how entries are kept: all, at random by 16 bits (``"random"``) or by 16 and 53 more (``"random, tied"``), or
-            the largest.
-        elect: None for OnDARE's sum; how OnTIES elects signs.
+        keep, combine: the operator's, elementwise functions of a module.
         clipped, stochastic: as the optimizers have it.
     """
 
     moments: bool
-    keep: Literal["all", "random", "random, tied", "largest"]
-    elect: Literal["weighted", "unweighted"] | None
+    keep: Keep
+    combine: Combine
     clipped: bool
     stochastic: bool
 
@@ -254,29 +204,16 @@ def _merged(
     key_delta, key_tau, key_rounding, whole, tie, last_delta, last_tau, start = streams.unbind()
     index = torch.arange(base.numel(), device=base.device) + start
 
-    def sparse(
-        x: torch.Tensor, key: torch.Tensor, bound: torch.Tensor, last: torch.Tensor, scale: torch.Tensor
-    ) -> torch.Tensor:
-        if kind.keep == "all":
-            kept = x
-        elif kind.keep == "largest":
-            size = x.abs()
-            size = torch.where(size.isnan(), float("inf"), size)  # as `magnitudes` counts them
-            kept = torch.where((size > bound) | ((size == bound) & (index <= last)), x, 0.0)
-        else:
-            kept = torch.where(kept_at(key, whole, tie, index, kind.keep == "random, tied"), x, 0.0)
-        kept = kept * scale
+    def sparse(x: torch.Tensor, draw: Draw, scale: torch.Tensor) -> torch.Tensor:
+        kept = kind.keep(x, index, draw) * scale
         return torch.maximum(torch.minimum(kept, clip), -clip) if kind.clipped else kept
 
-    delta = sparse(delta, key_delta, bound_delta, last_delta, scale_delta)
+    delta = sparse(delta, Draw(key_delta, whole, tie, bound_delta, last_delta), scale_delta)
     tau = None
     if top is not None:
         tau = top.float() if bottom is None else top.float() - bottom.float()
-        tau = sparse(tau, key_tau, bound_tau, last_tau, scale_tau)
-    if kind.elect is not None:
-        total = onties_step(delta, tau, weight_tau, kind.elect)
-    else:
-        total = delta * weight_delta if tau is None else delta * weight_delta + tau * weight_tau
+        tau = sparse(tau, Draw(key_tau, whole, tie, bound_tau, last_tau), scale_tau)
+    total = kind.combine(delta, tau, weight_delta, weight_tau)
     total = total + shrink * base.float()
     return add_rounded_at(base, total, key_rounding, index) if kind.stochastic else (base.float() + total).to(base.dtype)
 
@@ -290,10 +227,11 @@ def constants(
     betas: tuple[float, float],
     update: tuple[float, float],
     *,
+    combine: Combine,
+    keep: Keep = keep_all,
     moments: bool = True,
     density: float = 1.0,
-    bounds: tuple[Threshold, Threshold] | None = None,
-    elect: Literal["weighted", "unweighted"] | None = None,
+    bounds: tuple[Threshold, Threshold] = (KEEP_ALL, KEEP_ALL),
     scales: tuple[float, float] = (1.0, 1.0),
     alpha: float = 0.0,
     clip: float | None = None,
@@ -307,10 +245,10 @@ def constants(
     Args:
         betas: (β₁, β₂).
         update: from `mergetool.optim.deltas.scale_and_floor`; read by `merged_step_` alone.
+        combine, keep: the operator's.
         moments: whether m and v are still to be updated.
-        density: p of the random sparsifier.
-        bounds: what the magnitude sparsifier keeps of Δθ and τ_s, in place of it.
-        elect: how signs are elected; None for OnDARE.
+        density: p of a random mask.
+        bounds: of magnitudes of Δθ and τ_s.
         scales: the rescaling of Δθ and τ_s.
         alpha: α.
         clip: as the optimizers have it.
@@ -324,8 +262,7 @@ def constants(
         compiles nothing anew.
     """
     whole, tie = lane_threshold(density)
-    random = "all" if density >= 1.0 else "random, tied" if tie else "random"
-    of_delta, of_tau = bounds or (KEEP_ALL, KEEP_ALL)
+    of_delta, of_tau = bounds
     numbers = [
         1 - betas[0], betas[1], 1 - betas[1], *update, *scales, clip or 0.0, 1 - alpha, alpha, decay - 1,
         of_delta.value, of_tau.value,
@@ -334,5 +271,5 @@ def constants(
     return (
         torch.tensor(numbers, dtype=torch.float32),
         torch.tensor(streams, dtype=torch.int64),
-        Kind(moments, random if bounds is None else "largest", elect, clip is not None, stochastic),
+        Kind(moments, keep, combine, clip is not None, stochastic),
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from mergetool.optim.adamw import MergingAdamW, Params
+from mergetool.optim.base import Anyref
 from mergetool.optim.names import NamedParameters
-from mergetool.optim.online import Anyref
 
 
 class OnDARE(MergingAdamW):

@@ -1,39 +1,12 @@
-"""The settings of a merge, group by group: their defaults and what they may be."""
+"""The settings of a merge, group by group: what the table of methods says of them is checked here."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from mergetool.errors import RecipeError, nearest
-
-_COMMON = {
-    "density": 5e-4,
-    "alpha": 0.0,
-    "alpha_total": None,
-    "total_steps": None,
-    "every": 1,
-    "rescale": "none",
-    "tau_mask": "resample",
-    "elect": "weighted",
-    "clip": None,
-    "seed": 0,
-    "rounding": "stochastic",
-}
-
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "dare": _COMMON | {"rescale": "unbiased"},
-    "ties": _COMMON,
-    "linear": _COMMON | {"density": 1.0},
-}
-"""method → setting → default; a group may have its own."""
-
-_CHOICES = {
-    "rescale": ("unbiased", "l1", "none"),
-    "tau_mask": ("resample", "fixed"),
-    "elect": ("weighted", "unweighted"),
-    "rounding": ("stochastic", "nearest"),
-}
+from mergetool.methods import SETTINGS, Online
+from mergetool.options import Word
 
 
 def resolve_alpha(group: dict[str, Any]) -> None:
@@ -55,28 +28,22 @@ def resolve_alpha(group: dict[str, Any]) -> None:
     group["alpha"] = total / (steps // every)
 
 
-def check(method: str, group: dict[str, Any]) -> None:
+def check(row: Online, group: dict[str, Any]) -> None:
     """Refuse settings that are out of range or make no sense together.
 
     Raises:
         RecipeError: names the setting and what it may be.
     """
-    density, every, clip = group["density"], group["every"], group["clip"]
-    if not 0.0 < density <= 1.0:
-        raise RecipeError(f"density is {density}", "it is the fraction of entries kept, in (0, 1]")
-    if method == "linear" and density != 1.0:
-        raise RecipeError("OnLinear keeps every entry", "drop density, or use OnDARE or OnTIES")
-    if not (math.isfinite(group["alpha"]) and 0.0 <= group["alpha"] <= 1.0):
-        raise RecipeError(f"alpha is {group['alpha']}", "it is the weight of the SFT delta at each merge, in [0, 1]")
-    if not isinstance(every, int) or every < 1:
-        raise RecipeError(f"every is {every!r}", "it is the number of steps between merges, 1 or more")
-    if clip is not None and not clip > 0:
-        raise RecipeError(f"clip is {clip}", "it is the largest magnitude of a delta's entry, or None")
-    for key, choices in _CHOICES.items():
-        if group[key] not in choices:
-            raise RecipeError(f"{key} is '{group[key]}'", nearest(str(group[key]), choices))
-    if method == "ties" and group["rescale"] == "unbiased":
-        raise RecipeError("OnTIES keeps the largest entries, and no factor makes that unbiased", "use 'none' or 'l1'")
+    for setting in SETTINGS:
+        value = group[setting.name]
+        try:
+            setting.read(value)
+        except ValueError:
+            if isinstance(setting, Word):
+                raise RecipeError(f"{setting.name} is '{value}'", nearest(str(value), setting.words)) from None
+            raise RecipeError(f"{setting.name} is {value!r}", f"it is {setting.what}") from None
+    if problem := row.fits(group):
+        raise RecipeError(*problem)
 
 
 def check_adamw(group: dict[str, Any]) -> None:

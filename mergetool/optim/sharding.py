@@ -1,7 +1,7 @@
-"""Which entries of a tensor this rank holds, and decisions and statistics that do not depend on it.
+"""Which entries of a tensor this rank holds, and random decisions that do not depend on it.
 
-A rank asks the same counter-based streams for its own flat indices, and whole-tensor statistics (a threshold, a
-norm) are exchanged as a few numbers, so that one rank and eight keep the same entries.
+A rank asks the same counter-based streams for its own flat indices, and sums over a whole tensor are exchanged as a few
+numbers, so that one rank and eight keep the same entries.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ import torch.distributed as dist
 
 from mergetool.errors import RecipeError
 from mergetool.ops.blocks import BLOCK
-from mergetool.ops.noise import kept_indices_of, random_mask, random_mask_here
-from mergetool.ops.sparsify import KEEP_ALL, KEEP_NONE, Threshold, magnitude_threshold, magnitudes
-from mergetool.optim.deltas import Delta
+from mergetool.ops.masks import kept_indices_of, random_mask, random_mask_here
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
@@ -147,10 +145,11 @@ def shard_of(parameter: torch.Tensor) -> Shard:
     shape = tuple(parameter.shape)
     if not hasattr(parameter, "placements"):
         return Shard(shape, shape, (0,) * len(shape))
-    from torch.distributed.tensor import Replicate
+    from torch.distributed.tensor import DTensor, Replicate
     from torch.distributed.tensor import Shard as ShardPlacement
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+    assert isinstance(parameter, DTensor)  # nothing else has placements
     mesh, placements = parameter.device_mesh, parameter.placements
     for placement in placements:
         if type(placement) not in (ShardPlacement, Replicate):
@@ -163,42 +162,10 @@ def shard_of(parameter: torch.Tensor) -> Shard:
     return Shard(shape, tuple(extent), tuple(offset), groups)
 
 
-SAMPLE = (64, 1 << 10)
-"""What a bound is guessed from: so many runs of so many entries."""
-
-
-def sampled(delta: Delta, shard: Shard) -> np.ndarray | None:
-    """Magnitudes to guess a bound from; None for tensors that are small enough to be looked through whole."""
-    if shard.numel <= 4 * math.prod(SAMPLE):
-        return None
-    return delta.sample(*SAMPLE) if shard.held else np.empty(0, np.float32)
-
-
-def low_bracket(sample: np.ndarray | None, shard: Shard, k: int) -> float:
-    """A magnitude that the k-th largest of the whole tensor exceeds with near certainty; −1 for small tensors.
-
-    Args:
-        sample: from `sampled`, on every rank.
-        shard, k: as `top_k`.
-    """
-    if sample is None:
-        return -1.0
-    weight = None
-    if shard.groups:
-        # a rank that holds more entries speaks for more: repeat is avoided by weights
-        weight = shard.collect(np.full(sample.size, shard.held / max(sample.size, 1)))
-        sample = shard.collect(sample)
-    expected = k / shard.numel * sample.size
-    # entries of a tensor come in rows of like size, so the sample is noisier than an independent one: 6 sigma
-    wanted = expected + 6.0 * math.sqrt(expected + 1.0) + 16
-    if weight is None:
-        at = math.ceil(wanted) - 1
-        bound = np.partition(sample, -at - 1)[-at - 1] if at < sample.size else np.float32(0)
-    else:
-        order = np.argsort(-sample, kind="stable")
-        at = int(np.searchsorted(np.cumsum(weight[order]) / shard.numel * sample.size, wanted))
-        bound = sample[order[at]] if at < sample.size else np.float32(0)
-    return float(np.nextafter(bound, np.float32(-1.0)))
+def blocks_of(shard: Shard) -> Iterator[tuple[int, int]]:
+    """(start, stop) over the local part, a block at a time."""
+    for start in range(0, shard.held, BLOCK):
+        yield start, min(start + BLOCK, shard.held)
 
 
 def kept_of(shards: Sequence[Shard], keys: Sequence[int], density: float) -> list[torch.Tensor]:
@@ -206,109 +173,3 @@ def kept_of(shards: Sequence[Shard], keys: Sequence[int], density: float) -> lis
     parts = [(key, *shard.reach) for shard, key in zip(shards, keys, strict=True)]
     found = kept_indices_of(parts, density)
     return [torch.from_numpy(shard.to_local(index)) for shard, index in zip(shards, found, strict=True)]
-
-
-Found = tuple[np.ndarray, np.ndarray]
-
-
-def top_k(delta: Delta, shard: Shard, k: int, found: Found | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """This rank's share of the k entries of largest magnitude in the whole tensor, ties by the lower index.
-
-    One sweep collects what lies above a sampled bound, and only that is ordered. Exact whatever the sample.
-
-    Args:
-        delta: the rank's part.
-        shard: where the part lies.
-        k: entries to keep in the whole tensor.
-        found: what ``delta.above`` gives for some bound that was guessed, on every rank or on none; if there are fewer
-            than k entries in it the sweep is made all the same.
-
-    Returns:
-        (local flat indices: int64, ascending; their values: fp32).
-    """
-
-    def enough(found: Found) -> bool:
-        return shard.total([float(found[0].size)])[0] >= min(k, shard.numel)
-
-    if found is None or not enough(found):
-        low = low_bracket(sampled(delta, shard), shard, k)
-        found = delta.above(low)
-        while low >= 0 and not enough(found):
-            low = low / 2 if low > 1e-30 else -1.0
-            found = delta.above(low)
-    index, value = found
-    magnitude = magnitudes(value)
-    everywhere = shard.collect(magnitude) if shard.groups else magnitude
-    if everywhere.size > k:
-        bound = np.partition(everywhere, everywhere.size - k)[everywhere.size - k]
-        room = k - int(np.count_nonzero(everywhere > bound))
-        keep = magnitude > bound
-        ties = np.flatnonzero(magnitude == bound)
-        if shard.groups:
-            places = np.sort(shard.collect(shard.to_global(index[ties])))
-            ties = ties[shard.to_global(index[ties]) <= places[room - 1]]
-        else:
-            ties = ties[:room]
-        keep[ties] = True
-        index, value = index[keep], value[keep]
-    return torch.from_numpy(index), torch.from_numpy(value)
-
-
-def blocks_of(shard: Shard) -> Iterator[tuple[int, int]]:
-    """(start, stop) over the local part, a block at a time."""
-    for start in range(0, shard.held, BLOCK):
-        yield start, min(start + BLOCK, shard.held)
-
-
-def threshold(delta: Delta, shard: Shard, k: int) -> Threshold:
-    """`magnitude_threshold` of the whole tensor, where each rank holds a part of it.
-
-    Args:
-        delta, shard, k: as `top_k`.
-
-    Returns:
-        A Threshold whose `last_tie` is a flat index in the whole tensor; the same on every rank.
-    """
-    if not shard.groups:
-        return magnitude_threshold(lambda start, stop: _ordered(delta.block(start, stop)), shard.numel, k)
-    if k <= 0:
-        return KEEP_NONE
-    if k >= shard.numel:
-        return KEEP_ALL
-    # halving on the bits of fp32 magnitudes, which are ordered as the numbers are, until few lie between
-    low, high, beyond, inside = -1, 0x7F800000, 0, float(shard.numel)
-    while inside > math.prod(SAMPLE) and high - low > 1:
-        middle = (low + high) // 2
-        count = shard.total([_count_above(delta, shard, middle)])[0]
-        if count >= k:
-            low, inside = middle, count - beyond
-        else:
-            high, inside, beyond = middle, inside - (count - beyond), count
-    index, value = delta.above(_magnitude(low))
-    magnitude = magnitudes(value)
-    between = magnitude <= np.float32(_magnitude(high))
-    magnitude, places = magnitude[between], shard.to_global(index[between])
-    rank = k - int(beyond)
-    if high - low > 1:
-        everywhere = shard.collect(magnitude)
-        bound = np.partition(everywhere, everywhere.size - rank)[everywhere.size - rank]
-        rank -= int(np.count_nonzero(everywhere > bound))
-    else:
-        bound = np.float32(_magnitude(high))
-    # ties go to the lower index: the first `rank` of all ranks' ties, of which a rank need send no more
-    ties = np.sort(shard.collect(np.sort(places[magnitude == bound])[:rank]))
-    return Threshold(float(bound), int(ties[rank - 1]))
-
-
-def _magnitude(bits: int) -> float:
-    return -1.0 if bits < 0 else float(np.array(bits, np.int32).view(np.float32))
-
-
-def _count_above(delta: Delta, shard: Shard, bits: int) -> float:
-    bound = _magnitude(bits)
-    return float(sum(int((_ordered(delta.block(a, b)).abs() > bound).sum()) for a, b in blocks_of(shard)))
-
-
-def _ordered(x: torch.Tensor) -> torch.Tensor:
-    """x with inf for NaN, as `magnitudes` counts them."""
-    return x.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)

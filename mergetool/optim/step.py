@@ -13,8 +13,9 @@ from typing import Literal
 import torch
 
 from mergetool.ops.blocks import spans
-from mergetool.ops.consensus import pairwise_sign_consensus
+from mergetool.ops.consensus.sign import pairwise_sign_consensus
 from mergetool.optim.deltas import block_size
+from mergetool.optim.private_torch import fused_adamw_
 
 Elect = Literal["weighted", "unweighted"]
 Add = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -46,7 +47,7 @@ def adamw_(
     device = params[0].device
     if device.type != "cpu":
         steps = [step.to(device) for step in steps]
-    torch._fused_adamw_(
+    fused_adamw_(
         list(params), list(grads), list(exp_avgs), list(exp_avg_sqs), [], list(steps),
         lr=lr, beta1=betas[0], beta2=betas[1], weight_decay=weight_decay, eps=eps, amsgrad=False, maximize=False,
     )  # fmt: skip
@@ -170,10 +171,17 @@ def onties_step(
     Returns:
         fp32, the deltas' shape.
     """
-    if tau is None:
-        return delta.mul_(1 - alpha)
-    if elect == "weighted":
-        return pairwise_sign_consensus(delta.mul_(1 - alpha), tau.mul_(alpha))
+    return delta.mul_(1 - alpha) if tau is None else _ELECTIONS[elect](delta, tau, alpha)
+
+
+def _elect_weighted(delta: torch.Tensor, tau: torch.Tensor, alpha: float | torch.Tensor) -> torch.Tensor:
+    return pairwise_sign_consensus(delta.mul_(1 - alpha), tau.mul_(alpha))
+
+
+def _elect_unweighted(delta: torch.Tensor, tau: torch.Tensor, alpha: float | torch.Tensor) -> torch.Tensor:
     positive = delta + tau >= 0
     delta = torch.where((delta > 0) == positive, delta, 0.0).mul_(1 - alpha)
     return delta.add_(torch.where((tau > 0) == positive, tau, 0.0).mul_(alpha))
+
+
+_ELECTIONS = {"weighted": _elect_weighted, "unweighted": _elect_unweighted}

@@ -19,11 +19,10 @@ from typing import Any
 
 from mergetool.errors import RecipeError
 from mergetool.merge.parts import complement
+from mergetool.methods import METHODS
 from mergetool.study.averages import by_part, combinations
 from mergetool.study.grid import Candidate, label_of, points_of, rlhf_runs
 from mergetool.study.recipe import CandidateEntry, StudyRecipe
-
-_DISTANCE_METHODS = ("linear", "slerp")  # they merge models, not deltas: no density, no base
 
 
 def merge_recipe(
@@ -41,7 +40,8 @@ def merge_recipe(
     `weight` may be a setting that differs from part to part, see `mergetool.merge.parts`.
     """
     common = {"dtype": dtype, "seed": seed, "parameters": parameters}
-    if method == "slerp":
+    row = METHODS.get(method)
+    if row is not None and row.consensus.pair:
         found = {"merge_method": method, "base_model": "SFT", "models": [{"model": "SFT"}, {"model": "RLHF"}], **common}
         found["parameters"] = {"t": weight, **parameters}
     else:
@@ -49,7 +49,7 @@ def merge_recipe(
         weights = {"SFT": _rest(weight) if alpha is None else alpha, "RLHF": weight}
         entries = [{"model": name, "parameters": {"weight": share, **kept}} for name, share in weights.items()]
         found = {"merge_method": method, "models": entries, **common}
-        if method not in _DISTANCE_METHODS:
+        if row is None or not row.of_models:
             found["base_model"] = "BASE"
             if relative_to == "sft":
                 found["base_model"] = "SFT"
@@ -72,11 +72,13 @@ def merge_points(
     grid = entry.merge
     assert grid is not None
     share = "weight" if grid.weight is not None else "alpha"
-    if grid.merge_method not in _DISTANCE_METHODS and not recipe.models.base:
+    row = METHODS.get(grid.merge_method)
+    of_models = row is not None and row.of_models  # no density, no base
+    if not of_models and not recipe.models.base:
         raise RecipeError(
             f"candidates: '{entry.name}' merges deltas from a base model and the study has none", "add models.base"
         )
-    if grid.merge_method in _DISTANCE_METHODS and grid.relative_to == "sft":
+    if of_models and grid.relative_to == "sft":
         raise RecipeError(
             f"candidates: '{entry.name}': relative_to has no meaning for {grid.merge_method}, which merges models, not deltas",
             "remove it",

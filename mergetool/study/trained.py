@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from mergetool.align.recipe import takes_seed
 from mergetool.errors import RecipeError
 from mergetool.study.grid import Candidate, label_of, points_of
 from mergetool.study.recipe import CandidateEntry, StudyRecipe
@@ -45,7 +46,7 @@ def align_points(recipe: StudyRecipe, entry: CandidateEntry, named: list[str] | 
                 key: str(recipe.source(value)) if key in ("train", "eval") and isinstance(value, str) else value
                 for key, value in defaults.data.items()
             },
-            "merging": {"method": grid.method, **knobs} | ({} if grid.method == "adamw" else {"seed": seed}),
+            "merging": {"method": grid.method, **knobs} | ({"seed": seed} if takes_seed(grid.method) else {}),
             "training": {**defaults.training, **grid.training, "seed": seed},
             **{key: value for key in ("dtype", "out_dtype") if (value := getattr(defaults, key)) is not None},
         }

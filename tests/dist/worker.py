@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mergetool.optim import OnDARE, OnTIES, Reference, adamw
+from mergetool.optim import OnDARE, OnTIES, Reference, kernels, passes
 
 CASES = {
     f"{cls.__name__} K={every} p={density:g}": (cls, {"density": density, "every": every})
@@ -85,7 +85,7 @@ def train(net: torch.nn.Module, opt: torch.optim.Optimizer, steps: range) -> dic
 def main() -> None:
     directory, wrap = Path(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
-    adamw.SPAN = adamw.SWEPT = 1 << 12  # so that these small tensors are walked in several spans, and swept, as large ones are
+    kernels.SPAN = passes.SWEPT = 1 << 12  # so that these small tensors are walked in several spans, and swept, as large ones are
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     results = {}

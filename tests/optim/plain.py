@@ -1,6 +1,6 @@
 """An independent plain reference: the paper's equations on whole dense tensors in fp64, and none of our optimizer code.
 
-Only the random decisions are shared (mergetool.ops.noise), since the theorems are about the same entries.
+Only the random decisions are shared (mergetool.ops.masks), since the theorems are about the same entries.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mergetool.ops import noise
+from mergetool.ops import masks, noise
 
 
 def random_kept(x: torch.Tensor, density: float, seed: int, number: int, role: str, name: str) -> torch.Tensor:
@@ -16,11 +16,11 @@ def random_kept(x: torch.Tensor, density: float, seed: int, number: int, role: s
     if density >= 1:
         return torch.ones_like(x)
     key = noise.stream_key(seed, number, role, name)
-    if density < noise.SPARSE_BELOW:
+    if density < masks.SPARSE_BELOW:
         mask = torch.zeros(x.numel(), dtype=x.dtype)
-        mask[noise.kept_indices(key, density, 0, x.numel())] = 1
+        mask[masks.kept_indices(key, density, 0, x.numel())] = 1
     else:
-        mask = noise.random_mask(key, density, 0, x.numel()).to(x.dtype)
+        mask = masks.random_mask(key, density, 0, x.numel()).to(x.dtype)
     return mask.view(x.shape)
 
 

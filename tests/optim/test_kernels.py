@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from mergetool.errors import RecipeError
-from mergetool.optim import OnDARE, OnTIES, adamw
-from mergetool.optim.kernels import SPAN, compiles
+from mergetool.optim import OnDARE, OnTIES, kernels
+from mergetool.optim.compiling import compiles
+from mergetool.optim.kernels import SPAN
 from tests.optim.plain import PlainOnline, random_kept
 from tests.optim.scenes import deltas, gradients, parameters, run, values
 
@@ -173,7 +174,7 @@ def test_a_learning_rate_that_changes_compiles_nothing_anew() -> None:
 
 
 def test_where_a_tensor_lies_in_another_one_compiles_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adamw, "SPAN", 1 << 12)  # three parts of each tensor
+    monkeypatch.setattr(kernels, "SPAN", 1 << 12)  # three parts of each tensor
     n = 3 * (1 << 12) - 5
     buffer, tau = torch.randn(3 * n + 7) * 1e-2, torch.randn(2 * n + 1) * 1e-3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mergetool.ops import noise
+from mergetool.ops import masks, noise
 from mergetool.optim import OnDARE, OnLinear, OnlineMerge, OnTIES
 from tests.optim.plain import PlainOnline, largest, random_kept
 from tests.optim.scenes import deltas, gradients, parameters, run, values
@@ -200,7 +200,7 @@ def test_the_masks_of_the_update_and_the_reference_are_the_recipes_models() -> N
     OnDARE(ours, lr=LR, density=0.01, alpha=0.5, reference=deltas(), seed=9).step()
     for name, p in ours:
         if p.numel() > 1000:
-            index = noise.kept_indices(noise.stream_key(9, 0, "1", name), 0.01, 0, p.numel())
+            index = masks.kept_indices(noise.stream_key(9, 0, "1", name), 0.01, 0, p.numel())
             moved = torch.nonzero((p.detach() != before[name]).flatten()).flatten()
             assert torch.equal(moved, index), name
 

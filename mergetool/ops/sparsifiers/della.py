@@ -6,18 +6,13 @@ Source: Deep, Bhardwaj & Poria 2024, DELLA-Merging (MagPrune), arXiv 2406.11617,
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
 from mergetool.ops.noise import lanes, lanes_on
-
-
-def row_length(shape: tuple[int, ...]) -> int:
-    """Entries that are ranked against one another: a row of a matrix, the whole of a vector."""
-    length = 1
-    for size in shape[1:] if len(shape) > 1 else shape:
-        length *= size
-    return length
+from mergetool.ops.sparsifiers import Sparsifier, WholeDelta
 
 
 def drop_ranked(x: torch.Tensor, key: int, density: float, epsilon: float, row: int, start: int = 0, *, unbiased: bool) -> int:
@@ -70,3 +65,33 @@ def _ranks(rows: np.ndarray) -> np.ndarray:
     ranks = np.empty(rows.shape, np.intp)
     np.put_along_axis(ranks, order, np.arange(rows.shape[1])[None, :], axis=1)
     return ranks
+
+
+class Draw(NamedTuple):
+    """The arguments of `drop_ranked` that stay the same for every block."""
+
+    key: int
+    density: float
+    epsilon: float
+    row: int
+    unbiased: bool
+
+
+class MagPrune(Sparsifier):
+    """Keeps an entry with a probability that rises with the rank of its magnitude in its row."""
+
+    whole_rows = True
+    rescales = frozenset(["unbiased"])  # each survivor by the inverse of its own probability
+
+    def statistic(self, delta: WholeDelta) -> Draw:
+        """Nothing of the entries: ranks are taken row by row, when they come."""
+        options = delta.options
+        return Draw(delta.key, delta.density, options["epsilon"], delta.row, options["rescale"] in self.rescales)
+
+    def apply(self, x: torch.Tensor, statistic: Draw, start: int) -> int:
+        """As `Sparsifier.apply`."""
+        key, density, epsilon, row, unbiased = statistic
+        return drop_ranked(x, key, density, epsilon, row, start, unbiased=unbiased)
+
+
+SPARSIFIER = MagPrune()

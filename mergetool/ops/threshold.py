@@ -1,23 +1,20 @@
-"""Sparsifiers F: first a statistic of the whole tensor, then an application to any part of it.
+"""The exact threshold of a magnitude trim, found in a sweep or two over a tensor of any size, and its application.
 
-The split is what lets one implementation serve a block of a checkpoint, a rank's shard and a whole parameter: the
-statistic (a threshold, two norms) is a few numbers, and the application needs only them and the entries at hand.
+The threshold is two numbers, and applying it needs only them and the entries at hand: so one selection serves a block of
+a checkpoint, a rank's shard and a whole parameter.
 
-Sources: TIES trim (Yadav et al. 2023, arXiv 2306.01708, §3); DARE (Yu et al. 2023, arXiv 2311.03099, §3).
+Source: TIES trim (Yadav et al. 2023, arXiv 2306.01708, §3).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from mergetool.ops.blocks import BLOCK, ReadBlock, scratch, spans
-from mergetool.ops.noise import SPARSE_BELOW, kept_indices, random_mask, random_mask_here
-
-Rescale = Literal["unbiased", "l1", "none"]
+from mergetool.ops.blocks import ReadBlock, scratch, spans
 
 _SAMPLE, _LARGEST_SAMPLE, _PIECE = 1 << 16, 1 << 22, 1 << 12
 
@@ -189,13 +186,13 @@ def trim(x: torch.Tensor, threshold: Threshold, start: int = 0) -> torch.Tensor:
     if threshold.value < 0:
         return x
     if 0 < ties_here < x.numel():
-        return x.mul_(_kept(x, threshold, start))
+        return x.mul_(kept_as_floats(x, threshold, start))
     # |x| ≥ v and |x| > (the number below v) are the same: one pass for either
     bound = threshold.value if ties_here <= 0 else float(np.nextafter(np.float32(threshold.value), np.float32(-1)))
     return torch.hardshrink(x, bound, out=x)
 
 
-def _kept(x: torch.Tensor, threshold: Threshold, start: int) -> torch.Tensor:
+def kept_as_floats(x: torch.Tensor, threshold: Threshold, start: int) -> torch.Tensor:
     """1.0 where an entry is kept, else 0.0: a comparison that writes floats costs a fifth of one that writes booleans."""
     ties_here = threshold.last_tie + 1 - start
     magnitude = x.abs()
@@ -206,81 +203,3 @@ def _kept(x: torch.Tensor, threshold: Threshold, start: int) -> torch.Tensor:
     keep = (magnitude > threshold.value).float()
     keep[:ties_here] += magnitude[:ties_here] == threshold.value
     return keep
-
-
-def outlier_thresholds(read: ReadBlock, numel: int, density: float, gamma: float) -> tuple[Threshold, Threshold]:
-    """The two thresholds of Model Breadcrumbs: without the largest `gamma`, the next `density` of the entries.
-
-    Where the two fractions exceed 1 the outliers give way, as in mergekit.
-
-    Args:
-        read, numel: as `magnitude_threshold`.
-        density: fraction kept.
-        gamma: fraction of the largest magnitudes dropped.
-
-    Returns:
-        (outer, inner): an entry is kept that `outer` keeps and `inner` does not.
-
-    Source: Davari & Belilovsky 2023, arXiv 2312.06795, §3; counts as mergekit's `magnitude_outliers`.
-    """
-    target = int(density * numel)
-    bottom = max(0, numel - target - int(gamma * numel))
-    outer = magnitude_threshold(read, numel, numel - bottom)
-    return outer, magnitude_threshold(read, numel, numel - bottom - target)
-
-
-def trim_band(x: torch.Tensor, band: tuple[Threshold, Threshold], start: int = 0) -> torch.Tensor:
-    """Zero, in place, what lies outside a band of `outlier_thresholds`; arguments as `trim`."""
-    outer, inner = band
-    if inner != KEEP_NONE:
-        x.mul_(_kept(x, inner, start).neg_().add_(1))
-    return trim(x, outer, start)
-
-
-def drop(x: torch.Tensor, key: int, density: float, start: int = 0) -> int:
-    """Zero, in place, the entries that the random sparsifier does not keep (DARE, before rescaling).
-
-    Args:
-        x: fp32, flat part [start, start + x.numel()) of a tensor.
-        key: from `mergetool.ops.noise.stream_key`.
-        density: probability to be kept. Below `SPARSE_BELOW` the sparse sampler decides, else the dense one.
-        start: flat index of the first entry.
-
-    Returns:
-        How many entries were kept.
-    """
-    if density >= 1.0:
-        return x.numel()
-    if density < SPARSE_BELOW:
-        index = kept_indices(key, density, start, x.numel(), x.device)
-        kept = x[index]
-        x.zero_().index_copy_(0, index, kept)
-        return index.numel()
-    if x.device.type != "cpu":
-        mask = random_mask(key, density, start, x.numel(), x.device)
-        x.mul_(mask.view(torch.int8))
-        return int(mask.sum())
-    here = random_mask_here(key, density, start, x.numel())
-    x.mul_(torch.from_numpy(here.view(np.int8)))
-    return int(np.count_nonzero(here))
-
-
-def rescale_factor(rescale: Rescale, density: float, before: float = 0.0, after: float = 0.0) -> float:
-    """What survivors are multiplied by.
-
-    Args:
-        rescale: ``unbiased``: 1/density (DARE, Eq. 4), so that the expectation is the unsparsified delta; ``l1``:
-            ‖x‖₁/‖F(x)‖₁, as mergekit does, 1 where either norm is below 1e-7; ``none``: 1.
-        density: the fraction kept.
-        before, after: L1 norms of the delta before and after; read by ``l1`` alone.
-    """
-    if rescale == "unbiased":
-        return 1.0 / density if density > 0 else 1.0
-    if rescale == "l1":
-        return before / after if before >= 1e-7 and after >= 1e-7 else 1.0
-    return 1.0
-
-
-def l1_norm(read: ReadBlock, numel: int) -> float:
-    """‖x‖₁, summed block by block in index order: fp32 within a block, fp64 between blocks."""
-    return math.fsum(float(read(a, b).abs().sum()) for a, b in spans(numel, BLOCK))

@@ -1,0 +1,46 @@
+"""What a plan will cost, from headers alone: bytes to read, write and fetch, memory, disk."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mergetool.hub.fetch import missing_weights
+from mergetool.merge.plan import Plan
+from mergetool.ops.blocks import BLOCK
+
+
+def describe(plan: Plan, threads: int | None = None) -> dict[str, Any]:
+    """What `check` and `--dry-run` report: bytes to read and write, memory, disk.
+
+    ``bytes_of_peak_memory`` is an estimate of anonymous memory: the interpreter with torch, and each thread's buffers.
+    """
+    if plan.engine == "mergekit":
+        return {"engine": "mergekit", "reason": plan.reason, **_fetched(plan)}
+    threads = threads or len(os.sched_getaffinity(0))
+    terms = max((len(t.terms) for t in plan.tensors), default=0)
+    largest = max((t.numel for t in plan.tensors), default=0)
+    selecting = plan.method is not None and plan.method.sparsifier.gathers
+    buffers = (len(plan.sources) + 2 * terms + 6) * BLOCK * 4 + (largest // 4 if selecting else 0)
+    return {
+        "engine": plan.engine,
+        "method": plan.recipe.merge_method,
+        "models": [s.name for s in plan.sources],
+        "tensors": len(plan.tensors),
+        "parameters": sum(t.numel for t in plan.tensors),
+        "dtype": sorted({t.dtype_name for t in plan.tensors}),
+        **_fetched(plan),
+        "bytes_read": plan.bytes_read,
+        "bytes_written": plan.bytes_written,
+        "bytes_of_disk": plan.bytes_written,
+        "bytes_of_peak_memory": 250_000_000 + threads * buffers,
+    }
+
+
+def _fetched(plan: Plan) -> dict[str, Any]:
+    """What lies on the Hub: at which commit, and how much of it is not in the cache yet."""
+    pinned = {s.layout.pinned.name: s.layout.pinned.commit for s in plan.sources if s.layout.pinned}
+    if not pinned:
+        return {}
+    missing = missing_weights([s.layout for s in plan.sources])
+    return {"commits": pinned, "bytes_to_fetch": sum(size for _, _, size in missing)}

@@ -1,0 +1,179 @@
+"""From a recipe to a plan: what will be read, computed and written, for every tensor.
+
+Everything that can be known without weights is decided here, and every error that headers can show is raised here;
+the engine only carries it out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mergetool.checkpoint.model_files import same_vocabulary
+from mergetool.config.strict_yaml import validate
+from mergetool.errors import CheckpointError, RecipeError, nearest
+from mergetool.hub.references import is_local, open_layout
+from mergetool.merge.mergekit import MERGEKIT_METHODS
+from mergetool.merge.plan import Plan, Source
+from mergetool.merge.recipe import MergeRecipe, ModelEntry
+from mergetool.merge.terms import tensor_plans
+from mergetool.methods import METHODS, Method
+
+
+def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = False) -> Plan:
+    """Work out what a recipe means, from headers alone: of a Hub repository no weights are fetched.
+
+    Args:
+        recipe: validated; its paths resolved.
+        engine: ``auto`` (ours where every feature is ours), ``native``, or ``mergekit``.
+        allow_pickle: let a Hub repository that has no safetensors pass; see `open_layout`.
+
+    Raises:
+        RecipeError: unknown method or parameter, a value out of range, a feature that the engine asked for lacks.
+        CheckpointError: an input is missing, damaged, or does not fit the others.
+    """
+    recipe = _whole_models(recipe, allow_pickle)
+    method = METHODS.get(recipe.merge_method)
+    if method is None and recipe.merge_method not in MERGEKIT_METHODS:
+        raise RecipeError(
+            f"unknown merge_method '{recipe.merge_method}'", nearest(recipe.merge_method, [*METHODS, *MERGEKIT_METHODS])
+        )
+    reason = "asked for" if engine == "mergekit" else _not_native(recipe, method)
+    if reason:
+        if engine == "native":
+            raise RecipeError(f"the native engine cannot run this recipe: {reason}", "use --engine auto")
+        # mergekit reads headers when it runs; what it is to be given from the Hub is looked at now
+        remote = [name for name in references(recipe.to_dict()) if not all(map(is_local, name.split("+")))]
+        found = tuple(Source(name, open_layout(name, allow_pickle)) for name in remote)
+        return Plan(recipe, "mergekit", reason, method, found, 0, 0)
+    assert method is not None  # _not_native answered for a method that is not in the table
+    _check_shape_of_recipe(recipe, method)
+    names = _distinct_names(recipe)
+    sources = tuple(Source(name, open_layout(name, allow_pickle)) for name in names)
+    index = {name: i for i, name in enumerate(names)}
+    base = index[recipe.base_model] if recipe.base_model else index[recipe.models[0].model]
+    _check_alike(sources, base)
+    tensors = tensor_plans(recipe, method, sources, index, base)
+    return Plan(recipe, "native", "", method, sources, base, _tokenizer(recipe, sources, index, base), tensors)
+
+
+def references(value: Any, key: str = "") -> list[str]:
+    """Every model that a recipe names, in whatever part of mergekit's dialect."""
+    if isinstance(value, dict):
+        inner = [references(item, name) for name, item in value.items()]
+    elif isinstance(value, list):
+        inner = [references(item, key) for item in value]
+    else:
+        named = key in ("model", "base_model", "relative_to", "lora", "path", "tokenizer_source")
+        return [value] if named and isinstance(value, str) else []
+    return list(dict.fromkeys(name for names in inner for name in names))
+
+
+def _whole_models(recipe: MergeRecipe, allow_pickle: bool) -> MergeRecipe:
+    """A recipe in slices form that takes one slice, every layer of each model, says the same as its models form."""
+    if not recipe.slices or len(recipe.slices) != 1 or set(recipe.slices[0]) - {"sources", "parameters"}:
+        return recipe
+    entries, parameters = [], recipe.slices[0].get("parameters") or {}
+    for source in recipe.slices[0].get("sources") or []:
+        if not isinstance(source, dict) or set(source) - {"model", "layer_range", "parameters"} or "model" not in source:
+            return recipe
+        entry = validate(ModelEntry, {k: v for k, v in source.items() if k != "layer_range"}, "slices[0].sources")
+        layers = open_layout(entry.model, allow_pickle).config.get("num_hidden_layers")
+        if source.get("layer_range") != [0, layers]:
+            return recipe
+        entries.append(entry)
+    models = [entry.model_dump(exclude_none=True) for entry in entries]
+    content = {**recipe.to_dict(), "models": models, "parameters": {**recipe.parameters, **parameters}}
+    content.pop("slices")
+    return validate(MergeRecipe, content, "slices")
+
+
+def _not_native(recipe: MergeRecipe, method: Method | None) -> str:
+    """Why a recipe is not ours to run; empty where it is."""
+    if method is None:
+        return f"merge_method {recipe.merge_method}"
+    for key in ("slices", "modules", "tokenizer"):
+        if getattr(recipe, key):
+            return key
+    if recipe.tokenizer_source == "union" or isinstance(recipe.tokenizer_source, dict):
+        return "tokenizer_source"
+    if recipe.chat_template and "{" not in recipe.chat_template:
+        return f"chat_template {recipe.chat_template}"
+    return ""
+
+
+def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> None:
+    if method.needs_base and not recipe.base_model:
+        raise RecipeError(f"merge_method {method.name} needs base_model", "add `base_model:` to the recipe")
+    if method.of_models:
+        relative = next((i for i, m in enumerate(recipe.models) if m.relative_to), None)
+        if relative is not None:
+            raise RecipeError(
+                f"models[{relative}].relative_to has no meaning for {method.name}, which merges models, not deltas",
+                "remove it, or use task_arithmetic, ties or a dare method",
+            )
+    if method.consensus.pair:
+        others = {m.model for m in recipe.models} - {recipe.base_model}
+        if len(others) != 1:
+            raise RecipeError(
+                f"{method.name} takes base_model and one other model, found {len(others)} others", "list exactly two"
+            )
+    places = [("parameters", recipe.parameters)]
+    places += [(f"models[{i}].parameters", m.parameters) for i, m in enumerate(recipe.models)]
+    for place, parameters in places:
+        for name in parameters:
+            if name not in method.parameters:
+                raise RecipeError(f"{place}.{name}: {method.name} has no parameter '{name}'", nearest(name, method.parameters))
+
+
+def _distinct_names(recipe: MergeRecipe) -> list[str]:
+    names = [recipe.base_model] if recipe.base_model else []
+    for entry in recipe.models:
+        names += [entry.model] + ([entry.relative_to] if entry.relative_to else [])
+    if isinstance(recipe.tokenizer_source, str) and recipe.tokenizer_source != "base":
+        names.append(recipe.tokenizer_source)
+    return list(dict.fromkeys(names))
+
+
+def _check_alike(sources: tuple[Source, ...], base: int) -> None:
+    """Every model has the same tensors in the same shapes, one architecture, and one vocabulary."""
+    reference = sources[base].layout
+    for source in sources:
+        layout = source.layout
+        if layout is reference:
+            continue
+        for key in ("model_type",):
+            ours, theirs = reference.config.get(key), layout.config.get(key)
+            if ours != theirs:
+                raise CheckpointError(
+                    f"{layout.name}: {key} is {theirs!r}, but {ours!r} in {reference.name}",
+                    "merge models of one architecture",
+                )
+        for name in dict.fromkeys([*reference.tensors, *layout.tensors]):
+            ours = reference.tensors.get(sources[base].stored_name(name))
+            theirs = layout.tensors.get(source.stored_name(name))
+            if ours is None or theirs is None:
+                lacking, having = (layout, reference) if theirs is None else (reference, layout)
+                count = len(set(having.tensors) - set(lacking.tensors))
+                raise CheckpointError(
+                    f"{lacking.name}: lacks tensor '{name}' ({count} in all) that {having.name} has",
+                    "merge checkpoints of one architecture",
+                )
+            if ours.shape != theirs.shape:
+                raise CheckpointError(
+                    f"{layout.name}: tensor '{name}' has shape {list(theirs.shape)}, "
+                    f"but {list(ours.shape)} in {reference.name}",
+                    "merge models of one size and vocabulary",
+                )
+
+
+def _tokenizer(recipe: MergeRecipe, sources: tuple[Source, ...], index: dict[str, int], base: int) -> int:
+    """The source whose tokenizer the output gets."""
+    if recipe.tokenizer_source is not None:
+        return base if recipe.tokenizer_source == "base" else index[str(recipe.tokenizer_source)]
+    for source in sources:
+        if not same_vocabulary(sources[base].layout.place, source.layout.place):
+            raise CheckpointError(
+                f"{source.layout.name}: its tokenizer's vocabulary differs from that of {sources[base].layout.name}",
+                "say which one the result gets: `tokenizer_source: base` or a model's path",
+            )
+    return base

@@ -1,0 +1,90 @@
+"""What each tensor of a merge is made of: its terms, with the recipe's parameters evaluated for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from mergetool.checkpoint.header import BY_TORCH_NAME
+from mergetool.errors import RecipeError
+from mergetool.merge.plan import Source, TensorPlan, Term
+from mergetool.merge.recipe import MergeRecipe, ModelEntry, evaluate, layer_of
+from mergetool.methods import Method
+
+
+def tensor_plans(
+    recipe: MergeRecipe, method: Method, sources: tuple[Source, ...], index: dict[str, int], base: int
+) -> tuple[TensorPlan, ...]:
+    depth: dict[str, int] = {}
+    names = list(dict.fromkeys(n for s in (sources[base], *sources) for n in s.layout.tensors))
+    for name in names:
+        if (place := layer_of(name)) is not None:
+            depth[place[0]] = max(depth.get(place[0], 0), place[1] + 1)
+    asked = recipe.out_dtype or recipe.dtype
+    plans = []
+    for name in names:
+        info = sources[base].layout.tensors[sources[base].stored_name(name)]
+        place = layer_of(name)
+        t = place[1] / (depth[place[0]] - 1) if place and depth[place[0]] > 1 else 1.0 if place else 0.0
+        dtype_name = BY_TORCH_NAME[asked] if asked and info.floating else info.dtype_name
+        plan = TensorPlan(name, info.shape, info.numel, dtype_name, info.floating, base, ())
+        plans.append(_with_terms(plan, recipe, method, index, t) if info.floating else _carried(plan, sources))
+    return tuple(plans)
+
+
+def _carried(plan: TensorPlan, sources: tuple[Source, ...]) -> TensorPlan:
+    """A tensor of integers is carried over from the base; the engine checks that the models agree on it."""
+    others = tuple(Term(i, None, 0.0, "") for i, s in enumerate(sources) if plan.name in s.layout.tensors)
+    return TensorPlan(plan.name, plan.shape, plan.numel, plan.dtype_name, False, plan.base, others)
+
+
+def _with_terms(plan: TensorPlan, recipe: MergeRecipe, method: Method, index: dict[str, int], depth: float) -> TensorPlan:
+    shared = _options(method, recipe, plan.name, depth)
+    if method.consensus.pair:
+        other = next(m.model for m in recipe.models if m.model != recipe.base_model)
+        terms = [Term(plan.base, None, 1.0 - shared["t"], "0"), Term(index[other], None, shared["t"], "1")]
+        return replace(plan, terms=tuple(terms), options=shared)
+    terms = []
+    for i, entry in enumerate(recipe.models):
+        origin = entry.relative_to or recipe.base_model
+        if not method.of_models and entry.model == origin:
+            continue  # the base among the models is a delta of zero, as in mergekit
+        own = _options(method, recipe, plan.name, depth, i)
+        if problem := method.sparsifier.fits(shared | own):
+            raise RecipeError(f"models[{i}]: {problem[0]} for tensor '{plan.name}'", problem[1])
+        from_ = None if method.of_models else index[str(origin)]
+        terms.append(Term(index[entry.model], from_, own.pop("weight"), str(i), own))
+    if not terms:
+        raise RecipeError("models holds nothing but base_model", "list at least one other model")
+    return replace(plan, terms=tuple(terms), options=shared)
+
+
+def _options(method: Method, recipe: MergeRecipe, tensor: str, depth: float, model: int | None = None) -> dict[str, Any]:
+    """The method's options for one tensor: those that all models share, or those that `model` has for itself."""
+    entry = None if model is None else recipe.models[model]
+    found = {}
+    for option in method.options:
+        if option.per_model == (entry is not None):
+            value = _setting(option.name, entry, recipe, tensor, depth)
+            if value is None and option.required:
+                place = "the recipe" if model is None else f"models[{model}]"
+                raise RecipeError(
+                    f"{place} has no {option.name} for tensor '{tensor}'", f"give `{option.name}:` under its parameters"
+                )
+            try:
+                found[option.name] = option.default if value is None else option.read(value)
+            except ValueError:
+                raise RecipeError(
+                    f"parameter '{option.name}' is {value!r} for tensor '{tensor}'", f"it must be {option.must}"
+                ) from None
+    return found
+
+
+def _setting(name: str, entry: ModelEntry | None, recipe: MergeRecipe, tensor: str, depth: float) -> Any:
+    """What the recipe sets an option to, the model's own parameters first; None where it sets nothing."""
+    for parameters in (entry.parameters if entry else {}, recipe.parameters):
+        if name in parameters:
+            found = evaluate(parameters[name], tensor, depth)
+            if found is not None:
+                return found
+    return None
