@@ -293,7 +293,7 @@ ONLINE: dict[str, Online] = {m.online.name: m.online for m in METHODS.values() i
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What `merging.method` of an align recipe may be, beside the baselines of `align/baselines.py`: a method online.
+    """What `merging.method` of an align recipe may be, of the methods that merge; baselines are in align/baselines.py.
 
     Attributes:
         word: that.

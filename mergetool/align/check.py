@@ -138,7 +138,7 @@ def merges_of(recipe: AlignRecipe, steps: int) -> tuple[int, int]:
     Raises:
         RecipeError: the run is shorter than K, so nothing would ever be merged.
     """
-    if recipe.merging.row is None:
+    if recipe.merging.training is None:
         return 1, 0
     every = recipe.merging.every or 1
     gap = steps if every == "total" else int(every)

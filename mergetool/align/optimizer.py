@@ -73,12 +73,13 @@ def make_optimizer(
     import torch
 
     adam = {"lr": config.learning_rate, "betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
-    merging, row = recipe.merging, recipe.merging.row
+    merging, row = recipe.merging, recipe.merging.training
     every, merges = merges_of(recipe, steps)
     if row is None:
         optimizer = torch.optim.AdamW(groups, **adam, fused=True)
-        if merging.baseline is not None and merging.baseline.attach is not None:
-            merging.baseline.attach(optimizer, merging, sft)
+        baseline = merging.baseline
+        if baseline is not None and baseline.attach is not None:
+            baseline.attach(optimizer, merging, sft)
         return optimizer, Plan(merging.method)
 
     from mergetool import optim

@@ -20,16 +20,14 @@ if TYPE_CHECKING:
 else:  # the tables say which names there are
     AlgorithmName = Literal[tuple(ALGORITHMS)]
 
-KNOBS: dict[str, frozenset[str]] = {row.name: row.knobs for row in BASELINES.values()} | {
-    word: row.knobs for word, row in TRAININGS.items()
-}
-"""What `merging` may set beside each method; what a recipe leaves out keeps the optimizer's own default."""
+# Which knobs each method has. What a recipe leaves out keeps the optimizer's own default.
+KNOBS: dict[str, frozenset[str]] = {name: row.knobs for name, row in (*TRAININGS.items(), *BASELINES.items())}
 if not TYPE_CHECKING:
     Method = Literal[tuple(KNOBS)]
 
 
 def takes_seed(method: str) -> bool:
-    """Whether `merging.seed` may be given beside a method; an unknown method is for the recipe to refuse."""
+    """Whether `merging.seed` may be given beside `merging.method`; an unknown method is for the recipe to refuse."""
     return method not in KNOBS or "seed" in KNOBS[method]
 
 
@@ -99,7 +97,7 @@ class Merging(_Strict):
             raise ValueError(f"'{foreign[0]}' is no knob of method {self.method}; its knobs: {known}")
         if {"alpha", "alpha_total"} <= given:
             raise ValueError("alpha and alpha_total are both given; keep one of them")
-        if self.row is not None and self.row.mixes and not {"alpha", "alpha_total"} & given:
+        if self.training is not None and self.training.mixes and not {"alpha", "alpha_total"} & given:
             raise ValueError(
                 f"{self.method} needs to know how much to merge; give alpha (at each merge, 1e-6 in the "
                 "paper) or alpha_total (over the run), and 0 for the mask alone"
@@ -113,11 +111,11 @@ class Merging(_Strict):
     @property
     def needs_base(self) -> bool:
         """True where tau_s is merged, so that base_model must be known."""
-        return self.row is not None and self.row.merges_delta and bool(self.alpha or self.alpha_total)
+        return self.training is not None and self.training.merges_delta and bool(self.alpha or self.alpha_total)
 
     @property
-    def row(self) -> Training | None:
-        """The method's row among those that merge; None of a baseline."""
+    def training(self) -> Training | None:
+        """The method's row among those that merge while they train; None of a baseline."""
         return TRAININGS.get(self.method)
 
     @property
