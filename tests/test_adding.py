@@ -18,66 +18,8 @@ import mergetool
 from tests.helpers import write_triple
 
 PACKAGE = Path(mergetool.__file__).parent
-PAGE = '''
-## Where do I add a sparsifier
-
-One file and one row. The example keeps the entries that are larger than a multiple of their delta's root mean square.
-
-The file `mergetool/ops/sparsifiers/floor.py` is an instance of the protocol in that directory's `__init__.py`: a statistic of
-the whole delta, and its application to any part of it.
-
-```python
-"""Keep the entries above a floor: a multiple of the delta's root mean square."""
-
-from __future__ import annotations
-
-import math
-
-import torch
-
-from mergetool.ops.blocks import spans
-from mergetool.ops.sparsifiers import Sparsifier, WholeDelta
-
-
-class Floor(Sparsifier):
-    """Zeroes what is not larger than `multiple` times the root mean square."""
-
-    def statistic(self, delta: WholeDelta) -> float:
-        """The floor."""
-        square = math.fsum(float(delta.read(a, b).square().sum()) for a, b in spans(delta.numel))
-        return delta.options["multiple"] * math.sqrt(square / delta.numel)
-
-    def apply(self, x: torch.Tensor, statistic: float, start: int) -> None:
-        """In place; the entries that are left are counted by the caller."""
-        torch.hardshrink(x, statistic, out=x)
-
-
-SPARSIFIER = Floor()
-```
-
-The row goes into `METHODS` in `mergetool/methods.py`. It names the file, says what a recipe may set, and how the deltas are
-combined:
-
-```python
-row(
-    "floor", SparsifierRow("floor", (Number("multiple", 1.0, per_model=True, low=0.0),)), SUM,
-    source="an example", use="deltas whose small entries are noise",
-),
-```
-
-That is all. `mergetool methods` lists it, `mergetool check` knows its options and their bounds, and this recipe merges with it:
-
-```yaml
-merge_method: floor
-base_model: base
-models:
-  - model: sft
-    parameters: {weight: 0.7}
-  - model: rlhf
-    parameters: {weight: 0.4, multiple: 2}
-dtype: float32
-```
-'''
+ARCHITECTURE = Path(__file__).parent.parent / "docs" / "architecture.md"
+PAGE = ARCHITECTURE.read_text(encoding="utf-8").partition("### Where do I add a sparsifier\n")[2].partition("\n### ")[0]
 
 
 def blocks(page: str) -> dict[str, str]:
