@@ -61,8 +61,8 @@ class Number(Option):
     @property
     def must(self) -> str:
         """As `Option.must`."""
-        if math.isinf(self.low) and math.isinf(self.high):
-            return "a finite number"
+        if math.isinf(self.high):
+            return "a finite number" if math.isinf(self.low) else f"{'above' if self.above else 'at least'} {self.low:g}"
         return f"a number in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
 
     def read(self, value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from mergetool.align.algorithms import takes_reward
 from mergetool.align.recipe import takes_seed
 from mergetool.errors import RecipeError
 from mergetool.study.grid import Candidate, label_of, points_of
@@ -41,7 +42,7 @@ def align_points(recipe: StudyRecipe, entry: CandidateEntry, named: list[str] | 
             "sft_model": "SFT",
             "algorithm": algorithm,
             **({} if beta is None else {"beta": beta}),
-            **({"reward": [recipe.reward_source(text) for text in rewards]} if algorithm in ("grpo", "raft") else {}),
+            **({"reward": [recipe.reward_source(text) for text in rewards]} if takes_reward(algorithm) else {}),
             "data": {
                 key: str(recipe.source(value)) if key in ("train", "eval") and isinstance(value, str) else value
                 for key, value in defaults.data.items()

@@ -1,0 +1,66 @@
+"""A recipe's `merging` becomes the optimizer that the table names, with what it leaves out at its defaults."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mergetool import optim
+from mergetool.align import align_recipe
+from mergetool.align.optimizer import make_optimizer, merged_so_far
+from mergetool.errors import RecipeError
+from mergetool.lab import lab_path
+from mergetool.methods import TRAININGS
+
+CONFIG = SimpleNamespace(learning_rate=1e-3, adam_beta1=0.9, adam_beta2=0.99, adam_epsilon=1e-7)
+
+
+def made(**merging: object):
+    recipe = align_recipe({"base_model": "b", "sft_model": "s", "data": {"train": "t.jsonl"}, "merging": merging})
+    p = torch.nn.Parameter(torch.zeros(64, 48))
+    groups = [{"params": [("model.layers.0.self_attn.q_proj.weight", p)], "weight_decay": 0.0}]
+    row = TRAININGS.get(str(merging["method"]))
+    needs = row is not None and row.mixes
+    base, sft = (lab_path("base"), lab_path("sft")) if needs else (None, lab_path("sft"))
+    if needs:
+        from mergetool.optim import Reference
+
+        name = groups[0]["params"][0][0]
+        shape = Reference.from_checkpoints(None, sft)._top.shapes[name]
+        groups[0]["params"] = [(name, torch.nn.Parameter(torch.zeros(shape)))]
+    return make_optimizer(recipe, groups, 10, CONFIG, base, sft)
+
+
+@pytest.mark.parametrize(
+    ("merging", "kind", "total"),
+    [
+        ({"method": "adamw"}, "AdamW", 0.0),
+        ({"method": "kl"}, "AdamW", 0.0),
+        ({"method": "ondare", "alpha_total": 0.5, "every": 2}, "OnDARE", 0.5),
+        ({"method": "ondare", "alpha": 0.1, "density": 0.5, "rescale": "none"}, "OnDARE", 0.5),
+        ({"method": "onties", "alpha": 0.1, "every": "total"}, "OnTIES", 0.1),
+        ({"method": "onlinear", "alpha": 0.5, "every": 5}, "OnLinear", 0.75),
+        ({"method": "childtuning", "density": 0.3}, "OnDARE", 0.0),
+    ],
+)
+def test_the_optimizer_and_what_it_will_merge(merging: dict, kind: str, total: float) -> None:
+    optimizer, plan = made(**merging)
+    assert type(optimizer).__name__ == kind
+    assert (optimizer.defaults["lr"], optimizer.defaults["betas"], optimizer.defaults["eps"]) == (1e-3, (0.9, 0.99), 1e-7)
+    assert plan.merged_total == pytest.approx(total)
+    assert merged_so_far(optimizer, plan.method) == 0.0
+    if isinstance(optimizer, optim.OnDARE | optim.OnTIES | optim.OnLinear):
+        assert plan.merges == optimizer.planned(10).merges
+
+
+def test_childtuning_is_unbiased_and_merges_nothing() -> None:
+    optimizer, _ = made(method="childtuning", density=0.3)
+    group = optimizer.param_groups[0]
+    assert (group["alpha"], group["rescale"], group["density"]) == (0.0, "unbiased", 0.3)
+
+
+def test_onlinear_has_no_clip_and_a_recipe_that_gives_one_is_told() -> None:
+    with pytest.raises(RecipeError, match="'clip' is no knob of method onlinear"):
+        made(method="onlinear", alpha=0.1, clip=1.0)
