@@ -48,7 +48,6 @@ def test_what_a_row_says_of_itself() -> None:
     assert {m.name for m in METHODS.values() if m.of_models} == {"linear", "slerp"}
     assert {word for word, one in TRAININGS.items() if one.merges_delta} == {"ondare", "onties"}
     assert {word for word, one in TRAININGS.items() if one.mixes} == {"ondare", "onties", "onlinear"}
-    assert [word for word in (*TRAININGS, "unknown") if not methods.takes_seed(word)] == ["adamw"]
 
 
 def test_a_knob_of_a_training_is_taken_by_its_optimizer() -> None:
@@ -56,10 +55,9 @@ def test_a_knob_of_a_training_is_taken_by_its_optimizer() -> None:
 
     of_align = {"storage"}  # where the reference lies: an argument of Reference
     for one in TRAININGS.values():
-        if one.online:
-            taken = set(inspect.signature(getattr(optim, one.online.optimizer)).parameters)
-            assert one.knobs - of_align <= taken, one.word
-            assert set(one.given or {}) <= taken
+        taken = set(inspect.signature(getattr(optim, one.online.optimizer)).parameters)
+        assert one.knobs - of_align <= taken, one.word
+        assert set(one.given or {}) <= taken
 
 
 def test_a_row_with_a_default_for_an_option_that_it_lacks_is_refused() -> None:

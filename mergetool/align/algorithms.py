@@ -177,3 +177,8 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
         )
     }
 )
+
+
+def takes_reward(name: str) -> bool:
+    """Whether a recipe of that algorithm has a `reward`; an unknown name is for the recipe to refuse."""
+    return name in ALGORITHMS and ALGORITHMS[name].rewarded

@@ -8,6 +8,7 @@ import pytest
 
 from mergetool.align import align, align_recipe
 from mergetool.align.baselines import BASELINES
+from mergetool.align.recipe import KNOBS, takes_seed
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.reader import Reader
 from tests.align.tiny import recipe_text
@@ -75,6 +76,10 @@ def test_lora_moves_linear_layers_by_a_low_rank_and_nothing_else(triple, weights
             assert 0 < int(torch.linalg.matrix_rank(delta, rtol=1e-3)) <= 2
         else:
             assert not delta.any()
+
+
+def test_all_but_adamw_take_the_seed_that_a_study_gives() -> None:
+    assert [name for name in (*KNOBS, "unknown") if not takes_seed(name)] == ["adamw"]
 
 
 def test_the_docs_have_every_row_with_its_knobs() -> None:

@@ -21,7 +21,8 @@ def made(**merging: object):
     recipe = align_recipe({"base_model": "b", "sft_model": "s", "data": {"train": "t.jsonl"}, "merging": merging})
     p = torch.nn.Parameter(torch.zeros(64, 48))
     groups = [{"params": [("model.layers.0.self_attn.q_proj.weight", p)], "weight_decay": 0.0}]
-    needs = TRAININGS[str(merging["method"])].mixes
+    row = TRAININGS.get(str(merging["method"]))
+    needs = row is not None and row.mixes
     base, sft = (lab_path("base"), lab_path("sft")) if needs else (None, lab_path("sft"))
     if needs:
         from mergetool.optim import Reference
