@@ -89,7 +89,7 @@ def stored_dtype(layout: Layout) -> str:
             sizes[tensor.dtype_name] = sizes.get(tensor.dtype_name, 0) + tensor.numel
     if not sizes:
         raise CheckpointError(f"{layout.name}: no floating-point weights", "give a checkpoint that can be trained")
-    return {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(max(sizes, key=sizes.get), "float32")
+    return {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(max(sizes, key=lambda kind: sizes[kind]), "float32")
 
 
 def check_tokenizer(layout: Layout) -> None:

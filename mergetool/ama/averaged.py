@@ -95,6 +95,7 @@ class AveragedModel:
 
     def _reducer(self, name: str, found: list[float]) -> Any:
         part = self.parts.of(name)
+        assert isinstance(part, int)  # one that is not has no gradient
 
         def reduce(parameter: torch.Tensor) -> None:
             import torch
@@ -120,7 +121,7 @@ def _untied(model: Any) -> dict[str, str]:
     import torch
 
     first: dict[int, str] = {}
-    twins = {}
+    twins: dict[str, str] = {}
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):
         if id(parameter) in first:
             twins[name] = first[id(parameter)]
