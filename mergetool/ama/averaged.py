@@ -119,7 +119,7 @@ def _untied(model: Any) -> dict[str, str]:
     import torch
 
     first: dict[int, str] = {}
-    twins = {}
+    twins: dict[str, str] = {}
     for name, parameter in list(model.named_parameters(remove_duplicate=False)):
         if id(parameter) in first:
             twins[name] = first[id(parameter)]

@@ -123,7 +123,7 @@ def _open(recipe: AmaRecipe) -> tuple[Layout, Layout, Parts]:
     if found.added:  # the live average is of the SFT model's class, where it is one weight with another
         raise CheckpointError(
             f"{rlhf.name}: has '{found.added[0]}' as a tensor of its own, in {sft.name} it is tied",
-            "give the SFT model untied too: merge it alone with the other as base_model",
+            "save the SFT model untied too: load it with transformers under tie_word_embeddings=False",
         )
     return sft, rlhf, parts_of(sft, recipe.blocks, recipe.places)
 

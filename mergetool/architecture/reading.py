@@ -154,11 +154,11 @@ def live_name(skeleton: Skeleton, name: str) -> str:
 def disk_name(skeleton: Skeleton, weight: str) -> str:
     """What transformers calls a weight when it saves it; the weight's own name where it is not one tensor on disk."""
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import PrefixChange, WeightConverter, apply_renamings
+    from transformers.core_model_loading import PrefixChange, WeightConverter, WeightRenaming, apply_renamings
 
     rules = [r for r in get_model_conversion_mapping(skeleton.model, add_legacy=False) if not isinstance(r, PrefixChange)]
     back = [rule.reverse_transform() for rule in rules[::-1] if not isinstance(rule, WeightConverter)]
-    name = apply_renamings(weight, back)
+    name = apply_renamings(weight, [rule for rule in back if isinstance(rule, WeightRenaming)])
     return name if live_name(skeleton, name) == weight else weight
 
 

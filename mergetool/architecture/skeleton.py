@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_SILENT = 50  # logging.CRITICAL
+
+
 @dataclass(frozen=True)
 class Skeleton:
     """What a class of transformers says of its weights.
@@ -94,9 +97,9 @@ def _class_and_config(config: dict[str, Any]) -> tuple[type[PreTrainedModel], An
         modeling_auto.MODEL_FOR_MASKED_LM_MAPPING,
         modeling_auto.MODEL_MAPPING,
     ):
-        cls = mapping.get(type(settings), None)
-        if cls is not None:
-            return (cls[0] if isinstance(cls, tuple) else cls), settings
+        found: Any = mapping.get(type(settings), None)
+        if found is not None:
+            return (found[0] if isinstance(found, tuple) else found), settings
     return None
 
 
@@ -108,7 +111,7 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     before = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(_SILENT)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

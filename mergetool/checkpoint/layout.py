@@ -79,8 +79,10 @@ def read_layout(place: str | Path | Place) -> Layout:
     Raises:
         CheckpointError: a file is missing or damaged; the message names it and what to do.
     """
-    if isinstance(place, (str, Path)):
-        place = Directory(place)
+    return _read(Directory(place) if isinstance(place, (str, Path)) else place)
+
+
+def _read(place: Place) -> Layout:
     if "config.json" not in (files := place.files()) and "adapter_config.json" in files:
         raise CheckpointError(f"{place.name}: is an adapter, not a model", f"write MODEL+{place.name}")
     config = read_json(place, "config.json", "a model directory needs its config.json")
@@ -105,7 +107,7 @@ def read_layout(place: str | Path | Place) -> Layout:
         )
     layout = Layout(place.directory, config, tensors, headers, place=place)
     if layout.pickled:  # a pickle holds a tied weight under each of its names
-        from mergetool.checkpoint.pickled import same
+        from mergetool.checkpoint.pickled import same  # torch is imported where a file needs it
 
         for _, name, other in copies_of(layout):
             if name in tensors and same(tensors[name], tensors[other]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +29,11 @@ class Commit(Protocol):
         """The commit's hash."""
         ...
 
+    @property
+    def files(self) -> Mapping[str, Any] | None:
+        """File -> what the Hub tells of it, its hash among it; None where the Hub could not be reached."""
+        ...
+
 
 class Place(Protocol):
     """Where the files of a checkpoint lie.
@@ -38,29 +44,34 @@ class Place(Protocol):
         pinned: the repository and its commit; None for a directory.
     """
 
-    name: str
-    directory: Path
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def directory(self) -> Path: ...
     @property
     def pinned(self) -> Commit | None: ...
 
     def files(self) -> list[str]:
         """The names of all files, sorted."""
+        ...
 
     def path(self, file: str) -> Path:
         """Where a small file lies on this disk; fetched first if need be. It need not exist in a directory."""
+        ...
 
     def headers(self, files: list[str]) -> dict[str, Header]:
         """The headers of weight files, which are not fetched."""
+        ...
 
     def called(self, file: str) -> str:
         """What messages call a file."""
+        ...
 
 
 class Directory:
     """A `Place` on this disk."""
 
-    pinned = None
+    pinned: Commit | None = None
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)

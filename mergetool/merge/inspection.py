@@ -139,7 +139,7 @@ def by_layer(facts: list[TensorFacts]) -> list[dict[str, Any]]:
         name = "other" if layer < 0 else f"{stack}.{layer}"
         row: dict[str, Any] = {"layer": name, "parameters": sum(f.numel for f in members)}
         row["norm"] = math.sqrt(sum(f.norm**2 for f in members))
-        if members[0].delta_norm is not None:
+        if any(f.delta_norm is not None for f in members):
             row["delta_norm"] = math.sqrt(sum((f.delta_norm or 0.0) ** 2 for f in members))
         for key in ("changed", "sign_agreement", "cosine"):
             pairs = [(getattr(f, key), f.numel) for f in members if getattr(f, key) is not None]
@@ -158,10 +158,11 @@ def heat_map(facts: list[TensorFacts], path: Path, title: str) -> None:
     import numpy as np
 
     cells: dict[tuple[str, int], float] = {}
+    compared = any(fact.delta_norm is not None for fact in facts)
     stacks = Stacks(fact.name for fact in facts)
     for fact in facts:
         place = stacks.place(fact.name)
-        value = fact.norm if fact.delta_norm is None else fact.relative
+        value = fact.relative if compared else fact.norm
         if place and value is not None:
             kind = fact.name.removeprefix(f"{place.stack}.{place.layer}.").removesuffix(".weight")
             cells[kind, place.layer] = value
@@ -177,6 +178,6 @@ def heat_map(facts: list[TensorFacts], path: Path, title: str) -> None:
     axes.set_xticks(range(0, layers, max(1, layers // 12)))
     axes.set_xlabel("layer")
     axes.set_title(title, fontsize=10)
-    figure.colorbar(image, label="‖model − base‖ / ‖base‖" if facts[0].delta_norm is not None else "‖model‖")
+    figure.colorbar(image, label="‖model − base‖ / ‖base‖" if compared else "‖model‖")
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -142,8 +142,10 @@ def _tokenizer(recipe: MergeRecipe, sources: tuple[Source, ...], index: dict[str
     """The source whose tokenizer the output gets."""
     if recipe.tokenizer_source is not None:
         return base if recipe.tokenizer_source == "base" else index[str(recipe.tokenizer_source)]
-    for source in sources:
-        if not same_vocabulary(sources[base].layout.place, source.layout.place):
+    places = [source.layout.place for source in sources]
+    for source, place in zip(sources, places, strict=True):
+        assert place is not None  # each was opened somewhere
+        if not same_vocabulary(places[base] or place, place):
             raise CheckpointError(
                 f"{source.layout.name}: its tokenizer's vocabulary differs from that of {sources[base].layout.name}",
                 "say which one the result gets: `tokenizer_source: base` or a model's path",

@@ -167,17 +167,17 @@ def evaluate(setting: Setting, tensor: str, t: float) -> Scalar | None:
         setting = [setting]
     if not isinstance(setting, list):
         return setting
-    if setting and isinstance(setting[0], Conditional):
-        for condition in setting:
-            if condition.filter in (None, "*") or condition.filter in tensor:
-                return evaluate(condition.value, tensor, t)
+    for condition in setting:
+        if isinstance(condition, Conditional) and (condition.filter in (None, "*") or condition.filter in tensor):
+            return evaluate(condition.value, tensor, t)
+    values = [value for value in setting if not isinstance(value, Conditional)]
+    if not values:
         return None
-    if not setting:
-        return None
-    if any(isinstance(v, (bool, str)) for v in setting):
-        return setting[int(t * (len(setting) - 1))]
-    position = t * (len(setting) - 1)
+    position = t * (len(values) - 1)
     low = int(position)
-    high = min(len(setting) - 1, low + 1)
+    high = min(len(values) - 1, low + 1)
     fraction = position - low
-    return (1 - fraction) * setting[low] + fraction * setting[high]
+    first, second = values[low], values[high]
+    if any(isinstance(v, (bool, str)) for v in values) or isinstance(first, str) or isinstance(second, str):
+        return first
+    return (1 - fraction) * first + fraction * second

@@ -58,7 +58,9 @@ class Reference:
         if missing not in ("refuse", "zero"):
             raise RecipeError(f"missing is '{missing}'", "known: refuse, zero")
         self._top, self._bottom = top, bottom
-        self.label, self.storage, self.dtype, self.missing = label, storage, dtype, missing
+        self.label, self.dtype = label, dtype
+        self.storage: Storage = storage
+        self.missing: Missing = missing
         self.paths: tuple[Path | None, Path] | None = None
         self.adapter = False
 
@@ -87,8 +89,8 @@ class Reference:
         Raises:
             CheckpointError: a checkpoint cannot be read, or the two do not match.
         """
-        layouts = [None if path is None else read_layout(local_directory(path)) for path in (base, sft)]
-        return cls._of_layouts(layouts[0], layouts[1], storage, dtype, missing)
+        below = None if base is None else read_layout(local_directory(base))
+        return cls._of_layouts(below, read_layout(local_directory(sft)), storage, dtype, missing)
 
     @classmethod
     def _of_layouts(
@@ -135,7 +137,7 @@ class Reference:
 
     def points(self) -> Reference:
         """The same reference giving θ_s in place of θ_s − θ_b (what OnLinear mixes with)."""
-        if self._bottom is None:
+        if self._bottom is None or self.paths is None:
             return self
         return Reference.from_checkpoints(None, self.paths[1], storage=self.storage, dtype=self.dtype, missing=self.missing)
 
@@ -143,7 +145,7 @@ class Reference:
         return self  # nothing in it changes
 
     def __reduce__(self) -> tuple[object, ...]:
-        if self.adapter:
+        if self.paths is not None and self.adapter:
             return partial(Reference.from_adapter, self.paths[1], missing=self.missing), ()
         if self.paths is not None:
             options = {"storage": self.storage, "dtype": self.dtype, "missing": self.missing}
@@ -153,7 +155,9 @@ class Reference:
 
     def stored_name(self, name: str) -> str | None:
         """The reference's own name of the parameter `name` (canonical), None where it has none."""
-        return self._top.find(_adapter_name(name) if self.adapter else name)
+        found = self._top.find(_adapter_name(name) if self.adapter else name)
+        below = found is not None and (self._bottom is None or self._bottom.find(found) is not None)
+        return found if below else None
 
     def check(self, parameters: Iterable[tuple[str, tuple[int, ...]]]) -> None:
         """Refuse parameters that the reference lacks or holds in another shape.
