@@ -51,6 +51,8 @@ class OnlineMerge(Merging):
         **settings: Any,
     ) -> None:
         self.base_optimizer = base_optimizer
+        if method not in ONLINE:
+            raise RecipeError(f"OnlineMerge has no method '{method}'", nearest(method, ONLINE))
         known = ONLINE[method].settings
         self._defaults = known | settings
         if unknown := set(settings) - set(known):

@@ -32,4 +32,4 @@ def test_types_of_one_group_take_different_roads_in_one_step() -> None:
         p.grad = torch.ones_like(p)
     optimizer.step()
     torch.testing.assert_close(wide[1].detach(), before - 1e-2, rtol=1e-5, atol=1e-6)
-    assert abs(float(narrow[1].double().mean()) + 1e-2) < 1e-5
+    assert abs(float(narrow[1].detach().double().mean()) + 1e-2) < 1e-5

@@ -57,6 +57,11 @@ def test_onties_refuses_unbiased_and_onlinemerge_unknown_settings() -> None:
         OnlineMerge(torch.optim.SGD(parameters(), lr=1.0), densty=0.5)
 
 
+def test_a_method_that_is_none_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="no method 'tie'.*did you mean 'ties'"):
+        OnlineMerge(torch.optim.SGD(parameters(), lr=1.0), method="tie")
+
+
 def test_onlinear_keeps_every_entry() -> None:
     with pytest.raises(RecipeError, match="OnLinear keeps every entry"):
         OnlineMerge(torch.optim.SGD(parameters(), lr=1.0), method="linear", density=0.5)

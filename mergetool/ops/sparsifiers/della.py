@@ -67,7 +67,7 @@ def _ranks(rows: np.ndarray) -> np.ndarray:
     return ranks
 
 
-class Draw(NamedTuple):
+class RankedMask(NamedTuple):
     """The arguments of `drop_ranked` that stay the same for every block."""
 
     key: int
@@ -83,12 +83,12 @@ class MagPrune(Sparsifier):
     whole_rows = True
     rescales = frozenset(["unbiased"])  # each survivor by the inverse of its own probability
 
-    def statistic(self, delta: WholeDelta) -> Draw:
+    def statistic(self, delta: WholeDelta) -> RankedMask:
         """Nothing of the entries: ranks are taken row by row, when they come."""
         options = delta.options
-        return Draw(delta.key, delta.density, options["epsilon"], delta.row, options["rescale"] in self.rescales)
+        return RankedMask(delta.key, delta.density, options["epsilon"], delta.row, options["rescale"] in self.rescales)
 
-    def apply(self, x: torch.Tensor, statistic: Draw, start: int) -> int:
+    def apply(self, x: torch.Tensor, statistic: RankedMask, start: int) -> int:
         """As `Sparsifier.apply`."""
         key, density, epsilon, row, unbiased = statistic
         return drop_ranked(x, key, density, epsilon, row, start, unbiased=unbiased)

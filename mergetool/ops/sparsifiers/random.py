@@ -42,7 +42,7 @@ def drop(x: torch.Tensor, key: int, density: float, start: int = 0) -> int:
     return int(np.count_nonzero(here))
 
 
-class Draw(NamedTuple):
+class Mask(NamedTuple):
     """Which stream decides, and with which probability an entry is kept."""
 
     key: int
@@ -52,11 +52,11 @@ class Draw(NamedTuple):
 class Random(Sparsifier):
     """Keeps an entry with probability `density`."""
 
-    def statistic(self, delta: WholeDelta) -> Draw:
+    def statistic(self, delta: WholeDelta) -> Mask:
         """Nothing of the entries."""
-        return Draw(delta.key, delta.density)
+        return Mask(delta.key, delta.density)
 
-    def apply(self, x: torch.Tensor, statistic: Draw, start: int) -> int:
+    def apply(self, x: torch.Tensor, statistic: Mask, start: int) -> int:
         """As `Sparsifier.apply`."""
         return drop(x, statistic.key, statistic.density, start)
 
