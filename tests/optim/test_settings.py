@@ -58,7 +58,7 @@ def test_onties_refuses_unbiased_and_onlinemerge_unknown_settings() -> None:
 
 
 def test_a_method_that_is_none_is_refused_with_the_nearest() -> None:
-    with pytest.raises(RecipeError, match="no method 'tie'.*did you mean 'ties'"):
+    with pytest.raises(RecipeError, match=r"no method 'tie'.*did you mean 'ties'"):
         OnlineMerge(torch.optim.SGD(parameters(), lr=1.0), method="tie")
 
 
