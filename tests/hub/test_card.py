@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
+from mergetool.checkpoint.manifest import Input, Manifest
 from mergetool.errors import CheckpointError
 from mergetool.hub.card import Evaluation, completed, licences, merge_card, metadata, origin
 
@@ -12,13 +15,13 @@ MIT, OTHER = {"license": "mit"}, {"license": "other", "license_name": "research-
 SCORE = Evaluation("my pairs", "test", "reward margin", "nats", 1.5, 1.25, 1.75, 300)
 
 
-def manifest(*inputs: dict) -> dict:
+def manifest(*inputs: dict) -> Manifest:
     names = [one["model"] for one in inputs] or ["org/a"]
-    return {
-        "kind": "merge", "mergetool": "0.1.0", "seed": 0, "inputs": list(inputs), "distances": {names[0]: 12.5},
-        "recipe": {"merge_method": "ties", "base_model": names[0], "models": [{"model": name} for name in names[1:]]},
-        "versions": {"torch": "2"}, "outputs_sha256": {"model.safetensors": "abc"},
-    }  # fmt: skip
+    return Manifest(
+        "merge", {"merge_method": "ties", "base_model": names[0], "models": [{"model": name} for name in names[1:]]},
+        inputs=[Input(**one) for one in inputs], distances={names[0]: 12.5}, seed=0, mergetool="0.1.0",
+        versions={"torch": "2"}, outputs_sha256={"model.safetensors": "abc"},
+    )  # fmt: skip
 
 
 def block(text: str) -> dict:
@@ -55,7 +58,7 @@ def test_a_card_of_a_merge_holds_its_recipe_inputs_and_hashes() -> None:
     made = manifest({"model": "org/a", "revision": "0123456789abcdef", **MIT})
     text = merge_card(made)
     assert "| org/a | 0123456789ab | mit | 12.5 |" in text
-    assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]) == made["recipe"]
+    assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]) == made.recipe
     assert "| model.safetensors | `abc` |" in text
 
 
@@ -80,5 +83,6 @@ def test_a_card_whose_metadata_cannot_be_read_is_an_error() -> None:
         completed("---\n- a\n- list\n---\n", manifest({"model": "org/a"}), [], "m")
 
 
-def test_the_origin_of_an_input_without_a_place_is_its_name() -> None:
-    assert origin("org/a", None) == {"model": "org/a"}
+def test_the_licence_of_a_model_on_this_disk_is_read_from_its_card(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: mine\n---\n")
+    assert origin("m", Directory(tmp_path), "sft") == Input("m", "sft", license="other", license_name="mine")
