@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from mergetool.cli.evaluate_tasks import Files, names_of
 
+from mergetool.cli.evaluate_tasks import Files, names_of
 from mergetool.errors import RecipeError
 
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from mergetool.checkpoint.manifest import Input, Manifest
+from mergetool.checkpoint.place import Directory
 from mergetool.errors import CheckpointError
 from mergetool.hub.card import Evaluation, completed, licences, merge_card, metadata, origin
 
