@@ -7,6 +7,7 @@ the end, overlaps, absurd sizes) has to become one line that names the file, bef
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from collections.abc import Callable
@@ -30,6 +31,7 @@ DTYPES: dict[str, tuple[str, int, bool]] = {
     "BF16": ("bfloat16", 2, True),
     "F8_E4M3": ("float8_e4m3fn", 1, True),
     "F8_E5M2": ("float8_e5m2", 1, True),
+    "F8_E8M0": ("float8_e8m0fnu", 1, True),
     "I64": ("int64", 8, False),
     "I32": ("int32", 4, False),
     "I16": ("int16", 2, False),
@@ -69,7 +71,7 @@ class TensorInfo:
     @property
     def numel(self) -> int:
         """Elements."""
-        return self.nbytes // self.itemsize
+        return math.prod(self.shape)
 
     @property
     def floating(self) -> bool:

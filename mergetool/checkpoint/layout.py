@@ -11,6 +11,7 @@ from typing import Any
 from mergetool.checkpoint.adapter import ADAPTER, Adapter
 from mergetool.checkpoint.header import TensorInfo
 from mergetool.checkpoint.place import Commit, Directory, Place, read_json
+from mergetool.checkpoint.quantised import Dequantised
 from mergetool.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
@@ -31,6 +32,7 @@ class Layout:
     headers: dict[str, tuple[int, str]] = field(default_factory=dict)
     adapter: Adapter | None = None
     place: Place | None = field(default=None, compare=False)
+    dequantised: Dequantised | None = None
 
     @property
     def name(self) -> str:
@@ -79,6 +81,11 @@ class Layout:
         if self.adapter is not None:
             found[self.adapter.place.directory / ADAPTER] = self.adapter.header
         return found
+
+    def files_of(self, name: str) -> list[Path]:
+        """The weight files that one tensor is read from."""
+        found = self.dequantised.files(name) if self.dequantised is not None else []
+        return found or [self.tensors[name].file]
 
     @property
     def nbytes(self) -> int:

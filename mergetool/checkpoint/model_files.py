@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.checkpoint.place import Place
+from mergetool.checkpoint.quantised import without_quantisation
 from mergetool.errors import CheckpointError
 
 _VOCABULARY = "tokenizer.json"
@@ -65,6 +66,7 @@ def write_config(source: Path, out: Path, dtype: str, tied: bool) -> None:
     if not tied:
         config["tie_word_embeddings"] = False  # the default differs between architectures
     config.pop("_name_or_path", None)
+    without_quantisation(config)
     (out / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     if (source / "generation_config.json").exists():
         shutil.copyfile(source / "generation_config.json", out / "generation_config.json")

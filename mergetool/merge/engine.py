@@ -247,7 +247,7 @@ def _run_all(
 def _files(plan: Plan, row: Sequence[TensorPlan]) -> list[Path]:
     """The weight files that one tensor is read from."""
     sources = [plan.sources[s] for s in dict.fromkeys(s for tensor in row for s in tensor.sources)]
-    return [source.layout.tensors[source.stored_name(row[0].name)].file for source in sources]
+    return [file for source in sources for file in source.layout.files_of(source.stored_name(row[0].name))]
 
 
 def _emit(writer: CheckpointWriter, name: str) -> Callable[[int, torch.Tensor], None]:

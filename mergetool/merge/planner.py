@@ -6,9 +6,15 @@ the engine only carries it out.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from mergetool.checkpoint.adapter import ADAPTER
+from mergetool.checkpoint.dequantised import must_get_a_dtype, must_not_be_codes
+from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.model_files import same_vocabulary
+from mergetool.checkpoint.open import layout_of
+from mergetool.checkpoint.place import Directory
 from mergetool.config.strict_yaml import validate
 from mergetool.errors import CheckpointError, RecipeError, nearest
 from mergetool.hub.references import is_local, open_layout
@@ -41,9 +47,14 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     if reason:
         if engine == "native":
             raise RecipeError(f"the native engine cannot run this recipe: {reason}", "use --engine auto")
+        for name in references(recipe.to_dict()):
+            for layout in _local(name):
+                must_not_be_codes(layout)
         # mergekit reads headers when it runs; what it is to be given from the Hub is looked at now
         remote = [name for name in references(recipe.to_dict()) if not all(map(is_local, name.split("+")))]
         found = tuple(Source(name, open_layout(name, allow_pickle)) for name in remote)
+        for source in found:
+            must_not_be_codes(source.layout)
         return Plan(recipe, "mergekit", reason, method, found, 0, 0)
     assert method is not None  # _not_native answered for a method that is not in the table
     _check_shape_of_recipe(recipe, method)
@@ -51,9 +62,19 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     sources = tuple(Source(name, open_layout(name, allow_pickle)) for name in names)
     index = {name: i for i, name in enumerate(names)}
     base = index[recipe.base_model] if recipe.base_model else index[recipe.models[0].model]
+    for source in sources:
+        must_get_a_dtype(source.layout, recipe.out_dtype or recipe.dtype)
     _check_alike(sources, base)
     tensors = tensor_plans(recipe, method, sources, index, base)
     return Plan(recipe, "native", "", method, sources, base, _tokenizer(recipe, sources, index, base), tensors)
+
+
+def _local(name: str) -> list[Layout]:
+    """The layouts of those directories of this disk that a name of a recipe stands for and that hold models."""
+    models = [
+        part for part in name.split("+") if (Path(part) / "config.json").is_file() and not (Path(part) / ADAPTER).exists()
+    ]
+    return [layout_of(Directory(part)) for part in models if any(Path(part).glob("*.safetensors"))]
 
 
 def references(value: Any, key: str = "") -> list[str]:
