@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "mergetool"
 
 # A room may import rooms of a lower level, and itself; `ops` imports no room at all.
 LEVEL = {
-    "errors": 0, "methods": 0, "lab": 0, "config": 1, "ops": 1, "checkpoint": 2, "hub": 3, "data": 4, "fingerprints": 5,
-    "merge": 6, "optim": 6, "align": 7, "evaluate": 7, "ama": 8, "study": 9, "cli": 10, "__main__": 11,
+    "errors": 0, "methods": 0, "lab": 0, "config": 1, "architecture": 1, "ops": 1, "checkpoint": 2, "hub": 3, "data": 4,
+    "fingerprints": 5, "merge": 6, "optim": 6, "align": 7, "evaluate": 7, "ama": 8, "study": 9, "cli": 10, "__main__": 11,
 }  # fmt: skip
 
 

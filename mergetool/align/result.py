@@ -44,7 +44,7 @@ def write_model(model: Any, state: dict[str, Any] | None, recipe: AlignRecipe, s
         state = _cast(state, kind)
         model.save_pretrained(out, state_dict=state, max_shard_size="5GB")
     (out / "generation_config.json").unlink(missing_ok=True)
-    write_config(sft, out, dtype, layout.tied)
+    write_config(sft, out, dtype)
     write_tokenizer(sft, out)
     return dtype
 

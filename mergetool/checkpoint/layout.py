@@ -8,6 +8,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+from mergetool.architecture.reading import copies_of
 from mergetool.checkpoint.adapter import ADAPTER, Adapter
 from mergetool.checkpoint.header import TensorInfo
 from mergetool.checkpoint.place import Commit, Directory, Place, read_json
@@ -61,13 +62,6 @@ class Layout:
             adapter = self.adapter
             parts.append((adapter.place.pinned, adapter.place.directory, {ADAPTER: adapter.header}))
         return parts
-
-    @property
-    def tied(self) -> bool:
-        """True where the configuration ties the output embedding to the input embedding."""
-        text = self.config.get("text_config")
-        nested = text.get("tie_word_embeddings") if isinstance(text, dict) else None
-        return bool(self.config.get("tie_word_embeddings", nested))
 
     @property
     def pickled(self) -> bool:
@@ -127,8 +121,12 @@ def read_layout(place: str | Path | Place) -> Layout:
             "fetch the checkpoint again",
         )
     layout = Layout(place.directory, config, tensors, headers, place=place)
-    if layout.pickled and layout.tied:  # a pickle holds a tied head a second time
-        tensors.pop("lm_head.weight", None)
+    if layout.pickled:  # a pickle holds a tied weight under each of its names
+        from mergetool.checkpoint.pickled import same
+
+        for _, name, other in copies_of(layout):
+            if name in tensors and same(tensors[name], tensors[other]):
+                del tensors[name]
     if not tensors:
         raise CheckpointError(f"{place.name}: its weight files hold no tensors", "fetch the checkpoint again")
     return layout

@@ -19,6 +19,7 @@ from mergetool.checkpoint.header import TensorInfo
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.place import Place, read_json
 from mergetool.checkpoint.reader import Reader
+from mergetool.checkpoint.targets import Targets
 from mergetool.errors import CheckpointError
 
 _PREFIX = "base_model.model."
@@ -42,6 +43,7 @@ def with_adapter(base: Layout, place: Place) -> Layout:
     tensors, header = place.headers([ADAPTER])[ADAPTER]
     pairs: dict[tuple[str, bool], dict[str, TensorInfo]] = {}
     replaced: dict[str, TensorInfo] = {}
+    targets = Targets(base, called)
     for name, info in tensors.items():
         inner = name.removeprefix(_PREFIX)
         if match := _FACTOR.match(inner):
@@ -49,8 +51,7 @@ def with_adapter(base: Layout, place: Place) -> Layout:
         else:
             # layers saved whole, and the embedding that PEFT saves beside an adapter of its own
             target = re.sub(r"\.(modules_to_save(\.default)?|base_layer)(?=\.)", "", inner)
-            _fits(base, called, target, info.shape)
-            replaced[target] = info
+            replaced[targets.tensor(target, info.shape)] = info
     factors = {}
     for (module, embedding), pair in pairs.items():
         if set(pair) != {"A", "B"}:
@@ -59,11 +60,12 @@ def with_adapter(base: Layout, place: Place) -> Layout:
         shape = (a.shape[1], b.shape[0]) if embedding else (b.shape[0], a.shape[1])
         if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
             raise CheckpointError(f"{called}: the factors of '{module}' do not multiply", "save the adapter again")
-        _fits(base, called, f"{module}.weight", shape)
-        factors[f"{module}.weight"] = Factors(a, b, _scale(config, module, a.shape[0]), embedding)
+        factors[targets.tensor(f"{module}.weight", shape)] = Factors(a, b, _scale(config, module, a.shape[0]), embedding)
     if not factors and not replaced:
         raise CheckpointError(f"{called}: the adapter changes nothing", "check that it was saved after training")
-    return replace(base, adapter=Adapter(place, factors, replaced, header))
+    if not config.get("ensure_weight_tying"):
+        targets.separate()
+    return replace(base, tensors=targets.tensors, adapter=Adapter(place, factors, replaced, header))
 
 
 def _refuse_other_kinds(config: dict[str, Any], called: str) -> None:
@@ -89,17 +91,6 @@ def _scale(config: dict[str, Any], module: str, rank: int) -> float:
             alpha = value
             break
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _fits(base: Layout, called: str, name: str, shape: tuple[int, ...]) -> None:
-    info = base.tensors.get(name)
-    if info is None:
-        raise CheckpointError(f"{called}: adapts '{name}', which {base.name} lacks", "use the adapter's own base model")
-    if info.shape != shape:
-        raise CheckpointError(
-            f"{called}: adapts '{name}' of shape {list(shape)}, but it is {list(info.shape)} in {base.name}",
-            "use the adapter's own base model",
-        )
 
 
 class AdaptedReader(Reader):

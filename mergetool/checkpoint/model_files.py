@@ -47,24 +47,19 @@ def _vocabulary(path: Path) -> Any:
     return vocabulary, added
 
 
-def write_config(source: Path, out: Path, dtype: str, tied: bool) -> None:
-    """Copy config.json and generation_config.json; `dtype` and tying say what the written tensors are.
+def write_config(source: Path, out: Path, dtype: str) -> None:
+    """Copy config.json and generation_config.json; `dtype` says what the written tensors are.
 
     Args:
         source: the model directory that they come from.
         out: the directory under construction.
         dtype: torch's name of the tensors' dtype, e.g. ``"bfloat16"``.
-        tied: whether the output embedding shares the input embedding.
     """
     config = json.loads((source / "config.json").read_bytes())
     for holder in (config, config.get("text_config")):
         if isinstance(holder, dict):
             keys = [k for k in ("dtype", "torch_dtype") if k in holder] or (["dtype"] if holder is config else [])
             holder.update(dict.fromkeys(keys, dtype))
-            if "tie_word_embeddings" in holder:
-                holder["tie_word_embeddings"] = tied
-    if not tied:
-        config["tie_word_embeddings"] = False  # the default differs between architectures
     config.pop("_name_or_path", None)
     without_quantisation(config)
     (out / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")

@@ -33,7 +33,12 @@ def load_mapped(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: cannot be mapped ({reason[:200]})", "save it again with save_pretrained") from None
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise CheckpointError(f"{path}: is not a mapping of names to tensors", "save it again with save_pretrained")
-    return state
+    return {name: tensor.detach() for name, tensor in state.items()}  # some programs save nn.Parameters
+
+
+def same(one: TensorInfo, other: TensorInfo) -> bool:
+    """True where two tensors of .bin files hold the same values."""
+    return one.shape == other.shape and torch.equal(load_mapped(one.file)[one.name], load_mapped(other.file)[other.name])
 
 
 def tensor_infos(path: Path) -> tuple[dict[str, TensorInfo], tuple[int, str]]:

@@ -15,6 +15,8 @@ from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.pickled import load_mapped
 from mergetool.errors import CheckpointError
 
+_COMPARED_AT_ONCE = 1 << 22
+
 
 class Reader:
     """Lazily mapped views of a checkpoint's tensors; safe to share between threads.
@@ -96,6 +98,18 @@ class Reader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def equal(one: Reader, name: str, other: Reader, known: str) -> bool:
+    """True where two tensors hold the same values."""
+    numel = one.layout.tensors[name].numel
+    if other.layout.tensors[known].numel != numel:
+        return False
+    return all(torch.equal(one.block(name, a, b), other.block(known, a, b)) for a, b in _spans(numel))
+
+
+def _spans(numel: int) -> list[tuple[int, int]]:
+    return [(a, min(a + _COMPARED_AT_ONCE, numel)) for a in range(0, numel, _COMPARED_AT_ONCE)]
 
 
 class PickledReader(Reader):

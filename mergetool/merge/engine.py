@@ -25,6 +25,7 @@ from mergetool.hub.fetch import fetch_beside, fetch_weights
 from mergetool.hub.stream import Stream
 from mergetool.merge import provenance
 from mergetool.merge.combine import TensorMerger, Thresholds, torch_dtype
+from mergetool.merge.copies import without_copies
 from mergetool.merge.plan import Plan, TensorPlan
 
 Progress = Callable[[int, int, str], None]
@@ -59,6 +60,7 @@ def merge_tensors(
             f"this recipe needs mergekit ({plan.reason}) and cannot be merged in memory", "merge to a directory"
         )
     fetch_weights([s.layout for s in plan.sources])
+    plan = without_copies(plan)
     mergers = _Mergers([plan], device, allow_nonfinite)
 
     def one(tensor: TensorPlan, whole: Thresholds) -> tuple[str, torch.Tensor]:
@@ -152,14 +154,15 @@ def merge_to_directories(
             )
         if not low_disk:
             fetch_weights(layouts, fetching)
+            working = [without_copies(plan) for plan in working]
         for i in {working[0].sidecar, *(plan.tokenizer for plan in working)}:
             fetch_beside(layouts[i])
         with ExitStack() as stack:
             writers = [
                 stack.enter_context(
-                    CheckpointWriter(Path(outs[i]), _out_tensors(plans[i]), prints[i], shard_bytes=shard_bytes, fresh=fresh)
+                    CheckpointWriter(Path(outs[i]), _out_tensors(plan), prints[i], shard_bytes=shard_bytes, fresh=fresh)
                 )
-                for i in todo
+                for i, plan in zip(todo, working, strict=True)
             ]
             stream = Stream(layouts if low_disk else [], writers[0].directory / "inputs")
             try:

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from mergetool.checkpoint.layout import Layout
+from mergetool.architecture.layers import Stacks
+from mergetool.architecture.match import Match, match
 from mergetool.checkpoint.open import open_reader
 from mergetool.checkpoint.reader import Reader
 from mergetool.errors import CheckpointError
 from mergetool.hub.fetch import Fetching, fetch_weights
 from mergetool.hub.references import open_layout
-from mergetool.merge.recipe import layer_of
 from mergetool.ops.blocks import spans
 
 
@@ -57,31 +57,27 @@ def inspect_model(
         progress: told of bytes as they arrive from the Hub.
 
     Raises:
-        CheckpointError: a model is missing or damaged, or lacks a tensor of the first one's shape.
+        CheckpointError: a model is missing or damaged, or does not match the first one.
     """
     layouts = [open_layout(m) for m in (model, base, other) if m is not None]
-    for layout in layouts[1:]:
-        _same_shapes(layouts[0], layout)
+    found = match(layouts)
     fetch_weights(layouts, progress)
     readers = [open_reader(layout) for layout in layouts]
-    return [_facts(readers, name) for name, info in layouts[0].tensors.items() if info.floating]
+    alone = set(found.carried)
+    return [
+        _facts(readers[:1] if name in alone else readers, found, name)
+        for name in found.names
+        if readers[0].layout.tensors[found.stands_for[0].get(name, name)].floating
+    ]
 
 
-def _same_shapes(first: Layout, second: Layout) -> None:
-    for name, info in first.tensors.items():
-        found = second.tensors.get(name)
-        if found is None or found.shape != info.shape:
-            problem = f"has shape {list(found.shape)}, but {list(info.shape)}" if found else "is missing, but present"
-            raise CheckpointError(
-                f"{second.name}: tensor '{name}' {problem} in {first.name}", "compare models of one architecture"
-            )
-
-
-def _facts(readers: list[Reader], name: str) -> TensorFacts:
-    info = readers[0].layout.tensors[name]
+def _facts(readers: list[Reader], found: Match, name: str) -> TensorFacts:
+    """The facts of one tensor; `readers` is the model's alone where the others have nothing to compare it with."""
+    stored = [held.get(name, name) for held in found.stands_for]
+    info = readers[0].layout.tensors[stored[0]]
     sums = torch.zeros(8, dtype=torch.float64)
     for start, stop in spans(info.numel):
-        model, *others = (r.block(name, start, stop).float() for r in readers)
+        model, *others = (r.block(own, start, stop).float() for r, own in zip(readers, stored, strict=False))
         sums[0] += torch.dot(model, model)
         if not others:
             continue
@@ -113,11 +109,12 @@ def _facts(readers: list[Reader], name: str) -> TensorFacts:
 def by_layer(facts: list[TensorFacts]) -> list[dict[str, Any]]:
     """One row a layer (embeddings, norms and heads under "other"): parameters, norms, and means weighted by size."""
     groups: dict[tuple[str, int], list[TensorFacts]] = {}
+    stacks = Stacks(fact.name for fact in facts)
     for fact in facts:
-        groups.setdefault(layer_of(fact.name) or ("", -1), []).append(fact)
+        groups.setdefault(stacks.place(fact.name) or ("", -1), []).append(fact)
     rows = []
     for (stack, layer), members in sorted(groups.items(), key=lambda g: g[0]):
-        name = "other" if layer < 0 else f"{stack}.layers.{layer}".lstrip(".")
+        name = "other" if layer < 0 else f"{stack}.{layer}"
         row: dict[str, Any] = {"layer": name, "parameters": sum(f.numel for f in members)}
         row["norm"] = math.sqrt(sum(f.norm**2 for f in members))
         if members[0].delta_norm is not None:
@@ -139,12 +136,13 @@ def heat_map(facts: list[TensorFacts], path: Path, title: str) -> None:
     import numpy as np
 
     cells: dict[tuple[str, int], float] = {}
+    stacks = Stacks(fact.name for fact in facts)
     for fact in facts:
-        place = layer_of(fact.name)
+        place = stacks.place(fact.name)
         value = fact.norm if fact.delta_norm is None else fact.relative
         if place and value is not None:
-            kind = fact.name.split(f".{place[1]}.", 1)[1].removesuffix(".weight")
-            cells[kind, place[1]] = value
+            kind = fact.name.removeprefix(f"{place.stack}.{place.layer}.").removesuffix(".weight")
+            cells[kind, place.layer] = value
     if not cells:
         raise CheckpointError("no tensor belongs to a numbered layer", "leave out --plot")
     kinds, layers = sorted({k for k, _ in cells}), 1 + max(layer for _, layer in cells)

@@ -11,16 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mergetool.architecture.layers import Stacks
+from mergetool.architecture.roles import ROLES, depth_of, roles_of
 from mergetool.checkpoint.layout import Layout
 from mergetool.errors import CheckpointError, RecipeError
-from mergetool.merge.recipe import layer_of
 
 Place = Literal["block", "average", "sft", "rlhf"]
 PLACES: tuple[Place, ...] = ("block", "average", "sft", "rlhf")
-ROLES = ("embeddings", "final_norm", "lm_head")
-"""What lies outside of the layers."""
-_HEADS = ("lm_head", "embed_out", "output_layer", "output.weight")
-_EMBEDDINGS = ("embed", "wte", "wpe")
 
 
 @dataclass(frozen=True)
@@ -31,19 +28,21 @@ class Parts:
         count: parts.
         layers: the part of each layer, in the order of the layers; never falls.
         outside: tensor outside of the layers -> its part, or "average", "sft" or "rlhf".
+        stacks: which layer a tensor is in.
     """
 
     count: int
     layers: tuple[int, ...]
     outside: Mapping[str, int | str] = field(repr=False)
+    stacks: Stacks = field(repr=False, compare=False)
 
     def of(self, tensor: str) -> int | str:
         """The part of one tensor, or the fixed place that the recipe gave it."""
         if tensor in self.outside:
             return self.outside[tensor]
-        place = layer_of(tensor)
+        place = self.stacks.place(tensor)
         assert place is not None  # `parts_of` has seen every tensor
-        return self.layers[place[1]]
+        return self.layers[min(place.layer, len(self.layers) - 1)]  # a layer behind the last goes with it
 
     def share(self, tensor: str, shares: Sequence[float], average: float) -> float:
         """The share of SFT in one tensor, where part k has `shares[k]`."""
@@ -78,18 +77,16 @@ def parts_of(layout: Layout, blocks: int | Literal["layers"], places: Mapping[st
 
     Raises:
         RecipeError: more parts than layers.
-        CheckpointError: the model has no stack of layers, or more than one.
+        CheckpointError: the model has no stack of layers, or more than one, or is of an architecture that transformers
+            does not know.
     """
-    stacks: dict[str, int] = {}
-    for name in layout.tensors:
-        if (place := layer_of(name)) is not None:
-            stacks[place[0]] = max(stacks.get(place[0], 0), place[1] + 1)
-    if len(stacks) != 1:
-        found = ", ".join(sorted(stacks)) or "none"
+    stacks = depth_of(layout)
+    if len(stacks.depth) != 1:
+        found = ", ".join(sorted(stacks.depth)) or "none"
         raise CheckpointError(
             f"{layout.name}: part-wise ratios need one stack of layers, found {found}", "merge it with one weight"
         )
-    depth = next(iter(stacks.values()))
+    depth = next(iter(stacks.depth.values()))
     count = depth if blocks == "layers" else int(blocks)
     if not 1 <= count <= depth:
         raise RecipeError(f"{count} parts of a model with {depth} layers", f"give 1 to {depth}, or `layers`")
@@ -97,13 +94,8 @@ def parts_of(layout: Layout, blocks: int | Literal["layers"], places: Mapping[st
     layers = tuple(part for part in range(count) for _ in range(small + (part < larger)))
     ends = {"embeddings": 0, "final_norm": count - 1, "lm_head": count - 1}
     asked = {role: (places or {}).get(role, "block") for role in ROLES}
-    outside = {
-        name: ends[role] if asked[role] == "block" else asked[role]
-        for name in layout.tensors
-        if layer_of(name) is None
-        for role in [role_of(name)]
-    }
-    return Parts(count, layers, outside)
+    outside = {name: ends[role] if asked[role] == "block" else asked[role] for name, role in roles_of(layout).items()}
+    return Parts(count, layers, outside, stacks)
 
 
 def complement(setting: list[Any]) -> list[Any]:
@@ -112,10 +104,3 @@ def complement(setting: list[Any]) -> list[Any]:
         {**entry, "value": [1 - v for v in entry["value"]] if isinstance(entry["value"], list) else 1 - entry["value"]}
         for entry in setting
     ]
-
-
-def role_of(tensor: str) -> str:
-    """embeddings, final_norm or lm_head: what a tensor outside of the layers is, by its name."""
-    if any(word in tensor for word in _HEADS):
-        return "lm_head"
-    return "embeddings" if any(word in tensor for word in _EMBEDDINGS) else "final_norm"

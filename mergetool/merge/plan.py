@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -12,21 +13,18 @@ from mergetool.checkpoint.layout import Layout
 from mergetool.merge.recipe import MergeRecipe
 from mergetool.methods import Method
 
-EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One distinct input model: its name in the recipe and its headers."""
+    """One distinct input model: its name in the recipe, its headers, and which of its tensors stand for others."""
 
     name: str
     layout: Layout
+    stands_for: Mapping[str, str] = field(default_factory=dict)
 
     def stored_name(self, name: str) -> str:
-        """The tensor that holds `name`: itself, or the input embedding where a tied head has no tensor of its own."""
-        if name in self.layout.tensors or not name.endswith(HEAD) or not self.layout.tied:
-            return name
-        return next((n for n in self.layout.tensors if n.endswith(EMBEDDING)), name)
+        """The tensor that holds `name`: itself, or the one that is tied to it or has another name in this file."""
+        return self.stands_for.get(name, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,8 @@ class TensorPlan:
 class Plan:
     """A merge ready to be carried out.
 
-    `engine` is "native" or "mergekit"; `reason` says why it is not ours. `tensors` are in output order.
+    `engine` is "native" or "mergekit"; `reason` says why it is not ours. `tensors` are in output order. `added` are those
+    that the base does not hold under their own name, and `notes` say what was carried over or left out.
     """
 
     recipe: MergeRecipe
@@ -83,6 +82,8 @@ class Plan:
     sidecar: int
     tokenizer: int
     tensors: tuple[TensorPlan, ...] = field(default=(), repr=False)
+    added: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def bytes_read(self) -> int:

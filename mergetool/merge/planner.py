@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mergetool.architecture.match import match
 from mergetool.checkpoint.adapter import ADAPTER
 from mergetool.checkpoint.dequantised import must_get_a_dtype, must_not_be_codes
 from mergetool.checkpoint.layout import Layout
@@ -59,14 +60,17 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     assert method is not None  # _not_native answered for a method that is not in the table
     _check_shape_of_recipe(recipe, method)
     names = _distinct_names(recipe)
-    sources = tuple(Source(name, open_layout(name, allow_pickle)) for name in names)
+    layouts = [open_layout(name, allow_pickle) for name in names]
     index = {name: i for i, name in enumerate(names)}
     base = index[recipe.base_model] if recipe.base_model else index[recipe.models[0].model]
-    for source in sources:
-        must_get_a_dtype(source.layout, recipe.out_dtype or recipe.dtype)
-    _check_alike(sources, base)
-    tensors = tensor_plans(recipe, method, sources, index, base)
-    return Plan(recipe, "native", "", method, sources, base, _tokenizer(recipe, sources, index, base), tensors)
+    for layout in layouts:
+        must_get_a_dtype(layout, recipe.out_dtype or recipe.dtype)
+    found = match(layouts, base)
+    sources = tuple(Source(*one) for one in zip(names, layouts, found.stands_for, strict=True))
+    tensors = tensor_plans(recipe, method, sources, index, base, found)
+    tokenizer = _tokenizer(recipe, sources, index, base)
+    notes = tuple(found.notes(layouts[base].name))
+    return Plan(recipe, "native", "", method, sources, base, tokenizer, tensors, found.added, notes)
 
 
 def _local(name: str) -> list[Layout]:
@@ -151,38 +155,6 @@ def _distinct_names(recipe: MergeRecipe) -> list[str]:
     if isinstance(recipe.tokenizer_source, str) and recipe.tokenizer_source != "base":
         names.append(recipe.tokenizer_source)
     return list(dict.fromkeys(names))
-
-
-def _check_alike(sources: tuple[Source, ...], base: int) -> None:
-    """Every model has the same tensors in the same shapes, one architecture, and one vocabulary."""
-    reference = sources[base].layout
-    for source in sources:
-        layout = source.layout
-        if layout is reference:
-            continue
-        for key in ("model_type",):
-            ours, theirs = reference.config.get(key), layout.config.get(key)
-            if ours != theirs:
-                raise CheckpointError(
-                    f"{layout.name}: {key} is {theirs!r}, but {ours!r} in {reference.name}",
-                    "merge models of one architecture",
-                )
-        for name in dict.fromkeys([*reference.tensors, *layout.tensors]):
-            ours = reference.tensors.get(sources[base].stored_name(name))
-            theirs = layout.tensors.get(source.stored_name(name))
-            if ours is None or theirs is None:
-                lacking, having = (layout, reference) if theirs is None else (reference, layout)
-                count = len(set(having.tensors) - set(lacking.tensors))
-                raise CheckpointError(
-                    f"{lacking.name}: lacks tensor '{name}' ({count} in all) that {having.name} has",
-                    "merge checkpoints of one architecture",
-                )
-            if ours.shape != theirs.shape:
-                raise CheckpointError(
-                    f"{layout.name}: tensor '{name}' has shape {list(theirs.shape)}, "
-                    f"but {list(ours.shape)} in {reference.name}",
-                    "merge models of one size and vocabulary",
-                )
 
 
 def _tokenizer(recipe: MergeRecipe, sources: tuple[Source, ...], index: dict[str, int], base: int) -> int:

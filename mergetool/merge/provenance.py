@@ -15,11 +15,12 @@ from mergetool.checkpoint.header import DTYPES
 from mergetool.checkpoint.layout import weight_hashes
 from mergetool.checkpoint.model_files import write_config, write_tokenizer
 from mergetool.checkpoint.place import Directory
+from mergetool.checkpoint.tying import untie_if_different
 from mergetool.checkpoint.writer import MANIFEST, check_output, partial_directory
 from mergetool.hub.card import CARD, licences, merge_card, origin
 from mergetool.hub.fetch import Fetching, fetch_beside, fetch_weights
 from mergetool.merge import mergekit
-from mergetool.merge.plan import EMBEDDING, HEAD, Plan
+from mergetool.merge.plan import Plan
 from mergetool.merge.planner import references
 from mergetool.merge.recipe import MergeRecipe
 
@@ -32,12 +33,10 @@ def finish(
     Returns:
         The manifest.
     """
-    names = {t.name for t in plan.tensors}
-    tied = plan.sources[plan.sidecar].layout.tied and not any(n.endswith(HEAD) for n in names)
-    tied = tied and any(n.endswith(EMBEDDING) for n in names)
     largest = max((t for t in plan.tensors if t.floating), key=lambda t: t.numel, default=None)
     dtype = DTYPES[largest.dtype_name][0] if largest else "float32"
-    write_config(plan.sources[plan.sidecar].layout.directory, directory, dtype, tied)
+    write_config(plan.sources[plan.sidecar].layout.directory, directory, dtype)
+    untie_if_different(directory)
     write_tokenizer(plan.sources[plan.tokenizer].layout.directory, directory, plan.recipe.chat_template)
     manifest = {
         "mergetool": __version__,
@@ -61,6 +60,7 @@ def finish(
         for name, distance in manifest["distances"].items()
         if distance == 0.0
     ]
+    manifest["warnings"] += plan.notes
     _write(directory, manifest)
     return manifest
 

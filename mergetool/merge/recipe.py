@@ -5,7 +5,6 @@ A recipe holds what the user wrote and nothing else; what it means for each tens
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -133,13 +132,16 @@ def load_merge_recipe(path: str | Path) -> MergeRecipe:
 
 # --- what a setting means for one tensor ---------------------------------------------------------------------------
 
-_LAYER = re.compile(r"^(?:(.*)\.)?(?:layers|h|blocks|block|layer)\.(\d+)(?:\.|$)")
+
+def has_gradients(recipe: MergeRecipe) -> bool:
+    """True where some parameter has a list of values over the depth, so that it matters in which layer a tensor is."""
+    return any(_graded(setting) for held in (recipe, *recipe.models) for setting in held.parameters.values())
 
 
-def layer_of(name: str) -> tuple[str, int] | None:
-    """(the stack a tensor belongs to, its layer in it), or None for embeddings, final norms and heads."""
-    match = _LAYER.match(name)
-    return (match.group(1) or "", int(match.group(2))) if match else None
+def _graded(setting: Setting) -> bool:
+    if isinstance(setting, Conditional):
+        return isinstance(setting.value, list)
+    return isinstance(setting, list) and any(not isinstance(one, Conditional) or _graded(one) for one in setting)
 
 
 def evaluate(setting: Setting, tensor: str, t: float) -> Scalar | None:

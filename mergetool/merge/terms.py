@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
+from mergetool.architecture.match import Match
+from mergetool.architecture.roles import depth_of
 from mergetool.checkpoint.header import BY_TORCH_NAME
 from mergetool.errors import RecipeError
 from mergetool.merge.plan import Source, TensorPlan, Term
-from mergetool.merge.recipe import MergeRecipe, ModelEntry, evaluate, layer_of, number
+from mergetool.merge.recipe import MergeRecipe, ModelEntry, evaluate, has_gradients, number
 from mergetool.methods import Method
 
 RESCALES = ("unbiased", "l1", "none")
 
 
 def tensor_plans(
-    recipe: MergeRecipe, method: Method, sources: tuple[Source, ...], index: dict[str, int], base: int
+    recipe: MergeRecipe, method: Method, sources: tuple[Source, ...], index: dict[str, int], base: int, found: Match
 ) -> tuple[TensorPlan, ...]:
-    depth: dict[str, int] = {}
-    names = list(dict.fromkeys(n for s in (sources[base], *sources) for n in s.layout.tensors))
-    for name in names:
-        if (place := layer_of(name)) is not None:
-            depth[place[0]] = max(depth.get(place[0], 0), place[1] + 1)
+    """How each tensor of the result is made.
+
+    Args:
+        recipe, method: what is asked for.
+        sources: the inputs. index: name in the recipe -> its place among them. base: the place of the base.
+        found: how the inputs' tensors belong together.
+    """
+    stacks = depth_of(sources[base].layout) if has_gradients(recipe) else None
     asked = recipe.out_dtype or recipe.dtype
     plans = []
-    for name in names:
+    for name in found.names:
         info = sources[base].layout.tensors[sources[base].stored_name(name)]
-        place = layer_of(name)
-        t = place[1] / (depth[place[0]] - 1) if place and depth[place[0]] > 1 else 1.0 if place else 0.0
+        if name in found.carried:  # as it is, in its own dtype
+            plans.append(TensorPlan(name, info.shape, info.numel, info.dtype_name, False, base, ()))
+            continue
+        t = stacks.height(name) if stacks is not None else 0.0
         dtype_name = BY_TORCH_NAME[asked] if asked and info.floating else info.dtype_name
         plan = TensorPlan(name, info.shape, info.numel, dtype_name, info.floating, base, ())
         plans.append(_with_terms(plan, recipe, method, index, t) if info.floating else _carried(plan, sources))

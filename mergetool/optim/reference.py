@@ -8,41 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
 import torch
 
+from mergetool.architecture.match import match
 from mergetool.checkpoint.header import read_header
 from mergetool.checkpoint.layout import Layout, read_layout
-from mergetool.checkpoint.reader import Reader
 from mergetool.errors import CheckpointError, RecipeError
 from mergetool.hub.references import local_directory
 from mergetool.optim.deltas import Delta, stored
 from mergetool.optim.sharding import Shard
+from mergetool.optim.weights import InFiles, InMemory, Weights
 
 Storage = Literal["memory", "cpu", "mmap"]
 Missing = Literal["refuse", "zero"]
-
-_HEADS = ("lm_head.weight", "output_projection.weight", "embed_out.weight")
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
-
-
-class _Side(NamedTuple):
-    """One operand of θ_s − θ_b: whole tensors by name, in memory or in a mapped file."""
-
-    shapes: dict[str, tuple[int, ...]]
-    flat: Mapping[str, torch.Tensor] | Reader
-
-    def part(self, name: str, start: int, stop: int) -> torch.Tensor:
-        if isinstance(self.flat, Reader):
-            return self.flat.block(name, start, stop)
-        return self.flat[name][start:stop]
-
-    def at(self, name: str, index: torch.Tensor) -> torch.Tensor:
-        if isinstance(self.flat, Reader):
-            return self.flat.block(name, 0, int(np.prod(self.shapes[name])))[index]
-        return self.flat[name][index.to(self.flat[name].device)]
 
 
 class Reference:
@@ -61,14 +41,12 @@ class Reference:
     """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], *, missing: Missing = "refuse") -> None:
-        flat = {name: t.detach().reshape(-1) for name, t in tensors.items()}
-        shapes = {name: tuple(t.shape) for name, t in tensors.items()}
-        self._setup(_Side(shapes, flat), None, "the reference", "memory", None, missing)
+        self._setup(InMemory(tensors), None, "the reference", "memory", None, missing)
 
     def _setup(
         self,
-        top: _Side,
-        bottom: _Side | None,
+        top: Weights,
+        bottom: Weights | None,
         label: str,
         storage: Storage,
         dtype: torch.dtype | None,
@@ -106,7 +84,7 @@ class Reference:
             missing: as in the class.
 
         Raises:
-            CheckpointError: a checkpoint cannot be read, or the two differ in names or shapes (all are listed).
+            CheckpointError: a checkpoint cannot be read, or the two do not match.
         """
         layouts = [None if path is None else read_layout(local_directory(path)) for path in (base, sft)]
         return cls._of_layouts(layouts[0], layouts[1], storage, dtype, missing)
@@ -115,22 +93,8 @@ class Reference:
     def _of_layouts(
         cls, base: Layout | None, sft: Layout, storage: Storage, dtype: torch.dtype | None, missing: Missing
     ) -> Reference:
-        top = _side(sft)
-        bottom = None if base is None else _side(base)
-        if bottom is not None:
-            problems = []
-            for name, shape in top.shapes.items():
-                other = resolve(name, bottom.shapes)
-                if other is None:
-                    problems.append(f"{name} (only in {sft.directory})")
-                elif bottom.shapes[other] != shape:
-                    problems.append(f"{name} ({list(shape)} and {list(bottom.shapes[other])})")
-            problems += [f"{name} (only in {base.directory})" for name in bottom.shapes if resolve(name, top.shapes) is None]
-            if problems:
-                raise CheckpointError(
-                    f"{base.directory} and {sft.directory} differ in {_listing(problems)}",
-                    "take the base that the SFT model was trained from",
-                )
+        stands_for = match([sft, base]).stands_for[1] if base is not None else None
+        top, bottom = InFiles(sft), None if base is None else InFiles(base, stands_for)
         self = cls.__new__(cls)
         self._setup(top, bottom, str(sft.directory), storage, dtype, missing)
         self.paths = (None if base is None else base.directory, sft.directory)
@@ -163,7 +127,7 @@ class Reference:
                 "merge the adapter into its base (merge_and_unload), save both, and use Reference.from_checkpoints",
             )
         self = cls.__new__(cls)
-        self._setup(_side(layout), None, str(directory), "memory", None, missing)
+        self._setup(InFiles(layout), None, str(directory), "memory", None, missing)
         self.paths = (None, directory)
         self.adapter = True
         return self
@@ -183,12 +147,12 @@ class Reference:
         if self.paths is not None:
             options = {"storage": self.storage, "dtype": self.dtype, "missing": self.missing}
             return partial(Reference.from_checkpoints, *self.paths, **options), ()
-        tensors = {name: flat.view(self._top.shapes[name]) for name, flat in self._top.flat.items()}
-        return partial(Reference, tensors, missing=self.missing), ()
+        assert isinstance(self._top, InMemory)  # all others have paths
+        return partial(Reference, self._top.tensors, missing=self.missing), ()
 
     def stored_name(self, name: str) -> str | None:
         """The reference's own name of the parameter `name` (canonical), None where it has none."""
-        return resolve(_adapter_name(name) if self.adapter else name, self._top.shapes)
+        return self._top.find(_adapter_name(name) if self.adapter else name)
 
     def check(self, parameters: Iterable[tuple[str, tuple[int, ...]]]) -> None:
         """Refuse parameters that the reference lacks or holds in another shape.
@@ -207,8 +171,8 @@ class Reference:
                 unlike.append(f"{name} and {taken[found]} (one tied tensor, {found}, there)")
             elif found is None:
                 absent.append(name)
-            elif self._top.shapes[found] != tuple(shape):
-                unlike.append(f"{name} ({list(shape)}, there {list(self._top.shapes[found])})")
+            elif self._top.shape(found) != tuple(shape):
+                unlike.append(f"{name} ({list(shape)}, there {list(self._top.shape(found))})")
         if absent and self.missing == "refuse":
             if any(".lora_" in name for name in absent) and not self.adapter:
                 raise CheckpointError(
@@ -237,7 +201,7 @@ class Reference:
         found = self.stored_name(name)
         if found is None or (self.adapter and ".lora_B" not in found and not found.endswith("lora_embedding_B")):
             return None
-        if self.storage == "mmap" or (self._bottom is None and isinstance(self._top.flat, dict)):
+        if self.storage == "mmap" or (self._bottom is None and self._top.in_memory):
             if shard.in_one_run and device.type == "cpu":
                 return stored(*self._operands(found, shard, 0, shard.held))
             return Delta(
@@ -275,24 +239,26 @@ class Reference:
         top = self._top.part(name, at, at + stop - start).to(device)
         if self._bottom is None:
             return top, None
-        return top, self._bottom.part(resolve(name, self._bottom.shapes), at, at + stop - start).to(device)
+        return top, self._bottom.part(self._below(name), at, at + stop - start).to(device)
 
     def _span(self, name: str, start: int, stop: int) -> torch.Tensor:
         top = self._top.part(name, start, stop).float()
         if self._bottom is None:
             return top
-        return top - self._bottom.part(resolve(name, self._bottom.shapes), start, stop).float()
+        return top - self._bottom.part(self._below(name), start, stop).float()
 
     def _take(self, name: str, shard: Shard, index: torch.Tensor, device: torch.device) -> torch.Tensor:
         places = torch.from_numpy(shard.to_global(index.cpu().numpy()))
         top = self._top.at(name, places).float()
         if self._bottom is not None:
-            top = top - self._bottom.at(resolve(name, self._bottom.shapes), places).float()
+            top = top - self._bottom.at(self._below(name), places).float()
         return top.to(device)
 
-
-def _side(layout: Layout) -> _Side:
-    return _Side({name: info.shape for name, info in layout.tensors.items() if info.floating}, Reader(layout))
+    def _below(self, found: str) -> str:
+        """What the base calls a weight of θ_s."""
+        below = None if self._bottom is None else self._bottom.find(found)
+        assert below is not None  # the two match
+        return below
 
 
 def _adapter_name(name: str) -> str:
@@ -307,17 +273,6 @@ def _adapter_name(name: str) -> str:
         if kind in parts:
             parts = parts[: parts.index(kind) + 1]
     return ".".join(parts)
-
-
-def resolve(name: str, names: Mapping[str, object]) -> str | None:
-    """`name` among `names`; else the tensor that it is tied to, where that is stored under its other name alone."""
-    if name in names:
-        return name
-    for own, others in ((_HEADS, _EMBEDDINGS), (_EMBEDDINGS, _HEADS)):
-        if name.endswith(own):
-            tied = [n for n in names if n.endswith(others)]
-            return tied[0] if len(tied) == 1 else None
-    return None
 
 
 def _listing(items: list[str], most: int = 12) -> str:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mergetool.checkpoint.layout import Layout, read_layout
+from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.reader import Reader
 from mergetool.errors import CheckpointError
 from tests.helpers import random_weights, write_checkpoint
@@ -43,12 +43,6 @@ def test_reading_gives_what_was_written(tmp_path: Path, shards: int) -> None:
         for name, expected in weights.items():
             assert torch.equal(reader.tensor(name), expected.bfloat16())
             assert torch.equal(reader.block(name, 3, 9), expected.bfloat16().flatten()[3:9])
-
-
-def test_a_tied_model_says_so_also_from_a_nested_configuration() -> None:
-    assert Layout(Path(), {"tie_word_embeddings": True}, {}).tied
-    assert Layout(Path(), {"text_config": {"tie_word_embeddings": True}}, {}).tied
-    assert not Layout(Path(), {}, {}).tied
 
 
 def test_a_missing_directory_or_config_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from mergetool.checkpoint.layout import read_layout
 from mergetool.config.strict_yaml import validate
 from mergetool.errors import RecipeError
 from mergetool.merge import MergeRecipe, merge_tensors, plan_merge
-from mergetool.merge.parts import complement, parts_of, role_of
+from mergetool.merge.parts import complement, parts_of
 from tests.helpers import random_weights, write_checkpoint
 
 
@@ -59,14 +59,3 @@ def test_the_merge_of_the_setting_has_each_parts_share_in_each_tensor(two, block
     }
     for name, tensor in merge_tensors(plan_merge(validate(MergeRecipe, recipe, "recipe"))):
         assert tensor.unique().tolist() == pytest.approx([parts.share(name, shares, 0.6)], abs=1e-7), name
-
-
-@pytest.mark.parametrize(
-    ("name", "role"),
-    [
-        ("model.embed_tokens.weight", "embeddings"), ("transformer.wte.weight", "embeddings"), ("lm_head.weight", "lm_head"),
-        ("embed_out.weight", "lm_head"), ("model.norm.weight", "final_norm"), ("transformer.ln_f.bias", "final_norm"),
-    ],
-)  # fmt: skip
-def test_a_tensors_role_is_read_from_its_name(name, role) -> None:
-    assert role_of(name) == role

@@ -102,7 +102,9 @@ def test_a_compiled_and_wrapped_model_takes_the_same_entries() -> None:
 
 def test_tied_weights_are_found_under_their_other_name(tmp_path: Path) -> None:
     base, sft = {"lm_head.weight": torch.zeros(6, 4)}, {"lm_head.weight": torch.ones(6, 4)}
-    reference = Reference.from_checkpoints(checkpoint(tmp_path / "b", base), checkpoint(tmp_path / "s", sft))
+    tied = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
+    directories = checkpoint(tmp_path / "b", base, **tied), checkpoint(tmp_path / "s", sft, **tied)
+    reference = Reference.from_checkpoints(*directories)
     p = torch.nn.Parameter(torch.zeros(6, 4))
     p.grad = torch.zeros_like(p)
     OnDARE([("model.embed_tokens.weight", p)], density=1.0, alpha=1.0, reference=reference).step()
