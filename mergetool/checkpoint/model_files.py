@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-from mergetool.checkpoint.place import Place
 from mergetool.checkpoint.quantised import without_quantisation
-from mergetool.errors import CheckpointError
 
-_VOCABULARY = "tokenizer.json"
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
@@ -20,31 +16,6 @@ TOKENIZER_FILES = (
 
 
 BESIDE = ("config.json", "generation_config.json", "adapter_config.json", *TOKENIZER_FILES)
-
-
-def same_vocabulary(a: Place, b: Place) -> bool:
-    """True where two checkpoints' tokenizers map the same words to the same ids (or one has no tokenizer.json)."""
-    known = [((p.pinned and p.pinned.files) or {}).get(_VOCABULARY) for p in (a, b)]
-    if a.directory == b.directory or (known[0] and known[0] == known[1]):
-        return True  # the Hub tells the hash of either: nothing need be fetched
-    if not all(_VOCABULARY in p.files() for p in (a, b)):
-        return True
-    first, second = a.path(_VOCABULARY), b.path(_VOCABULARY)
-    if first.stat().st_size == second.stat().st_size and first.read_bytes() == second.read_bytes():
-        return True
-    return _vocabulary(first) == _vocabulary(second)
-
-
-def _vocabulary(path: Path) -> Any:
-    try:
-        content = json.loads(path.read_bytes())
-        vocabulary = content["model"].get("vocab")
-        added = {t["content"]: t["id"] for t in content.get("added_tokens") or []}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is not a tokenizer file ({error})", "fetch the file again") from None
-    if isinstance(vocabulary, dict):
-        return {**vocabulary, **added}
-    return vocabulary, added
 
 
 def write_config(source: Path, out: Path, dtype: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from mergetool.checkpoint.open import open_reader
 from mergetool.checkpoint.reader import equal
+from mergetool.checkpoint.rows import as_stored
 from mergetool.merge.plan import Plan
 
 
@@ -24,9 +25,10 @@ def without_copies(plan: Plan) -> Plan:
 
 def _copied(plan: Plan, name: str) -> bool:
     first = plan.sources[plan.sidecar].stored_name(name)
-    for source in plan.sources:
+    for i, source in enumerate(plan.sources):
         if name in source.layout.tensors:
-            with open_reader(source.layout) as reader:
+            layout = source.layout if plan.vocabulary is None else as_stored(source.layout, plan.vocabulary.rows[i])
+            with open_reader(layout) as reader:
                 if not equal(reader, name, reader, source.stored_name(first)):
                     return False
     return True

@@ -155,8 +155,10 @@ def merge_to_directories(
         if not low_disk:
             fetch_weights(layouts, fetching)
             working = [without_copies(plan) for plan in working]
-        for i in {working[0].sidecar, *(plan.tokenizer for plan in working)}:
-            fetch_beside(layouts[i])
+        fetch_beside(layouts[working[0].sidecar])
+        for plan in working:
+            if plan.tokenizer is not None:
+                fetch_beside(plan.tokenizer)
         with ExitStack() as stack:
             writers = [
                 stack.enter_context(
@@ -197,6 +199,8 @@ class _Mergers:
             raise ValueError("merges in one reading need the same inputs in the same order")
         self._make = lambda: TensorMerger(plans, self.readers, device=device, allow_nonfinite=allow_nonfinite)
         self.readers = [open_reader(s.layout, places) for s in plans[0].sources]
+        if (vocabulary := plans[0].vocabulary) is not None:
+            self.readers = vocabulary.readers(self.readers, [s.layout for s in plans[0].sources])
         self._own = threading.local()
 
     def mine(self) -> TensorMerger:
@@ -249,8 +253,7 @@ def _run_all(
 
 def _files(plan: Plan, row: Sequence[TensorPlan]) -> list[Path]:
     """The weight files that one tensor is read from."""
-    sources = [plan.sources[s] for s in dict.fromkeys(s for tensor in row for s in tensor.sources)]
-    return [file for source in sources for file in source.layout.files_of(source.stored_name(row[0].name))]
+    return plan.files_of(row[0].name, dict.fromkeys(s for tensor in row for s in tensor.sources))
 
 
 def _emit(writer: CheckpointWriter, name: str) -> Callable[[int, torch.Tensor], None]:

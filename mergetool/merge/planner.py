@@ -13,16 +13,16 @@ from mergetool.architecture.match import match
 from mergetool.checkpoint.adapter import ADAPTER
 from mergetool.checkpoint.dequantised import must_get_a_dtype, must_not_be_codes
 from mergetool.checkpoint.layout import Layout
-from mergetool.checkpoint.model_files import same_vocabulary
 from mergetool.checkpoint.open import layout_of
 from mergetool.checkpoint.place import Directory
 from mergetool.config.strict_yaml import validate
-from mergetool.errors import CheckpointError, RecipeError, nearest
+from mergetool.errors import RecipeError, nearest
 from mergetool.hub.references import is_local, open_layout
 from mergetool.merge.mergekit import MERGEKIT_METHODS
 from mergetool.merge.plan import Plan, Source
 from mergetool.merge.recipe import MergeRecipe, ModelEntry
 from mergetool.merge.terms import tensor_plans
+from mergetool.merge.vocabulary import plan_vocabulary
 from mergetool.methods import METHODS, Method
 
 
@@ -56,7 +56,7 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         found = tuple(Source(name, open_layout(name, allow_pickle)) for name in remote)
         for source in found:
             must_not_be_codes(source.layout)
-        return Plan(recipe, "mergekit", reason, method, found, 0, 0)
+        return Plan(recipe, "mergekit", reason, method, found, 0, None)
     assert method is not None  # _not_native answered for a method that is not in the table
     _check_shape_of_recipe(recipe, method)
     names = _distinct_names(recipe)
@@ -65,12 +65,12 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     base = index[recipe.base_model] if recipe.base_model else index[recipe.models[0].model]
     for layout in layouts:
         must_get_a_dtype(layout, recipe.out_dtype or recipe.dtype)
+    tokenizer, vocabulary, layouts = plan_vocabulary(recipe, names, layouts, base)
     found = match(layouts, base)
     sources = tuple(Source(*one) for one in zip(names, layouts, found.stands_for, strict=True))
     tensors = tensor_plans(recipe, method, sources, index, base, found)
-    tokenizer = _tokenizer(recipe, sources, index, base)
     notes = tuple(found.notes(layouts[base].name))
-    return Plan(recipe, "native", "", method, sources, base, tokenizer, tensors, found.added, notes)
+    return Plan(recipe, "native", "", method, sources, base, tokenizer, tensors, found.added, notes, vocabulary)
 
 
 def _local(name: str) -> list[Layout]:
@@ -116,11 +116,9 @@ def _not_native(recipe: MergeRecipe, method: Method | None) -> str:
     """Why a recipe is not ours to run; empty where it is."""
     if method is None:
         return f"merge_method {recipe.merge_method}"
-    for key in ("slices", "modules", "tokenizer"):
+    for key in ("slices", "modules"):
         if getattr(recipe, key):
             return key
-    if recipe.tokenizer_source == "union" or isinstance(recipe.tokenizer_source, dict):
-        return "tokenizer_source"
     if recipe.chat_template and "{" not in recipe.chat_template:
         return f"chat_template {recipe.chat_template}"
     return ""
@@ -152,19 +150,4 @@ def _distinct_names(recipe: MergeRecipe) -> list[str]:
     names = [recipe.base_model] if recipe.base_model else []
     for entry in recipe.models:
         names += [entry.model] + ([entry.relative_to] if entry.relative_to else [])
-    if isinstance(recipe.tokenizer_source, str) and recipe.tokenizer_source != "base":
-        names.append(recipe.tokenizer_source)
     return list(dict.fromkeys(names))
-
-
-def _tokenizer(recipe: MergeRecipe, sources: tuple[Source, ...], index: dict[str, int], base: int) -> int:
-    """The source whose tokenizer the output gets."""
-    if recipe.tokenizer_source is not None:
-        return base if recipe.tokenizer_source == "base" else index[str(recipe.tokenizer_source)]
-    for source in sources:
-        if not same_vocabulary(sources[base].layout.place, source.layout.place):
-            raise CheckpointError(
-                f"{source.layout.name}: its tokenizer's vocabulary differs from that of {sources[base].layout.name}",
-                "say which one the result gets: `tokenizer_source: base` or a model's path",
-            )
-    return base

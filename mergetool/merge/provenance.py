@@ -23,6 +23,7 @@ from mergetool.merge import mergekit
 from mergetool.merge.plan import Plan
 from mergetool.merge.planner import references
 from mergetool.merge.recipe import MergeRecipe
+from mergetool.merge.vocabulary import write_vocabulary
 
 
 def finish(
@@ -37,7 +38,10 @@ def finish(
     dtype = DTYPES[largest.dtype_name][0] if largest else "float32"
     write_config(plan.sources[plan.sidecar].layout.directory, directory, dtype)
     untie_if_different(directory)
-    write_tokenizer(plan.sources[plan.tokenizer].layout.directory, directory, plan.recipe.chat_template)
+    assert plan.tokenizer is not None  # a native plan has one
+    write_tokenizer(plan.tokenizer.directory, directory, plan.recipe.chat_template)
+    if plan.vocabulary is not None:
+        write_vocabulary(plan.vocabulary, directory)
     manifest = {
         "mergetool": __version__,
         "kind": "merge",

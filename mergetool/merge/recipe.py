@@ -30,7 +30,7 @@ Setting = Scalar | Conditional | list[Scalar] | list[Conditional]
 Parameters = dict[str, Setting]
 
 
-def _reference(value: Any) -> Any:
+def reference_of(value: Any) -> Any:
     """mergekit's mapping form of a model reference -> the text form ``path[@revision][+adapter]``."""
     if not isinstance(value, dict):
         return value
@@ -39,11 +39,11 @@ def _reference(value: Any) -> Any:
         raise ValueError(f"unknown key '{sorted(unknown)[0]}' in a model reference; known: model, path, revision, lora")
     if "path" in value:
         return f"{value['path']}@{value['revision']}" if value.get("revision") else value["path"]
-    text = _reference(value.get("model", ""))
-    return f"{text}+{_reference(value['lora'])}" if value.get("lora") else text
+    text = reference_of(value.get("model", ""))
+    return f"{text}+{reference_of(value['lora'])}" if value.get("lora") else text
 
 
-ModelName = Annotated[str, BeforeValidator(_reference), Field(min_length=1)]
+ModelName = Annotated[str, BeforeValidator(reference_of), Field(min_length=1)]
 
 
 class ModelEntry(BaseModel):
@@ -63,7 +63,7 @@ class ModelEntry(BaseModel):
 class MergeRecipe(BaseModel):
     """A merge as the user wrote it.
 
-    `slices`, `modules` and `tokenizer` are kept as they are: they are mergekit's, and the plan hands them on.
+    `slices` and `modules` are kept as they are: they are mergekit's, and the plan hands them on.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,7 +73,7 @@ class MergeRecipe(BaseModel):
     parameters: Parameters = Field(default_factory=dict)
     dtype: DTypeName | None = None
     out_dtype: DTypeName | None = None
-    tokenizer_source: str | dict[str, Any] | None = None
+    tokenizer_source: ModelName | None = None
     chat_template: str | None = None
     slices: list[dict[str, Any]] | None = None
     modules: dict[str, Any] | None = None
@@ -104,14 +104,28 @@ class MergeRecipe(BaseModel):
         slices = self.slices
         if slices:
             slices = [
-                {**s, "sources": [{**e, "model": place(_reference(e["model"]))} if isinstance(e, dict) and "model" in e else e
+                {**s, "sources": [{**e, "model": place(reference_of(e["model"]))} if isinstance(e, dict) and "model" in e else e
                                   for e in s.get("sources") or []]} if isinstance(s, dict) else s
                 for s in slices
             ]  # fmt: skip
-        source = self.tokenizer_source
-        if isinstance(source, str) and source not in ("base", "union"):
-            source = place(source)
-        update = {"models": models, "base_model": place(self.base_model), "tokenizer_source": source, "slices": slices}
+
+        def named(value: Any) -> Any:  # a model, or one of mergekit's two words for several
+            return value if value in ("base", "union") else place(reference_of(value))
+
+        def row(setting: Any) -> Any:
+            source = setting.get("source") if isinstance(setting, dict) else None
+            if isinstance(source, dict) and source.get("kind"):
+                return {**setting, "source": {**source, "model": named(source["model"])}} if "model" in source else setting
+            return setting if source is None else {**setting, "source": named(source)}
+
+        tokenizer = self.tokenizer
+        if tokenizer:
+            tokens = tokenizer.get("tokens")
+            tokens = {word: row(setting) for word, setting in tokens.items()} if isinstance(tokens, dict) else tokens
+            tokenizer = {**tokenizer, "source": named(tokenizer.get("source", "union")), "tokens": tokens}
+        source = None if self.tokenizer_source is None else named(self.tokenizer_source)
+        update = {"models": models, "base_model": place(self.base_model), "tokenizer_source": source,
+                  "slices": slices, "tokenizer": tokenizer}  # fmt: skip
         return self.model_copy(update=update)
 
     def to_dict(self) -> dict[str, Any]:
