@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergetool.checkpoint.recognise import LFS_HINT, is_pointer
 from mergetool.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def parse_header(file: Path, size: int, read: Callable[[int, int], bytes], calle
     prefix = read(0, min(8, size))
     if len(prefix) < 8:
         raise CheckpointError(f"{called}: is truncated: {size} bytes are not even a header", again)
+    if is_pointer(prefix):
+        raise CheckpointError(f"{called}: is a Git-LFS pointer and not the file itself", LFS_HINT)
     (length,) = struct.unpack("<Q", prefix)
     if length > MAX_HEADER or length > size - 8:
         raise CheckpointError(

@@ -129,6 +129,8 @@ def merge_card(manifest: dict[str, Any]) -> str:
     lines += [f"Merged with mergetool {version} by `{recipe['merge_method']}`, seed {manifest['seed']}.", ""]
     if warning := licences(manifest)[1]:
         lines += [f"> **Licence:** {warning}.", ""]
+    if code := manifest.get("trust_remote_code"):
+        lines += [f"> **Remote code:** loading this model runs {', '.join(code)}; it needs `trust_remote_code=True`.", ""]
     if origins(manifest):
         lines += ["| input | commit | licence | distance of the result |", "|---|---|---|---|"]
         for one in origins(manifest):

@@ -11,7 +11,7 @@ from typing import Any
 from mergetool import hub
 from mergetool.checkpoint.adapter import ADAPTER
 from mergetool.checkpoint.layout import Layout
-from mergetool.checkpoint.model_files import BESIDE
+from mergetool.checkpoint.model_files import needed_beside
 from mergetool.checkpoint.place import Place
 from mergetool.errors import CheckpointError
 
@@ -79,9 +79,9 @@ def fetch_beside(place: Layout | Place) -> None:
     place = place.place if isinstance(place, Layout) else place
     if place is None or place.pinned is None:
         return
-    for file in place.files():
-        if file in BESIDE or file.endswith(".index.json"):
-            place.path(file)
+    indices = [file for file in place.files() if file.endswith(".index.json") or file == "adapter_config.json"]
+    for file in (*indices, *needed_beside(place)):
+        place.path(file)
 
 
 def fetch_file(

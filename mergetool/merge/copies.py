@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from mergetool.checkpoint.open import open_reader
 from mergetool.checkpoint.reader import equal
-from mergetool.checkpoint.rows import as_stored
 from mergetool.merge.plan import Plan
 
 
@@ -27,8 +26,7 @@ def _copied(plan: Plan, name: str) -> bool:
     first = plan.sources[plan.sidecar].stored_name(name)
     for i, source in enumerate(plan.sources):
         if name in source.layout.tensors:
-            layout = source.layout if plan.vocabulary is None else as_stored(source.layout, plan.vocabulary.rows[i])
-            with open_reader(layout) as reader:
+            with open_reader(plan.stored_layout(i)) as reader:
                 if not equal(reader, name, reader, source.stored_name(first)):
                     return False
     return True

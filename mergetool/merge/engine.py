@@ -20,6 +20,7 @@ import torch
 
 from mergetool.checkpoint.open import open_reader
 from mergetool.checkpoint.writer import CheckpointWriter, OutTensor, check_output
+from mergetool.checkpoint.zeros import must_hold_weights
 from mergetool.errors import CheckpointError, HubError, MergetoolError, RecipeError
 from mergetool.hub.fetch import fetch_beside, fetch_weights
 from mergetool.hub.stream import Stream
@@ -155,6 +156,8 @@ def merge_to_directories(
         if not low_disk:
             fetch_weights(layouts, fetching)
             working = [without_copies(plan) for plan in working]
+            for i in range(len(layouts)):
+                must_hold_weights(working[0].stored_layout(i))
         fetch_beside(layouts[working[0].sidecar])
         for plan in working:
             if plan.tokenizer is not None:

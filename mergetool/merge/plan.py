@@ -12,6 +12,7 @@ from mergetool import __version__
 from mergetool.checkpoint.header import DTYPES
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.place import Place
+from mergetool.checkpoint.rows import as_stored
 from mergetool.merge.recipe import MergeRecipe
 from mergetool.merge.vocabulary import Vocabulary
 from mergetool.methods import Method
@@ -89,6 +90,11 @@ class Plan:
     added: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     vocabulary: Vocabulary | None = field(default=None, repr=False)
+
+    def stored_layout(self, source: int) -> Layout:
+        """A source as it is on disk, where it is shown with other rows."""
+        layout = self.sources[source].layout
+        return layout if self.vocabulary is None else as_stored(layout, self.vocabulary.rows[source])
 
     def files_of(self, name: str, sources: Iterable[int]) -> list[Path]:
         """The weight files that a tensor is read from; a row of a word that a source lacks comes from another one."""

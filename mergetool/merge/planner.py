@@ -13,6 +13,7 @@ from mergetool.architecture.match import match
 from mergetool.checkpoint.adapter import ADAPTER
 from mergetool.checkpoint.dequantised import must_get_a_dtype, must_not_be_codes
 from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.model_files import check_beside
 from mergetool.checkpoint.open import layout_of
 from mergetool.checkpoint.place import Directory
 from mergetool.config.strict_yaml import validate
@@ -66,6 +67,8 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     for layout in layouts:
         must_get_a_dtype(layout, recipe.out_dtype or recipe.dtype)
     tokenizer, vocabulary, layouts = plan_vocabulary(recipe, names, layouts, base)
+    if (place := layouts[base].place) is not None:
+        check_beside(place, tokenizer)
     found = match(layouts, base)
     sources = tuple(Source(*one) for one in zip(names, layouts, found.stands_for, strict=True))
     tensors = tensor_plans(recipe, method, sources, index, base, found)

@@ -13,7 +13,7 @@ from typing import Any
 from mergetool import __version__
 from mergetool.checkpoint.header import DTYPES
 from mergetool.checkpoint.layout import weight_hashes
-from mergetool.checkpoint.model_files import write_config, write_tokenizer
+from mergetool.checkpoint.model_files import left_behind, remote_code, write_beside, write_config, write_tokenizer
 from mergetool.checkpoint.place import Directory
 from mergetool.checkpoint.tying import untie_if_different
 from mergetool.checkpoint.writer import MANIFEST, check_output, partial_directory
@@ -42,6 +42,10 @@ def finish(
     write_tokenizer(plan.tokenizer.directory, directory, plan.recipe.chat_template)
     if plan.vocabulary is not None:
         write_vocabulary(plan.vocabulary, directory)
+    base = plan.sources[plan.sidecar].layout.place
+    assert base is not None  # a plan's layouts are read from somewhere
+    files = write_beside(base, directory)
+    code = list(dict.fromkeys([*remote_code(base), *remote_code(plan.tokenizer)]))
     manifest = {
         "mergetool": __version__,
         "kind": "merge",
@@ -64,7 +68,13 @@ def finish(
         for name, distance in manifest["distances"].items()
         if distance == 0.0
     ]
-    manifest["warnings"] += plan.notes
+    manifest["warnings"] += [*plan.notes, *left_behind(files)]
+    if code:
+        manifest["trust_remote_code"] = code
+        manifest["warnings"].append(
+            f"loading the result runs code that was carried over from the models and not read here ({', '.join(code)}): "
+            "it needs trust_remote_code=True"
+        )
     _write(directory, manifest)
     return manifest
 

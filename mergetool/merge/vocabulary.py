@@ -19,6 +19,7 @@ import numpy as np
 
 from mergetool.architecture.vocabulary import WordTensors, vocabulary_holder
 from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.model_files import TOKENIZER_FILES
 from mergetool.checkpoint.place import Place
 from mergetool.checkpoint.reader import Reader
 from mergetool.checkpoint.rows import ZERO, Loan, Rows, RowsReader, as_shown, row_count
@@ -28,6 +29,7 @@ from mergetool.hub.references import open_place
 from mergetool.merge.recipe import MergeRecipe, reference_of
 from mergetool.merge.union import added_words, with_words
 
+_KEPT = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json")
 _SPECIAL = (
     "bos_token_id",
     "eos_token_id",
@@ -314,6 +316,9 @@ def write_vocabulary(vocabulary: Vocabulary, directory: Path) -> None:
                 part.update({key: _moved(part[key], vocabulary.moved) for key in _SPECIAL if key in part})
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     if vocabulary.tokenizer is not None:
+        for name in TOKENIZER_FILES:
+            if name not in _KEPT:  # tables without the words that were added
+                (directory / name).unlink(missing_ok=True)
         (directory / WORDS).write_text(vocabulary.tokenizer, encoding="utf-8")
 
 
