@@ -15,9 +15,9 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Check a recipe from headers alone: exit 0, or 2 and one line."""
-    from mergetool.config.strict_yaml import load_yaml
+    from mergetool.merge.recipe_source import recipe_source
 
-    kind = _kind(load_yaml(recipe), recipe)
+    kind = _kind(recipe_source(str(recipe)).content, recipe)
     with naming(recipe):
         facts = {"merge": _merge, "align": _align, "ama": _ama, "study": _study}[kind](recipe)
     if json:

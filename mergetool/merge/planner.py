@@ -19,6 +19,7 @@ from mergetool.checkpoint.place import Directory
 from mergetool.config.strict_yaml import validate
 from mergetool.errors import RecipeError, nearest
 from mergetool.hub.references import is_local, open_layout
+from mergetool.merge.dialect import PARAMETERS
 from mergetool.merge.mergekit import MERGEKIT_METHODS
 from mergetool.merge.plan import Plan, Source
 from mergetool.merge.recipe import MergeRecipe, ModelEntry
@@ -39,6 +40,7 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         RecipeError: unknown method or parameter, a value out of range, a feature that the engine asked for lacks.
         CheckpointError: an input is missing, damaged, or does not fit the others.
     """
+    said = recipe.notes
     recipe = _whole_models(recipe, allow_pickle)
     method = METHODS.get(recipe.merge_method)
     if method is None and recipe.merge_method not in MERGEKIT_METHODS:
@@ -59,7 +61,7 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
             must_not_be_codes(source.layout)
         return Plan(recipe, "mergekit", reason, method, found, 0, None)
     assert method is not None  # _not_native answered for a method that is not in the table
-    _check_shape_of_recipe(recipe, method)
+    unread = _check_shape_of_recipe(recipe, method)
     names = _distinct_names(recipe)
     layouts = [open_layout(name, allow_pickle) for name in names]
     index = {name: i for i, name in enumerate(names)}
@@ -72,7 +74,7 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     found = match(layouts, base)
     sources = tuple(Source(*one) for one in zip(names, layouts, found.stands_for, strict=True))
     tensors = tensor_plans(recipe, method, sources, index, base, found)
-    notes = tuple(found.notes(layouts[base].name))
+    notes = (*said, *unread, *found.notes(layouts[base].name))
     return Plan(recipe, "native", "", method, sources, base, tokenizer, tensors, found.added, notes, vocabulary)
 
 
@@ -127,7 +129,8 @@ def _not_native(recipe: MergeRecipe, method: Method | None) -> str:
     return ""
 
 
-def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> None:
+def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> list[str]:
+    """Refuse what the method cannot do; a line on parameters that it does not read, though mergekit knows them."""
     if method.needs_base and not recipe.base_model:
         raise RecipeError(f"merge_method {method.name} needs base_model", "add `base_model:` to the recipe")
     if method.consensus in ("linear", "slerp"):
@@ -141,12 +144,16 @@ def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> None:
         others = {m.model for m in recipe.models} - {recipe.base_model}
         if len(others) != 1:
             raise RecipeError(f"slerp takes base_model and one other model, found {len(others)} others", "list exactly two")
+    unread: dict[str, None] = {}
     places = [("parameters", recipe.parameters)]
     places += [(f"models[{i}].parameters", m.parameters) for i, m in enumerate(recipe.models)]
     for place, parameters in places:
         for name in parameters:
-            if name not in method.parameters:
+            if name in PARAMETERS - method.parameters:
+                unread[name] = None
+            elif name not in method.parameters:
                 raise RecipeError(f"{place}.{name}: {method.name} has no parameter '{name}'", nearest(name, method.parameters))
+    return [f"{method.name} does not read {', '.join(unread)}: left out"] if unread else []
 
 
 def _distinct_names(recipe: MergeRecipe) -> list[str]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from mergetool.config.sources import resolve_source
-from mergetool.config.strict_yaml import load_yaml, validate
+from mergetool.config.strict_yaml import validate
 from mergetool.errors import RecipeError
+from mergetool.merge.dialect import dtype_name, understood, with_truths
+from mergetool.merge.recipe_source import recipe_source
 
 Scalar = bool | int | float | str
-DTypeName = Literal["float32", "float16", "bfloat16"]
+DTypeName = Annotated[Literal["float32", "float16", "bfloat16", "float64"], BeforeValidator(dtype_name)]
 
 
 class Conditional(BaseModel):
@@ -57,7 +59,7 @@ class ModelEntry(BaseModel):
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else value
+        return {} if value is None else with_truths(value)
 
 
 class MergeRecipe(BaseModel):
@@ -80,11 +82,12 @@ class MergeRecipe(BaseModel):
     tokenizer: dict[str, Any] | None = None
     seed: int = 0
     name: str | None = None
+    _notes: tuple[str, ...] = PrivateAttr(())
 
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else value
+        return {} if value is None else with_truths(value)
 
     @model_validator(mode="after")
     def _one_list_of_inputs(self) -> MergeRecipe:
@@ -93,6 +96,11 @@ class MergeRecipe(BaseModel):
             found = " and ".join(given) or "none"
             raise ValueError(f"a recipe needs exactly one of models, slices and modules, found {found}; give `models:`")
         return self
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the recipe was read past, a line each."""
+        return self._notes
 
     def resolved(self, directory: str | Path) -> MergeRecipe:
         """The same recipe with every path that exists beside it made absolute; Hub ids stay as they are."""
@@ -136,12 +144,17 @@ class MergeRecipe(BaseModel):
 def load_merge_recipe(path: str | Path) -> MergeRecipe:
     """Read and validate a recipe; relative model paths start from the recipe's directory, then from where you are.
 
+    Args:
+        path: a file, or what else `recipe_source` takes: ``-``, a recipe of the package, a merged model.
+
     Raises:
         RecipeError: the file or a key in it is wrong; one line.
     """
-    path = Path(path)
-    recipe = validate(MergeRecipe, load_yaml(path), path)
-    return recipe.resolved(path.parent)
+    source = recipe_source(str(path))
+    content, notes = understood(source.content, source.anchored - MergeRecipe.model_fields.keys())
+    recipe = validate(MergeRecipe, content, source.called).resolved(source.directory)
+    recipe._notes = tuple(notes)
+    return recipe
 
 
 # --- what a setting means for one tensor ---------------------------------------------------------------------------

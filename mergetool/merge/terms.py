@@ -62,7 +62,7 @@ def _with_terms(plan: TensorPlan, recipe: MergeRecipe, method: Method, index: di
         return found
 
     if method.consensus == "slerp":
-        t = number(required("t", None, "the recipe"), "t", plan.name, 0.0, 1.0)
+        t = number(required("t", None, "the recipe"), "t", plan.name)
         other = next(m.model for m in recipe.models if m.model != recipe.base_model)
         terms = (Term(plan.base, None, 1.0 - t, 1.0, "0"), Term(index[other], None, t, 1.0, "1"))
         return _filled(plan, terms, t=t)
