@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from mergetool import hub
+from mergetool.checkpoint.adapter import ADAPTER_CONFIG
 from mergetool.checkpoint.content import bytes_hash, sha256_of, weights_hash
 from mergetool.checkpoint.layout import INDEX
-from mergetool.checkpoint.model_files import BESIDE
+from mergetool.checkpoint.model_files import needed_beside
+from mergetool.checkpoint.place import Directory
 from mergetool.data.rows import data_commit
 from mergetool.errors import CheckpointError, DataError
 from mergetool.hub.references import ModelReference
 
 _SAMPLES, _SAMPLE_BYTES = 32, 4096
-_BESIDE_ENDINGS = (".jinja", ".model", ".tiktoken")  # templates and vocabularies under names of their own
 
 
 def digest(value: Any) -> str:
@@ -51,20 +52,10 @@ def checkpoint_identity(source: Path | str) -> str:
 
 
 def beside_weights(directory: Path) -> dict[str, str]:
-    """File name -> hash, of every file beside the weights that decides what a model computes from a text."""
-    try:
-        found = [path for path in sorted(directory.iterdir()) if path.is_file() and _matters(path.name)]
-        more = directory / "additional_chat_templates"
-        found += sorted(more.glob("*.jinja")) if more.is_dir() else []
-    except OSError as error:
-        raise CheckpointError(
-            f"{directory}: cannot be read ({error.strerror or error})", "check the path and its permissions"
-        ) from error
-    return {path.relative_to(directory).as_posix(): bytes_hash(path) for path in found}
-
-
-def _matters(name: str) -> bool:
-    return name in BESIDE or name.endswith(_BESIDE_ENDINGS) or name.startswith(("tokenizer", "vocab", "merges"))
+    """File name -> hash, of every file beside the weights that a result of the checkpoint may depend on."""
+    names = needed_beside(Directory(directory))
+    names += [name for name in (ADAPTER_CONFIG,) if (directory / name).is_file()]
+    return {name: bytes_hash(directory / name) for name in sorted(names)}
 
 
 def _weights(directory: Path) -> dict[str, str]:

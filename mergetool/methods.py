@@ -136,7 +136,7 @@ class Method:
 # --- options of merge recipes ---------------------------------------------------------------------------------------
 
 _WEIGHT = Number("weight", per_model=True, required=True)
-_T = Number("t", required=True, low=0.0, high=1.0)
+_T = Number("t", required=True)
 _NORMALIZE = Truth("normalize", False)
 _LAMBDA = Number("lambda", 1.0)
 _INT8_MASK = Option("int8_mask")  # saves mergekit memory; taken so that its recipes run, and nothing here depends on it

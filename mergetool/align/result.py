@@ -12,7 +12,8 @@ from mergetool.align.check import stored_dtype
 from mergetool.align.recipe import AlignRecipe
 from mergetool.checkpoint.layout import Layout, read_layout
 from mergetool.checkpoint.manifest import Manifest
-from mergetool.checkpoint.model_files import write_config, write_tokenizer
+from mergetool.checkpoint.model_files import write_beside, write_config, write_tokenizer
+from mergetool.checkpoint.place import Directory
 from mergetool.hub.card import licences, metadata
 
 _BLOCK = 1 << 22
@@ -46,6 +47,7 @@ def write_model(model: Any, state: dict[str, Any] | None, recipe: AlignRecipe, s
     (out / "generation_config.json").unlink(missing_ok=True)
     write_config(sft, out, dtype)
     write_tokenizer(sft, out)
+    write_beside(Directory(sft), out)
     return dtype
 
 

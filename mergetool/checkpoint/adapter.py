@@ -8,6 +8,7 @@ from mergetool.checkpoint.header import TensorInfo
 from mergetool.checkpoint.place import Place
 
 ADAPTER = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)

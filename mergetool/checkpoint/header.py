@@ -7,6 +7,7 @@ the end, overlaps, absurd sizes) has to become one line that names the file, bef
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergetool.checkpoint.recognise import LFS_HINT, is_pointer
 from mergetool.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ DTYPES: dict[str, tuple[str, int, bool]] = {
     "BF16": ("bfloat16", 2, True),
     "F8_E4M3": ("float8_e4m3fn", 1, True),
     "F8_E5M2": ("float8_e5m2", 1, True),
+    "F8_E8M0": ("float8_e8m0fnu", 1, True),
     "I64": ("int64", 8, False),
     "I32": ("int32", 4, False),
     "I16": ("int16", 2, False),
@@ -69,7 +72,7 @@ class TensorInfo:
     @property
     def numel(self) -> int:
         """Elements."""
-        return self.nbytes // self.itemsize
+        return math.prod(self.shape)
 
     @property
     def floating(self) -> bool:
@@ -123,6 +126,8 @@ def parse_header(file: Path, size: int, read: Callable[[int, int], bytes], calle
     prefix = read(0, min(8, size))
     if len(prefix) < 8:
         raise CheckpointError(f"{called}: is truncated: {size} bytes are not even a header", again)
+    if is_pointer(prefix):
+        raise CheckpointError(f"{called}: is a Git-LFS pointer and not the file itself", LFS_HINT)
     (length,) = struct.unpack("<Q", prefix)
     if length > MAX_HEADER or length > size - 8:
         raise CheckpointError(

@@ -11,6 +11,8 @@ from mergetool.architecture.reading import copies_of
 from mergetool.checkpoint.adapter import ADAPTER, Adapter
 from mergetool.checkpoint.header import TensorInfo
 from mergetool.checkpoint.place import Commit, Directory, Place, read_json
+from mergetool.checkpoint.quantised import Dequantised
+from mergetool.checkpoint.recognise import what_lies_there
 from mergetool.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
@@ -31,6 +33,7 @@ class Layout:
     headers: dict[str, tuple[int, str]] = field(default_factory=dict)
     adapter: Adapter | None = None
     place: Place | None = field(default=None, compare=False)
+    dequantised: Dequantised | None = None
 
     @property
     def name(self) -> str:
@@ -64,6 +67,11 @@ class Layout:
             found[self.adapter.place.directory / ADAPTER] = self.adapter.header
         return found
 
+    def files_of(self, name: str) -> list[Path]:
+        """The weight files that one tensor is read from."""
+        found = self.dequantised.files(name) if self.dequantised is not None else []
+        return found or [self.tensors[name].file]
+
     @property
     def nbytes(self) -> int:
         """Bytes of weights."""
@@ -85,6 +93,8 @@ def read_layout(place: str | Path | Place) -> Layout:
 def _read(place: Place) -> Layout:
     if "config.json" not in (files := place.files()) and "adapter_config.json" in files:
         raise CheckpointError(f"{place.name}: is an adapter, not a model", f"write MODEL+{place.name}")
+    if "config.json" not in files and (found := recognised(place)) is not None:
+        raise CheckpointError(f"{place.name}: {found[0]}, not a checkpoint with its config.json", found[1])
     config = read_json(place, "config.json", "a model directory needs its config.json")
     weight_map, single = _weight_map(place)
     tensors: dict[str, TensorInfo] = {}
@@ -112,6 +122,7 @@ def _read(place: Place) -> Layout:
         for _, name, other in copies_of(layout):
             if name in tensors and same(tensors[name], tensors[other]):
                 del tensors[name]
+    must_have_entries(place.name, tensors)
     if not tensors:
         raise CheckpointError(f"{place.name}: its weight files hold no tensors", "fetch the checkpoint again")
     return layout
@@ -121,15 +132,35 @@ def _weight_map(place: Place) -> tuple[dict[str, str], str]:
     """(the index's tensor -> file mapping, "") or ({}, the single weight file). safetensors come before pickles."""
     files = place.files()
     for index, single in ((INDEX, SINGLE), (PICKLED_INDEX, PICKLED)):
+        if single in files:  # first, as transformers has it: an index beside it is left from an earlier save
+            return {}, single
         if index in files:
             return _index(place, index, Path(single).suffix), ""
-        if single in files:
-            return {}, single
+    if (found := recognised(place)) is not None:
+        raise CheckpointError(f"{place.name}: has no weights ({SINGLE} or {INDEX}), but {found[0]}", found[1])
     if others := [name for name in files if name.endswith(".safetensors")]:
         raise CheckpointError(
             f"{place.name}: has {others[0]} but neither {SINGLE} nor {INDEX}", "add the index file or fetch it again"
         )
     raise CheckpointError(f"{place.name}: has no weights ({SINGLE} or {INDEX})", "check the path in the recipe")
+
+
+def recognised(place: Place) -> tuple[str, str] | None:
+    """What lies in place of a checkpoint, and the next step."""
+    known = getattr(place.pinned, "files", None)
+    names = known or [p.relative_to(place.directory).as_posix() for p in place.directory.glob("**/*") if p.is_file()]
+    return what_lies_there(place.name, names)
+
+
+def must_have_entries(name: str, tensors: dict[str, TensorInfo]) -> None:
+    """Refuses a checkpoint most of whose weights have no entries, as DeepSpeed's third stage saves them ungathered."""
+    weights = [info for info in tensors.values() if info.floating]
+    empty = [info.name for info in weights if info.numel == 0]
+    if len(empty) > 1 and 2 * len(empty) > len(weights):
+        raise CheckpointError(
+            f"{name}: '{empty[0]}' and {len(empty) - 1} more of its weights have no entries",
+            "save the checkpoint again: the shards of its training were not gathered",
+        )
 
 
 def _index(place: Place, index: str, suffix: str) -> dict[str, str]:

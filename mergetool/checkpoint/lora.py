@@ -96,16 +96,17 @@ def _scale(config: dict[str, Any], module: str, rank: int) -> float:
 class AdaptedReader(Reader):
     """A reader that gives the adapted tensors, in fp32: W + s·B·A is not rounded before it is merged."""
 
-    def __init__(self, layout: Layout, places: dict[Path, Path] | None = None) -> None:
+    def __init__(self, layout: Layout, base: Reader, places: dict[Path, Path] | None = None) -> None:
         super().__init__(layout, places)
         assert layout.adapter is not None
+        self._base = base  # the reader of the model without the adapter
         self._adapter = layout.adapter
         self._own = threading.local()
 
     def block(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Flat elements [start, stop): fp32 where the adapter adds to them, else in the stored dtype."""
         replacement = self._adapter.replaced.get(name)
-        base = super().block(name, start, stop) if replacement is None else self._flat(replacement, start, stop)
+        base = self._base.block(name, start, stop) if replacement is None else self._flat(replacement, start, stop)
         factors = self._adapter.factors.get(name)
         if factors is None or stop <= start:
             return base
@@ -119,6 +120,16 @@ class AdaptedReader(Reader):
         """The whole adapted tensor."""
         info = self._info(name)
         return self.block(name, 0, info.numel).view(info.shape)
+
+    def release(self, file: Path) -> None:
+        """Forget one file; nothing may be reading it."""
+        self._base.release(file)
+        super().release(file)
+
+    def close(self) -> None:
+        """Forget the maps, the base's too."""
+        self._base.close()
+        super().close()
 
     def _factors(self, name: str, factors: Factors) -> tuple[torch.Tensor, torch.Tensor]:
         """The pair in fp32, kept while one tensor is walked; one pair a thread."""

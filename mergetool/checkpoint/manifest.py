@@ -66,6 +66,7 @@ class Manifest:
         files: every other file that belongs to the result, but for this one, the card and what describes the run.
         dtype: torch's name of the type that most weights are stored in.
         warnings: what the user was told.
+        trust_remote_code: the files or repositories whose code a loader of the result runs.
         name: of the result.
         engine, reason, seed, distances, kept: of a merge: `native` or `mergekit` and why; of its random masks; to each
             input; of each sparsified delta.
@@ -88,6 +89,7 @@ class Manifest:
     files: list[str] | None = None
     dtype: str | None = None
     warnings: list[str] = field(default_factory=list)
+    trust_remote_code: list[str] = field(default_factory=list)
     engine: str | None = None
     reason: str | None = None
     seed: int | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from mergetool.checkpoint.dequantised import DequantisedReader, as_numbers
 from mergetool.checkpoint.layout import Layout, read_layout
 from mergetool.checkpoint.lora import AdaptedReader, with_adapter
 from mergetool.checkpoint.place import Place
@@ -17,7 +19,7 @@ def layout_of(place: Place, adapter: Place | None = None) -> Layout:
     Raises:
         CheckpointError: a part is missing, damaged, or does not fit the other.
     """
-    layout = read_layout(place)
+    layout = as_numbers(read_layout(place))
     if adapter is None:
         return layout
     if layout.pickled:
@@ -32,6 +34,8 @@ def open_reader(layout: Layout, places: dict[Path, Path] | None = None) -> Reade
         layout: its files are on this disk, see `checkpoint.fetch.fetch_weights`.
         places: where a file lies that is not where the layout says; it may change while the reader is in use.
     """
-    if layout.adapter is not None:
-        return AdaptedReader(layout, places)
-    return PickledReader(layout) if layout.pickled else Reader(layout, places)
+    stored = replace(layout, tensors=layout.dequantised.raw, dequantised=None) if layout.dequantised else layout
+    reader = PickledReader(stored) if layout.pickled else Reader(stored, places)
+    if layout.dequantised is not None:
+        reader = DequantisedReader(layout, reader)
+    return reader if layout.adapter is None else AdaptedReader(layout, reader, places)

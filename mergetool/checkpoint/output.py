@@ -9,7 +9,8 @@ from pathlib import Path
 from mergetool.checkpoint.content import sha256_of
 from mergetool.checkpoint.layout import INDEX, read_layout
 from mergetool.checkpoint.manifest import MANIFEST, SCHEMA, Manifest
-from mergetool.checkpoint.model_files import BESIDE
+from mergetool.checkpoint.model_files import needed_beside
+from mergetool.checkpoint.place import Directory
 from mergetool.errors import CheckpointError, OutputError
 
 
@@ -59,7 +60,7 @@ def weight_hashes(directory: Path) -> dict[str, str]:
 
 def files_beside(directory: Path) -> list[str]:
     """The files of a result beside its weights that it cannot do without, for its manifest."""
-    return sorted(path.name for path in directory.iterdir() if path.is_file() and path.name in (*BESIDE, INDEX))
+    return sorted([*needed_beside(Directory(directory)), *([INDEX] if (directory / INDEX).is_file() else [])])
 
 
 def what_is_missing(out: Path, manifest: Manifest) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mergetool.checkpoint.header import Header, read_header
+from mergetool.checkpoint.recognise import LFS_HINT, file_instead, is_pointer
 from mergetool.errors import CheckpointError
 
 
@@ -79,7 +80,8 @@ class Directory:
         if not self.directory.exists():
             raise CheckpointError(f"{directory}: no such model directory", "check the path in the recipe")
         if not self.directory.is_dir():
-            raise CheckpointError(f"{directory}: is a file, not a model directory", "name the directory that holds config.json")
+            what, hint = file_instead(self.directory)
+            raise CheckpointError(f"{directory}: {what}", hint)
 
     def files(self) -> list[str]:
         """The names of all files, sorted."""
@@ -111,7 +113,10 @@ def read_json(place: Place, file: str, hint: str) -> dict[str, Any]:
     """A JSON object from a checkpoint's file; `hint` is the next step where the file is missing."""
     called = place.called(file)
     try:
-        value = json.loads(place.path(file).read_bytes())
+        raw = place.path(file).read_bytes()
+        if is_pointer(raw):
+            raise CheckpointError(f"{called}: is a Git-LFS pointer and not the file itself", LFS_HINT)
+        value = json.loads(raw)
     except FileNotFoundError:
         raise CheckpointError(f"{place.name}: has no {file}", hint) from None
     except (ValueError, RecursionError) as error:

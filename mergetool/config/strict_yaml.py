@@ -32,17 +32,31 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         RecipeError: the file is missing, is no text or no YAML, has a key twice, or is no mapping.
     """
-    import yaml
-
     path = Path(path)
     if not path.is_file():
         what = "is a directory, not a recipe" if path.is_dir() else "no such file"
         raise RecipeError(f"{path}: {what}", "give the path of a YAML recipe; `mergetool recipes ls` lists ready ones")
     try:
         text = path.read_text(encoding="utf-8")
-        loaded = yaml.load(text, Loader=_loader())
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not a text file", "a recipe is YAML in UTF-8") from None
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: str | Path) -> dict[str, Any]:
+    """YAML whose top level is a mapping, as `load_yaml` reads it.
+
+    Args:
+        text: the YAML.
+        path: what messages call it.
+
+    Raises:
+        RecipeError: it is no YAML, has a key twice, or is no mapping.
+    """
+    import yaml
+
+    try:
+        loaded = yaml.load(text, Loader=_loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -52,6 +66,30 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         what = "is empty" if loaded is None else f"holds a {type(loaded).__name__}, not keys and values"
         raise RecipeError(f"{path}: {what}", "`mergetool recipes show NAME` prints a complete one")
     return loaded
+
+
+def anchored_keys(text: str) -> frozenset[str]:
+    """The keys at the top of a YAML mapping whose values other places take over: ``_p: &p {...}`` and later ``*p``."""
+    import yaml
+
+    found: dict[str, str] = {}
+    used, depth, key = set(), 0, None
+    for event in yaml.parse(text):
+        if isinstance(event, yaml.events.AliasEvent):
+            used.add(event.anchor)
+        if isinstance(event, yaml.events.CollectionEndEvent):
+            depth -= 1
+            key = None if depth == 1 else key
+            continue
+        if depth == 1 and isinstance(event, yaml.events.NodeEvent):
+            if key is None:
+                key = getattr(event, "value", "")
+            else:
+                if event.anchor is not None and not isinstance(event, yaml.events.AliasEvent):
+                    found[key] = event.anchor
+                key = key if isinstance(event, yaml.events.CollectionStartEvent) else None
+        depth += isinstance(event, yaml.events.CollectionStartEvent)
+    return frozenset(key for key, anchor in found.items() if anchor in used)
 
 
 def _loader() -> type:

@@ -126,6 +126,8 @@ def merge_card(manifest: Manifest) -> str:
     lines += [f"Merged with mergetool {version} by `{recipe['merge_method']}`, seed {manifest.seed}.", ""]
     if warning := licences(manifest)[1]:
         lines += [f"> **Licence:** {warning}.", ""]
+    if code := manifest.trust_remote_code:
+        lines += [f"> **Remote code:** loading this model runs {', '.join(code)}; it needs `trust_remote_code=True`.", ""]
     if manifest.inputs:
         lines += ["| input | commit | licence | distance of the result |", "|---|---|---|---|"]
         for one in manifest.inputs:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mergetool import hub
 from mergetool.checkpoint.layout import Layout
-from mergetool.checkpoint.model_files import BESIDE
+from mergetool.checkpoint.model_files import needed_beside
 from mergetool.checkpoint.place import Place
 from mergetool.errors import CheckpointError
 
@@ -73,9 +73,9 @@ def fetch_beside(model: Layout | Place) -> None:
     found = model.place if isinstance(model, Layout) else model
     if found is None or found.pinned is None:
         return
-    for file in found.files():
-        if file in BESIDE or file.endswith(".index.json"):
-            found.path(file)
+    indices = [file for file in found.files() if file.endswith(".index.json") or file == "adapter_config.json"]
+    for file in (*indices, *needed_beside(found)):
+        found.path(file)
 
 
 def fetch_file(

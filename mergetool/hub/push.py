@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from mergetool import hub
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.manifest import MANIFEST, Manifest
+from mergetool.checkpoint.model_files import beside, tokenizer_files
+from mergetool.checkpoint.place import Directory
 from mergetool.checkpoint.working_directory import MARKS, partial_directory
 from mergetool.errors import CheckpointError, HubError, OutputError
 from mergetool.files import write_whole
@@ -241,8 +243,11 @@ def _open_request(api: HfApi, repo: str, me: str, title: str) -> Any:
 
 
 def _local_files(directory: Path) -> dict[str, int]:
-    """Name -> bytes of what is pushed: the files of the directory itself, no hidden ones."""
-    return {p.name: p.stat().st_size for p in sorted(directory.iterdir()) if p.is_file() and not p.name.startswith(".")}
+    """Name -> bytes of what is pushed: the files of the directory itself, no hidden ones, and what is carried in folders."""
+    names = [p.name for p in directory.iterdir() if p.is_file() and not p.name.startswith(".")]
+    place = Directory(directory)
+    names += [name for name in (*beside(place).carried, *tokenizer_files(place)) if "/" in name]
+    return {name: (directory / name).stat().st_size for name in sorted(names)}
 
 
 def _remote_files(api: HfApi, repo: str, revision: str) -> dict[str, tuple[int, str]]:

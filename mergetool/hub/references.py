@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mergetool import hub
-from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.layout import Layout, read_layout
 from mergetool.checkpoint.open import layout_of
 from mergetool.checkpoint.place import Directory, Place
 from mergetool.config.sources import looks_like_hub_id
@@ -83,7 +83,7 @@ def local_directory(reference: str | Path, progress: Fetching | None = None) -> 
     """
     if is_local(reference):
         return Path(reference)
-    layout = open_layout(reference)
+    layout = read_layout(open_place(ModelReference.read(reference).model))  # as it is stored: a loader knows its scheme
     fetch_weights([layout], progress)
     fetch_beside(layout)
     return layout.directory

@@ -24,9 +24,9 @@ def without_copies(plan: Plan) -> Plan:
 
 def _copied(plan: Plan, name: str) -> bool:
     first = plan.sources[plan.sidecar].stored_name(name)
-    for source in plan.sources:
+    for i, source in enumerate(plan.sources):
         if name in source.layout.tensors:
-            with open_reader(source.layout) as reader:
+            with open_reader(plan.stored_layout(i)) as reader:
                 if not equal(reader, name, reader, source.stored_name(first)):
                     return False
     return True

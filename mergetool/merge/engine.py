@@ -1,43 +1,39 @@
 """Carries out plans: shares the tensors out to threads, and brings the results to a directory or to memory.
 
-A tensor's walk: `merge_to_directory` -> `_run_all` gives it to a thread -> `TensorMerger.run` reads, combines and
+A tensor's walk: `merge_to_directory` -> `threads.run_all` gives it to a thread -> `TensorMerger.run` reads, combines and
 rounds it block by block -> `CheckpointWriter.write` puts each block in its place -> `CheckpointWriter.publish`.
 Nothing larger than a block is allocated for a tensor, so memory does not grow with the model.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mergetool.checkpoint.content import Seen
 from mergetool.checkpoint.manifest import Manifest
-from mergetool.checkpoint.open import open_reader
 from mergetool.checkpoint.output import check_output
 from mergetool.checkpoint.shards import OutTensor
 from mergetool.checkpoint.working_directory import Appeared
 from mergetool.checkpoint.writer import CheckpointWriter
+from mergetool.checkpoint.zeros import must_hold_weights
 from mergetool.errors import CheckpointError, HubError, MergetoolError, RecipeError
 from mergetool.files import cores
 from mergetool.hub.fetch import fetch_beside, fetch_weights
 from mergetool.hub.stream import Stream
 from mergetool.merge import provenance
-from mergetool.merge.combine import TensorMerger, torch_dtype
+from mergetool.merge.combine import torch_dtype
 from mergetool.merge.copies import without_copies
 from mergetool.merge.inputs import Inputs, is_result_of
 from mergetool.merge.plan import Plan, TensorPlan
 from mergetool.merge.sparsify import Thresholds, method_of
-
-Progress = Callable[[int, int, str], None]
-"""Receives (elements done, elements in all, tensor name); before that (bytes, bytes in all, "fetching FILE")."""
+from mergetool.merge.threads import Mergers, Progress, run_all, single_threaded_torch
 
 
 def merge_tensors(
@@ -64,7 +60,7 @@ def merge_tensors(
         )
     fetch_weights([s.layout for s in plan.sources])
     plan = without_copies(plan)
-    mergers = _Mergers([plan], device, allow_nonfinite)
+    mergers = Mergers([plan], device, allow_nonfinite)
 
     def one(tensor: TensorPlan, whole: Thresholds) -> tuple[str, torch.Tensor]:
         result = torch.empty(tensor.numel, dtype=torch_dtype(tensor.dtype_name))
@@ -76,7 +72,7 @@ def merge_tensors(
         return tensor.name, result.view(tensor.shape)
 
     threads = threads or cores()
-    with _single_threaded_torch(), ThreadPoolExecutor(max_workers=threads, thread_name_prefix="merge") as pool:
+    with single_threaded_torch(), ThreadPoolExecutor(max_workers=threads, thread_name_prefix="merge") as pool:
         scopes = mergers.mine().whole_model_thresholds(plan, plan.tensors)
         ahead: deque[Future[tuple[str, torch.Tensor]]] = deque()
         try:
@@ -155,8 +151,14 @@ def merge_to_directories(
             )
         if not low_disk:
             fetch_weights(layouts, fetching)
-        for i in {plans[todo[0]].sidecar, *(plans[i].tokenizer for i in todo)}:
-            fetch_beside(layouts[i])
+        first = plans[todo[0]]
+        if not low_disk:
+            for i in range(len(layouts)):
+                must_hold_weights(first.stored_layout(i))
+        fetch_beside(layouts[first.sidecar])
+        for place in [plans[i].tokenizer for i in todo]:
+            if place is not None:
+                fetch_beside(place)
         with ExitStack() as stack:
             works = []
             for i in todo:
@@ -173,7 +175,7 @@ def merge_to_directories(
                         raise
             if works:
                 stream = Stream(layouts if low_disk else [], works[0].writer.directory / "inputs")
-                mergers = _Mergers([w.plan for w in works], device, allow_nonfinite, stream.places)
+                mergers = Mergers([w.plan for w in works], device, allow_nonfinite, stream.places)
                 _carry_out(works, mergers, threads or cores(), progress, stream)
     return [Manifest.read(path).to_json() for path in paths]
 
@@ -192,10 +194,10 @@ class _Work:
     writer: CheckpointWriter
 
 
-def _carry_out(works: list[_Work], mergers: _Mergers, threads: int, progress: Progress | None, stream: Stream) -> None:
+def _carry_out(works: list[_Work], mergers: Mergers, threads: int, progress: Progress | None, stream: Stream) -> None:
     """Merge every tensor that is missing, and publish; what is worth nothing after an error is removed."""
     try:
-        _run_all([w.plan for w in works], [w.writer for w in works], mergers, threads, progress, stream)
+        run_all([w.plan for w in works], [w.writer for w in works], mergers, threads, progress, stream)
         stream.close()
         for work in works:
             work.inputs.must_be_unchanged()
@@ -225,88 +227,3 @@ def _passing(error: BaseException) -> bool:
 
 def _out_tensors(plan: Plan) -> list[OutTensor]:
     return [OutTensor(t.name, t.dtype_name, t.shape, t.numel) for t in plan.tensors]
-
-
-class _Mergers:
-    """One TensorMerger for each thread, over shared readers."""
-
-    def __init__(
-        self, plans: Sequence[Plan], device: str, allow_nonfinite: bool, places: dict[Path, Path] | None = None
-    ) -> None:
-        if any(plan.sources != plans[0].sources for plan in plans):
-            raise ValueError("merges in one reading need the same inputs in the same order")
-        self._make = lambda: TensorMerger(plans, self.readers, device=device, allow_nonfinite=allow_nonfinite)
-        self.readers = [open_reader(s.layout, places) for s in plans[0].sources]
-        self.seen = Seen()
-        for reader, source in zip(self.readers, plans[0].sources, strict=True):
-            if any(pinned is None for pinned, _, _ in source.layout.parts):  # of the Hub the commit says what is read
-                reader.watch = self.seen.see
-        self._own = threading.local()
-
-    def mine(self) -> TensorMerger:
-        """This thread's."""
-        if not hasattr(self._own, "merger"):
-            self._own.merger = self._make()
-        return self._own.merger
-
-
-def _run_all(
-    plans: Sequence[Plan], writers: Sequence[CheckpointWriter], mergers: _Mergers, threads: int, progress: Progress | None,
-    stream: Stream,
-) -> None:  # fmt: skip
-    """Every tensor that some output lacks, `threads` at a time; all of them, or shard by shard where they are streamed."""
-    rows = list(zip(*(plan.tensors for plan in plans), strict=True))
-    missing = [i for i, row in enumerate(rows) if any(row[0].name not in w.reports for w in writers)]
-    total = sum(row[0].numel for row in rows)
-    ready = total - sum(rows[i][0].numel for i in missing)
-    groups: dict[frozenset[Path], list[int]] = {}
-    for i in missing:
-        groups.setdefault(stream.needed(_files(plans[0], rows[i])), []).append(i)
-
-    def one(i: int) -> TensorPlan:
-        tensors = rows[i]
-        emits = [_emit(writer, tensor.name) for writer, tensor in zip(writers, tensors, strict=True)]
-        reports = mergers.mine().run(tensors, emits, [scope[i] for scope in scopes])
-        for writer, tensor, report in zip(writers, tensors, reports, strict=True):
-            writer.finished(tensor.name, report)
-        return tensors[0]
-
-    with _single_threaded_torch(), ThreadPoolExecutor(max_workers=threads, thread_name_prefix="merge") as pool:
-        scopes = [mergers.mine().whole_model_thresholds(plan, plan.tensors) for plan in plans]
-        try:
-            for files, group in stream.in_order(groups):
-                if files and progress is not None:
-                    progress(ready, total, "fetching " + ", ".join(sorted(file.name for file in files)))
-                stream.hold(files, mergers.readers)
-                futures = {pool.submit(one, i) for i in group}
-                while futures:
-                    finished, futures = wait(futures, return_when=FIRST_EXCEPTION, timeout=0.1)
-                    for future in finished:
-                        tensor = future.result()
-                        ready += tensor.numel
-                        if progress is not None:
-                            progress(ready, total, tensor.name)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _files(plan: Plan, row: Sequence[TensorPlan]) -> list[Path]:
-    """The weight files that one tensor is read from."""
-    sources = [plan.sources[s] for s in dict.fromkeys(s for tensor in row for s in tensor.sources)]
-    return [source.layout.tensors[source.stored_name(row[0].name)].file for source in sources]
-
-
-def _emit(writer: CheckpointWriter, name: str) -> Callable[[int, torch.Tensor], None]:
-    return lambda start, block: writer.write(name, start, block)
-
-
-@contextmanager
-def _single_threaded_torch() -> Iterator[None]:
-    """Tensors are shared out to threads of ours; torch's own would only contend with them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

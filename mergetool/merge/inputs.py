@@ -37,6 +37,11 @@ def plan_of(plan: Plan) -> str:
     for source in plan.sources:
         for pinned, directory, headers in source.layout.parts:
             parts.append([[pinned.repo, pinned.commit] if pinned else beside_weights(directory), headers])
+    if plan.tokenizer is not None:
+        pinned = plan.tokenizer.pinned
+        parts.append([pinned.repo, pinned.commit] if pinned else beside_weights(plan.tokenizer.directory))
+    if plan.vocabulary is not None:
+        parts.append(plan.vocabulary.digest)
     return digest([__version__, plan.recipe.to_dict(), parts])
 
 

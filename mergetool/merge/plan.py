@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mergetool.checkpoint.header import DTYPES
 from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.place import Place
+from mergetool.checkpoint.rows import as_stored
 from mergetool.merge.recipe import MergeRecipe
+from mergetool.merge.vocabulary import Vocabulary
 from mergetool.methods import Method
 
 
@@ -67,7 +71,8 @@ class Plan:
     """A merge ready to be carried out.
 
     `engine` is "native" or "mergekit"; `reason` says why it is not ours. `tensors` are in output order. `added` are those
-    that the base does not hold under their own name, and `notes` say what was carried over or left out.
+    that the base does not hold under their own name, and `notes` say what was carried over or left out. `tokenizer` is
+    where the result's tokenizer files lie; `vocabulary` is set where the sources are shown with other rows than they have.
     """
 
     recipe: MergeRecipe
@@ -76,10 +81,23 @@ class Plan:
     method: Method | None
     sources: tuple[Source, ...]
     sidecar: int
-    tokenizer: int
+    tokenizer: Place | None
     tensors: tuple[TensorPlan, ...] = field(default=(), repr=False)
     added: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    vocabulary: Vocabulary | None = field(default=None, repr=False)
+
+    def stored_layout(self, source: int) -> Layout:
+        """A source as it is on disk, where it is shown with other rows."""
+        layout = self.sources[source].layout
+        return layout if self.vocabulary is None else as_stored(layout, self.vocabulary.rows[source])
+
+    def files_of(self, name: str, sources: Iterable[int]) -> list[Path]:
+        """The weight files that a tensor is read from; a row of a word that a source lacks comes from another one."""
+        if self.vocabulary is not None and name in self.vocabulary.names:
+            sources = range(len(self.sources))
+        read = [(self.sources[i].layout, self.sources[i].stored_name(name)) for i in sources]
+        return [file for layout, stored in read if stored in layout.tensors for file in layout.files_of(stored)]
 
     @property
     def bytes_read(self) -> int:

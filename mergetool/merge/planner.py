@@ -6,17 +6,25 @@ the engine only carries it out.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mergetool.architecture.match import match
-from mergetool.checkpoint.model_files import same_vocabulary
+from mergetool.checkpoint.adapter import ADAPTER
+from mergetool.checkpoint.dequantised import must_get_a_dtype, must_not_be_codes
+from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.model_files import check_beside
+from mergetool.checkpoint.open import layout_of
+from mergetool.checkpoint.place import Directory
 from mergetool.config.strict_yaml import validate
-from mergetool.errors import CheckpointError, RecipeError, nearest
+from mergetool.errors import RecipeError, nearest
 from mergetool.hub.references import is_local, open_layout
+from mergetool.merge.dialect import PARAMETERS
 from mergetool.merge.mergekit import MERGEKIT_METHODS
 from mergetool.merge.plan import Plan, Source
 from mergetool.merge.recipe import MergeRecipe, ModelEntry
 from mergetool.merge.terms import tensor_plans
+from mergetool.merge.vocabulary import plan_vocabulary
 from mergetool.methods import METHODS, Method
 
 
@@ -32,6 +40,7 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         RecipeError: unknown method or parameter, a value out of range, a feature that the engine asked for lacks.
         CheckpointError: an input is missing, damaged, or does not fit the others.
     """
+    said = recipe.notes
     recipe = _whole_models(recipe, allow_pickle)
     method = METHODS.get(recipe.merge_method)
     if method is None and recipe.merge_method not in MERGEKIT_METHODS:
@@ -42,22 +51,39 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     if reason:
         if engine == "native":
             raise RecipeError(f"the native engine cannot run this recipe: {reason}", "use --engine auto")
+        for name in references(recipe.to_dict()):
+            for layout in _local(name):
+                must_not_be_codes(layout)
         # mergekit reads headers when it runs; what it is to be given from the Hub is looked at now
         remote = [name for name in references(recipe.to_dict()) if not all(map(is_local, name.split("+")))]
         found = tuple(Source(name, open_layout(name, allow_pickle)) for name in remote)
-        return Plan(recipe, "mergekit", reason, method, found, 0, 0)
+        for source in found:
+            must_not_be_codes(source.layout)
+        return Plan(recipe, "mergekit", reason, method, found, 0, None)
     assert method is not None  # _not_native answered for a method that is not in the table
-    _check_shape_of_recipe(recipe, method)
+    unread = _check_shape_of_recipe(recipe, method)
     names = _distinct_names(recipe)
     layouts = [open_layout(name, allow_pickle) for name in names]
     index = {name: i for i, name in enumerate(names)}
     base = index[recipe.base_model] if recipe.base_model else index[recipe.models[0].model]
+    for layout in layouts:
+        must_get_a_dtype(layout, recipe.out_dtype or recipe.dtype)
+    tokenizer, vocabulary, layouts = plan_vocabulary(recipe, names, layouts, base)
+    if (place := layouts[base].place) is not None:
+        check_beside(place, tokenizer)
     found = match(layouts, base)
     sources = tuple(Source(*one) for one in zip(names, layouts, found.stands_for, strict=True))
     tensors = tensor_plans(recipe, method, sources, index, base, found)
-    tokenizer = _tokenizer(recipe, sources, index, base)
-    notes = tuple(found.notes(layouts[base].name))
-    return Plan(recipe, "native", "", method, sources, base, tokenizer, tensors, found.added, notes)
+    notes = (*said, *unread, *found.notes(layouts[base].name))
+    return Plan(recipe, "native", "", method, sources, base, tokenizer, tensors, found.added, notes, vocabulary)
+
+
+def _local(name: str) -> list[Layout]:
+    """The layouts of those directories of this disk that a name of a recipe stands for and that hold models."""
+    models = [
+        part for part in name.split("+") if (Path(part) / "config.json").is_file() and not (Path(part) / ADAPTER).exists()
+    ]
+    return [layout_of(Directory(part)) for part in models if any(Path(part).glob("*.safetensors"))]
 
 
 def references(value: Any, key: str = "") -> list[str]:
@@ -95,17 +121,16 @@ def _not_native(recipe: MergeRecipe, method: Method | None) -> str:
     """Why a recipe is not ours to run; empty where it is."""
     if method is None:
         return f"merge_method {recipe.merge_method}"
-    for key in ("slices", "modules", "tokenizer"):
+    for key in ("slices", "modules"):
         if getattr(recipe, key):
             return key
-    if recipe.tokenizer_source == "union" or isinstance(recipe.tokenizer_source, dict):
-        return "tokenizer_source"
     if recipe.chat_template and "{" not in recipe.chat_template:
         return f"chat_template {recipe.chat_template}"
     return ""
 
 
-def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> None:
+def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> list[str]:
+    """Refuse what the method cannot do; a line on parameters that it does not read, though mergekit knows them."""
     if method.needs_base and not recipe.base_model:
         raise RecipeError(f"merge_method {method.name} needs base_model", "add `base_model:` to the recipe")
     if method.of_models:
@@ -121,33 +146,20 @@ def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> None:
             raise RecipeError(
                 f"{method.name} takes base_model and one other model, found {len(others)} others", "list exactly two"
             )
+    unread: dict[str, None] = {}
     places = [("parameters", recipe.parameters)]
     places += [(f"models[{i}].parameters", m.parameters) for i, m in enumerate(recipe.models)]
     for place, parameters in places:
         for name in parameters:
-            if name not in method.parameters:
+            if name in PARAMETERS - method.parameters:
+                unread[name] = None
+            elif name not in method.parameters:
                 raise RecipeError(f"{place}.{name}: {method.name} has no parameter '{name}'", nearest(name, method.parameters))
+    return [f"{method.name} does not read {', '.join(unread)}: left out"] if unread else []
 
 
 def _distinct_names(recipe: MergeRecipe) -> list[str]:
     names = [recipe.base_model] if recipe.base_model else []
     for entry in recipe.models:
         names += [entry.model] + ([entry.relative_to] if entry.relative_to else [])
-    if isinstance(recipe.tokenizer_source, str) and recipe.tokenizer_source != "base":
-        names.append(recipe.tokenizer_source)
     return list(dict.fromkeys(names))
-
-
-def _tokenizer(recipe: MergeRecipe, sources: tuple[Source, ...], index: dict[str, int], base: int) -> int:
-    """The source whose tokenizer the output gets."""
-    if recipe.tokenizer_source is not None:
-        return base if recipe.tokenizer_source == "base" else index[str(recipe.tokenizer_source)]
-    places = [source.layout.place for source in sources]
-    for source, place in zip(sources, places, strict=True):
-        assert place is not None  # each was opened somewhere
-        if not same_vocabulary(places[base] or place, place):
-            raise CheckpointError(
-                f"{source.layout.name}: its tokenizer's vocabulary differs from that of {sources[base].layout.name}",
-                "say which one the result gets: `tokenizer_source: base` or a model's path",
-            )
-    return base

@@ -11,7 +11,7 @@ from typing import Any
 
 from mergetool.checkpoint.header import DTYPES
 from mergetool.checkpoint.manifest import Input, Manifest
-from mergetool.checkpoint.model_files import write_config, write_tokenizer
+from mergetool.checkpoint.model_files import left_behind, remote_code, write_beside, write_config, write_tokenizer
 from mergetool.checkpoint.output import check_output, files_beside, weight_hashes
 from mergetool.checkpoint.place import Directory
 from mergetool.checkpoint.tying import untie_if_different
@@ -25,6 +25,7 @@ from mergetool.merge.inputs import Inputs
 from mergetool.merge.plan import Plan
 from mergetool.merge.planner import references
 from mergetool.merge.recipe import MergeRecipe
+from mergetool.merge.vocabulary import write_vocabulary
 from mergetool.version import __version__
 
 
@@ -38,9 +39,26 @@ def finish(plan: Plan, directory: Path, hashes: dict[str, str], reports: dict[st
     dtype = DTYPES[largest.dtype_name][0] if largest else "float32"
     write_config(plan.sources[plan.sidecar].layout.directory, directory, dtype)
     untie_if_different(directory)
-    write_tokenizer(plan.sources[plan.tokenizer].layout.directory, directory, plan.recipe.chat_template)
+    assert plan.tokenizer is not None  # a native plan has one
+    write_tokenizer(plan.tokenizer.directory, directory, plan.recipe.chat_template)
+    if plan.vocabulary is not None:
+        write_vocabulary(plan.vocabulary, directory)
+    base = plan.sources[plan.sidecar].layout.place
+    assert base is not None  # a plan's layouts are read from somewhere
+    files = write_beside(base, directory)
+    code = list(dict.fromkeys([*remote_code(base), *remote_code(plan.tokenizer)]))
     distances = _distances(plan, reports)
-    unchanged = [name for name, distance in distances.items() if distance == 0.0]
+    warnings = [
+        f"the result equals the input {name}: the merge changed nothing"
+        for name, distance in distances.items()
+        if distance == 0.0
+    ]
+    warnings += [*plan.notes, *left_behind(files)]
+    if code:
+        warnings.append(
+            f"loading the result runs code that was carried over from the models and not read here ({', '.join(code)}): "
+            "it needs trust_remote_code=True"
+        )
     manifest = Manifest(
         mergetool=__version__,
         kind="merge",
@@ -62,7 +80,8 @@ def finish(plan: Plan, directory: Path, hashes: dict[str, str], reports: dict[st
         dtype=dtype,
         distances=distances,
         kept=_kept(plan, reports),
-        warnings=[f"the result equals the input {name}: the merge changed nothing" for name in unchanged] + list(plan.notes),
+        trust_remote_code=code,
+        warnings=warnings,
     )
     return _write(directory, manifest)
 

@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from mergetool.config.sources import resolve_source
-from mergetool.config.strict_yaml import load_yaml, validate
+from mergetool.config.strict_yaml import validate
+from mergetool.merge.dialect import dtype_name, understood, with_truths
+from mergetool.merge.recipe_source import recipe_source
 
 Scalar = bool | int | float | str
-DTypeName = Literal["float32", "float16", "bfloat16"]
+DTypeName = Annotated[Literal["float32", "float16", "bfloat16", "float64"], BeforeValidator(dtype_name)]
 
 
 class Conditional(BaseModel):
@@ -30,7 +32,7 @@ Setting = Scalar | Conditional | list[Scalar] | list[Conditional]
 Parameters = dict[str, Setting]
 
 
-def _reference(value: Any) -> Any:
+def reference_of(value: Any) -> Any:
     """mergekit's mapping form of a model reference -> the text form ``path[@revision][+adapter]``."""
     if not isinstance(value, dict):
         return value
@@ -39,11 +41,11 @@ def _reference(value: Any) -> Any:
         raise ValueError(f"unknown key '{sorted(unknown)[0]}' in a model reference; known: model, path, revision, lora")
     if "path" in value:
         return f"{value['path']}@{value['revision']}" if value.get("revision") else value["path"]
-    text = _reference(value.get("model", ""))
-    return f"{text}+{_reference(value['lora'])}" if value.get("lora") else text
+    text = reference_of(value.get("model", ""))
+    return f"{text}+{reference_of(value['lora'])}" if value.get("lora") else text
 
 
-ModelName = Annotated[str, BeforeValidator(_reference), Field(min_length=1)]
+ModelName = Annotated[str, BeforeValidator(reference_of), Field(min_length=1)]
 
 
 class ModelEntry(BaseModel):
@@ -57,13 +59,13 @@ class ModelEntry(BaseModel):
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else value
+        return {} if value is None else with_truths(value)
 
 
 class MergeRecipe(BaseModel):
     """A merge as the user wrote it.
 
-    `slices`, `modules` and `tokenizer` are kept as they are: they are mergekit's, and the plan hands them on.
+    `slices` and `modules` are kept as they are: they are mergekit's, and the plan hands them on.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,18 +75,19 @@ class MergeRecipe(BaseModel):
     parameters: Parameters = Field(default_factory=dict)
     dtype: DTypeName | None = None
     out_dtype: DTypeName | None = None
-    tokenizer_source: str | dict[str, Any] | None = None
+    tokenizer_source: ModelName | None = None
     chat_template: str | None = None
     slices: list[dict[str, Any]] | None = None
     modules: dict[str, Any] | None = None
     tokenizer: dict[str, Any] | None = None
     seed: int = 0
     name: str | None = None
+    _notes: tuple[str, ...] = PrivateAttr(())
 
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else value
+        return {} if value is None else with_truths(value)
 
     @model_validator(mode="after")
     def _one_list_of_inputs(self) -> MergeRecipe:
@@ -93,6 +96,11 @@ class MergeRecipe(BaseModel):
             found = " and ".join(given) or "none"
             raise ValueError(f"a recipe needs exactly one of models, slices and modules, found {found}; give `models:`")
         return self
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the recipe was read past, a line each."""
+        return self._notes
 
     def resolved(self, directory: str | Path) -> MergeRecipe:
         """The same recipe with every path that exists beside it made absolute; Hub ids stay as they are."""
@@ -104,14 +112,28 @@ class MergeRecipe(BaseModel):
         slices = self.slices
         if slices:
             slices = [
-                {**s, "sources": [{**e, "model": place(_reference(e["model"]))} if isinstance(e, dict) and "model" in e else e
+                {**s, "sources": [{**e, "model": place(reference_of(e["model"]))} if isinstance(e, dict) and "model" in e else e
                                   for e in s.get("sources") or []]} if isinstance(s, dict) else s
                 for s in slices
             ]  # fmt: skip
-        source = self.tokenizer_source
-        if isinstance(source, str) and source not in ("base", "union"):
-            source = place(source)
-        update = {"models": models, "base_model": place(self.base_model), "tokenizer_source": source, "slices": slices}
+
+        def named(value: Any) -> Any:  # a model, or one of mergekit's two words for several
+            return value if value in ("base", "union") else place(reference_of(value))
+
+        def row(setting: Any) -> Any:
+            source = setting.get("source") if isinstance(setting, dict) else None
+            if isinstance(source, dict) and source.get("kind"):
+                return {**setting, "source": {**source, "model": named(source["model"])}} if "model" in source else setting
+            return setting if source is None else {**setting, "source": named(source)}
+
+        tokenizer = self.tokenizer
+        if tokenizer:
+            tokens = tokenizer.get("tokens")
+            tokens = {word: row(setting) for word, setting in tokens.items()} if isinstance(tokens, dict) else tokens
+            tokenizer = {**tokenizer, "source": named(tokenizer.get("source", "union")), "tokens": tokens}
+        source = None if self.tokenizer_source is None else named(self.tokenizer_source)
+        update = {"models": models, "base_model": place(self.base_model), "tokenizer_source": source,
+                  "slices": slices, "tokenizer": tokenizer}  # fmt: skip
         return self.model_copy(update=update)
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,11 +144,17 @@ class MergeRecipe(BaseModel):
 def load_merge_recipe(path: str | Path) -> MergeRecipe:
     """Read and validate a recipe; relative model paths start from the recipe's directory, then from where you are.
 
+    Args:
+        path: a file, or what else `recipe_source` takes: ``-``, a recipe of the package, a merged model.
+
     Raises:
         RecipeError: the file or a key in it is wrong; one line.
     """
-    path = Path(path)
-    return merge_recipe(load_yaml(path), path.parent, path)
+    source = recipe_source(str(path))
+    content, notes = understood(source.content, source.anchored - MergeRecipe.model_fields.keys())
+    recipe = validate(MergeRecipe, content, source.called).resolved(source.directory)
+    recipe._notes = tuple(notes)
+    return recipe
 
 
 def merge_recipe(mapping: Mapping[str, Any], directory: str | Path = ".", source: str | Path = "recipe") -> MergeRecipe:
@@ -135,7 +163,10 @@ def merge_recipe(mapping: Mapping[str, Any], directory: str | Path = ".", source
     Raises:
         RecipeError: a key or a value is wrong; one line.
     """
-    return validate(MergeRecipe, dict(mapping), source).resolved(Path(directory))
+    content, notes = understood(dict(mapping))
+    recipe = validate(MergeRecipe, content, source).resolved(Path(directory))
+    recipe._notes = tuple(notes)
+    return recipe
 
 
 # --- what a setting means for one tensor ---------------------------------------------------------------------------

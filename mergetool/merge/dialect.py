@@ -1,0 +1,61 @@
+"""Words of recipes as people write them: what mergekit 0.1.5 runs, runs; what it reads past is said once and left out.
+
+A word that neither program knows stays an error that names the nearest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Parameters of mergekit's methods, whether the method at hand reads them or not; a test compares them with its registry.
+PARAMETERS = frozenset((
+    "weight", "density", "gamma", "epsilon", "lambda", "normalize", "int8_mask", "rescale", "t", "scale",
+    "select_topk", "filter_wise", "max_iter", "tol", "eps", "r", "alpha", "normalize_weights", "nuslerp_row_wise",
+    "nuslerp_flatten", "embed_slerp",
+))  # fmt: skip
+# Options of mergekit's command line, and words of model cards, that people write at the top of a recipe.
+_OPTIONS = frozenset((
+    "random_seed", "allow_crimes", "out_shard_size", "copy_tokenizer", "low_cpu_memory", "lazy_unpickle",
+    "trust_remote_code", "clone_tensors", "lora_merge_cache", "lora_merge_dtype", "transformers_cache",
+    "write_model_card", "safe_serialization", "cuda", "device", "num_threads", "read_to_gpu", "multi_gpu", "quiet",
+    "async_write",
+))  # fmt: skip
+_CARD = frozenset((
+    "license", "license_name", "license_link", "language", "tags", "library_name", "pipeline_tag", "datasets",
+    "metrics", "model_name", "model-index", "description", "author", "version", "notes", "comment",
+))  # fmt: skip
+_TRUTHS = ("normalize", "int8_mask", "rescale", "filter_wise", "normalize_weights", "nuslerp_row_wise", "nuslerp_flatten")
+
+
+def understood(content: Mapping[str, Any], anchored: frozenset[str] = frozenset()) -> tuple[dict[str, Any], list[str]]:
+    """A recipe without the words at its top that nobody reads, and a line on them.
+
+    Args:
+        content: as YAML gives it.
+        anchored: keys at the top whose values other places take over (``_p: &p``); they are no words of the recipe.
+    """
+    left = [key for key in content if key in _OPTIONS | _CARD]
+    kept = {key: value for key, value in content.items() if key not in left and key not in anchored}
+    hint = "; a seed is given as `seed:`" if "random_seed" in left else ""
+    return kept, [f"{', '.join(left)} in the recipe: not read{hint}"] if left else []
+
+
+def with_truths(parameters: Any) -> Any:
+    """Parameters whose switches are truth values, where they were written as 1.0 and 0."""
+    if not isinstance(parameters, dict):
+        return parameters
+    return {key: _truth(value) if key in _TRUTHS else value for key, value in parameters.items()}
+
+
+def _truth(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_truth(one) for one in value]
+    if isinstance(value, dict) and "value" in value:
+        return {**value, "value": _truth(value["value"])}
+    return bool(value) if isinstance(value, (int, float)) and value in (0, 1) else value
+
+
+def dtype_name(value: Any) -> Any:
+    """``torch.bfloat16`` is ``bfloat16``."""
+    return value.removeprefix("torch.") if isinstance(value, str) else value
