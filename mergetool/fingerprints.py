@@ -26,6 +26,8 @@ from mergetool.data.rows import data_commit
 from mergetool.errors import CheckpointError, DataError
 from mergetool.hub.references import ModelReference
 
+_DECIDING = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt", ".py")
+
 _SAMPLES, _SAMPLE_BYTES = 32, 4096
 
 
@@ -52,8 +54,10 @@ def checkpoint_identity(source: Path | str) -> str:
 
 
 def beside_weights(directory: Path) -> dict[str, str]:
-    """File name -> hash, of every file beside the weights that a result of the checkpoint may depend on."""
-    names = needed_beside(Directory(directory))
+    """File name -> hash, of every file beside the weights that decides what a model computes from a text: settings,
+    tokenizer, templates, code. Logs, pictures and licences do not.
+    """
+    names = [name for name in needed_beside(Directory(directory)) if name.endswith(_DECIDING)]
     names += [name for name in (ADAPTER_CONFIG,) if (directory / name).is_file()]
     return {name: bytes_hash(directory / name) for name in sorted(names)}
 

@@ -11,7 +11,11 @@ from mergetool.checkpoint.layout import INDEX, read_layout
 from mergetool.checkpoint.manifest import MANIFEST, SCHEMA, Manifest
 from mergetool.checkpoint.model_files import needed_beside
 from mergetool.checkpoint.place import Directory
+from mergetool.checkpoint.working_directory import MARKS
 from mergetool.errors import CheckpointError, OutputError
+
+OF_THE_RUN = ("metrics.jsonl", "training.png")
+"""Files of a result that describe how it was made; it is whole without them."""
 
 
 def check_output(out: Path, same: Callable[[Manifest], bool] | None = None) -> bool:
@@ -60,7 +64,8 @@ def weight_hashes(directory: Path) -> dict[str, str]:
 
 def files_beside(directory: Path) -> list[str]:
     """The files of a result beside its weights that it cannot do without, for its manifest."""
-    return sorted([*needed_beside(Directory(directory)), *([INDEX] if (directory / INDEX).is_file() else [])])
+    names = {*needed_beside(Directory(directory)), *([INDEX] if (directory / INDEX).is_file() else [])}
+    return sorted(names - {*MARKS, *OF_THE_RUN})
 
 
 def what_is_missing(out: Path, manifest: Manifest) -> str:

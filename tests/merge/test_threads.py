@@ -20,9 +20,16 @@ def planned(triple: dict[str, Path], *names: str) -> Plan:
 
 def test_torchs_threads_come_back_after_an_error() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(KeyError), single_threaded_torch():
-        assert torch.get_num_threads() == 1
-        raise KeyError
+    seen = []
+
+    def fail() -> None:
+        with single_threaded_torch():
+            seen.append(torch.get_num_threads())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen == [1]
     assert torch.get_num_threads() == before
 
 
