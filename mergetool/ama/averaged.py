@@ -43,7 +43,9 @@ class AveragedModel:
         self._names: dict[str, list[str]] = {}
         self._parameters: dict[str, torch.Tensor] = {}
         twins = _untied(model)
-        self._uses = [(twins.get(name, name), parameter) for name, parameter in model.named_parameters()]
+        self._uses: list[tuple[str, torch.Tensor]] = [
+            (twins.get(name, name), parameter) for name, parameter in model.named_parameters()
+        ]
         for name, parameter in model.named_parameters():
             if name in twins:
                 continue  # the same memory as its first name's

@@ -23,7 +23,7 @@ BESIDE = ("config.json", "generation_config.json", "adapter_config.json", *TOKEN
 
 def same_vocabulary(a: Place, b: Place) -> bool:
     """True where two checkpoints' tokenizers map the same words to the same ids (or one has no tokenizer.json)."""
-    known = [((p.pinned and p.pinned.files) or {}).get(_VOCABULARY) for p in (a, b)]
+    known = [(p.pinned.files or {}).get(_VOCABULARY) if p.pinned else None for p in (a, b)]
     if a.directory == b.directory or (known[0] and known[0] == known[1]):
         return True  # the Hub tells the hash of either: nothing need be fetched
     if not all(_VOCABULARY in p.files() for p in (a, b)):
