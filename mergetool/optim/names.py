@@ -35,11 +35,12 @@ def canonical(name: str) -> str:
 
 def named(source: NamedParameters) -> dict[int, str]:
     """id of the parameter → canonical name."""
+    pairs: Iterable[tuple[str, torch.Tensor]]
     if isinstance(source, torch.nn.Module):
-        source = source.named_parameters()
-    elif isinstance(source, Mapping):
-        source = source.items()
-    return {id(parameter): canonical(name) for name, parameter in source}
+        pairs = source.named_parameters()
+    else:
+        pairs = source.items() if isinstance(source, Mapping) else source
+    return {id(parameter): canonical(name) for name, parameter in pairs}
 
 
 def attach(group: dict[str, Any], names: dict[int, str]) -> None:
