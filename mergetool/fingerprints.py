@@ -24,7 +24,7 @@ from mergetool.checkpoint.model_files import needed_beside
 from mergetool.checkpoint.place import Directory
 from mergetool.data.rows import data_commit
 from mergetool.errors import CheckpointError, DataError
-from mergetool.hub.references import ModelReference
+from mergetool.hub.model_reference import ModelReference
 
 _DECIDING = (".json", ".jinja", ".model", ".spm", ".tiktoken", ".txt", ".py")
 

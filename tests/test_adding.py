@@ -25,7 +25,7 @@ PAGE = ARCHITECTURE.read_text(encoding="utf-8").partition("### Where do I add a 
 def blocks(page: str) -> dict[str, str]:
     """Language -> its fenced blocks, joined; the two of Python are told apart by whether they are a module."""
     found = re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)
-    python = [text for language, text in found if language == "python"]
+    python = [text for language, text in found if language in ("python", "py")]
     return {
         "file": next(text for text in python if text.startswith('"""')),
         "row": next(text for text in python if text.startswith("row(")),
@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table, mark = root / "mergetool" / "methods.py", "    for method in (\n"
     text = table.read_text()
     assert text.count(mark) == 1
-    table.write_text(text.replace(mark, mark + page["row"]))
+    table.write_text(text.replace(mark, mark + page["row"].rstrip() + ",\n"))
     write_triple(root)
     (root / "recipe.yaml").write_text(page["recipe"])
     return root

@@ -3,7 +3,7 @@
 requests.py     how it is asked: patience, and refusals as one line
 commits.py      which commit a name stands for in this run
 repository.py   a repository as a place that checkpoints are read from, headers alone
-references.py   `MODEL[+ADAPTER]`, each a directory or a Hub id -> headers, directories
+model_reference.py, references.py   `MODEL[+ADAPTER]`, each a directory or a Hub id -> headers, directories
 fetch.py        files into the standard cache; stream.py: one shard at a time
 push.py         a finished checkpoint to the Hub; card.py: its model card
 """

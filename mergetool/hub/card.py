@@ -20,7 +20,7 @@ from mergetool.checkpoint.place import Place
 from mergetool.config.sources import looks_like_hub_id
 from mergetool.errors import CheckpointError
 from mergetool.hub.commits import Pinned
-from mergetool.hub.references import ModelReference
+from mergetool.hub.model_reference import ModelReference
 
 CARD = "README.md"
 _BEGIN, _END = "<!-- mergetool: evaluation -->", "<!-- /mergetool: evaluation -->"

@@ -18,7 +18,8 @@ from mergetool.checkpoint.open import layout_of
 from mergetool.checkpoint.place import Directory
 from mergetool.config.strict_yaml import validate
 from mergetool.errors import RecipeError, nearest
-from mergetool.hub.references import is_local, open_layout
+from mergetool.hub.model_reference import is_local
+from mergetool.hub.references import open_layout
 from mergetool.merge.dialect import PARAMETERS
 from mergetool.merge.mergekit import MERGEKIT_METHODS
 from mergetool.merge.plan import Plan, Source

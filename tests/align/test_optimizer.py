@@ -10,6 +10,7 @@ import torch
 from mergetool import optim
 from mergetool.align import align_recipe
 from mergetool.align.optimizer import make_optimizer, merged_so_far
+from mergetool.checkpoint.layout import read_layout
 from mergetool.errors import RecipeError
 from mergetool.lab import lab_path
 from mergetool.methods import TRAININGS
@@ -25,10 +26,8 @@ def made(**merging: object):
     needs = row is not None and row.mixes
     base, sft = (lab_path("base"), lab_path("sft")) if needs else (None, lab_path("sft"))
     if needs:
-        from mergetool.optim import Reference
-
         name = groups[0]["params"][0][0]
-        shape = Reference.from_checkpoints(None, sft)._top.shapes[name]
+        shape = read_layout(sft).tensors[name].shape
         groups[0]["params"] = [(name, torch.nn.Parameter(torch.zeros(shape)))]
     return make_optimizer(recipe, groups, 10, CONFIG, base, sft)
 

@@ -14,16 +14,18 @@ def test_rows_and_rewards_are_known_by_content(folder, tmp_path):
         {"data": {"train": str(train), "limit": 3}, "reward": reward}
         for train, reward in ((folder / "pairs_test.jsonl", f"{tmp_path}/r.py:brief"), (rows, [f"{tmp_path}/r.py:brief"]))
     ]
-    one, other = map(with_rows_by_content, recipes)
+    one, other = (with_rows_by_content(recipe, checkpoint_identity) for recipe in recipes)
     assert one == other, "one reward is a list of one"
     assert one["data"] == {"train": data_identity(folder / "pairs_test.jsonl"), "limit": 3}
     assert one["reward"] == [f"{data_identity(tmp_path / 'r.py')}:brief"]
     changed = tiny.write(tmp_path / "changed.jsonl", tiny.PAIRS[:3])
-    assert with_rows_by_content({"data": {"train": str(changed)}})["data"]["train"] != one["data"]["train"]
+    again = with_rows_by_content({"data": {"train": str(changed)}}, checkpoint_identity)
+    assert again["data"]["train"] != one["data"]["train"]
 
 
 def test_models_of_a_merge_are_known_by_content_wherever_they_are_named(folder):
     sft, rlhf = (checkpoint_identity(folder / name) for name in ("sft", "rlhf"))
     entries = [{"model": f"{folder}/sft+{folder}/rlhf"}, {"model": str(folder / "rlhf"), "relative_to": str(folder / "sft")}]
-    assert models_by_content({"base_model": str(folder / "sft"), "models": entries}) == [sft, sft, rlhf, rlhf, sft]
-    assert models_by_content({"base_model": sft, "models": []}) == [], "a hash is no path"
+    recipe = {"base_model": str(folder / "sft"), "models": entries}
+    assert models_by_content(recipe, checkpoint_identity) == [sft, sft, rlhf, rlhf, sft]
+    assert models_by_content({"base_model": sft, "models": []}, checkpoint_identity) == [], "a hash is no path"

@@ -13,7 +13,7 @@ def workspace(folder, tmp_path):
 
 
 def made(workspace, name, identity):
-    directory, same = workspace.claim(name, identity, "merge", {"merge_method": "linear"})
+    directory, same = workspace.claim(name, [identity], "merge", {"merge_method": "linear"})
     directory.mkdir(exist_ok=True)
     for file in ("config.json", "mergetool.json"):
         (directory / file).write_text("{}")
@@ -26,26 +26,27 @@ def test_names_become_directories():
 
 
 def test_a_directory_holds_what_its_note_says_and_no_other_candidate(workspace):
-    assert not workspace.holds("x y", "abc")
+    assert not workspace.holds("x y", ["abc"])
     assert not made(workspace, "x y", "abc")
-    assert workspace.holds("x y", "abc")
-    assert not workspace.holds("x y", "abd")
+    assert workspace.holds("x y", ["abc"])
+    assert not workspace.holds("x y", ["abd"])
     note = workspace.directory("x y").with_name("x-y.yaml").read_text()
     assert note.startswith("# mergetool merge x-y.yaml x-y   (made by `mergetool compare`, abc)\nmerge_method: linear\n")
+    assert workspace.holds("x y", ["abd", "abc"]), "an earlier identity is its own too"
     (workspace.directory("x y") / "config.json").unlink()
-    assert not workspace.holds("x y", "abc"), "what is not whole is not held"
+    assert not workspace.holds("x y", ["abc"]), "what is not whole is not held"
 
 
 def test_claiming_clears_what_another_candidate_left_and_nothing_that_is_not_ours(workspace):
     made(workspace, "x", "abc")
     (workspace.directory("x") / "old").write_text("")
-    assert not workspace.claim("x", "new", "merge", {})[1]
+    assert not workspace.claim("x", ["new"], "merge", {})[1]
     assert not workspace.directory("x").exists()
-    assert workspace.claim("x", "new", "merge", {})[1], "the same candidate's work may resume"
+    assert workspace.claim("x", ["new"], "merge", {})[1], "the same candidate's work may resume"
     theirs = workspace.directory("y")
     theirs.mkdir()
     (theirs / "letter.txt").write_text("dear")
-    workspace.claim("y", "abc", "merge", {})
+    workspace.claim("y", ["abc"], "merge", {})
     assert (theirs / "letter.txt").exists()
 
 

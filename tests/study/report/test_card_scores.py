@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mergetool.checkpoint.manifest import Manifest
 from mergetool.errors import OutputError
 from mergetool.study.report.card_scores import evaluations
 from tests.study.lines import row
@@ -30,13 +31,13 @@ def nll(found):
 
 
 def test_the_candidate_is_found_by_what_was_merged(out):
-    assert nll(evaluations(out, {"kind": "merge", "recipe": {**merge(0.25), "name": "mine"}})) == 2
-    assert nll(evaluations(out, {"kind": "merge", "recipe": merge(0.75)})) == 3
+    assert nll(evaluations(out, Manifest("merge", {**merge(0.25), "name": "mine"}))) == 2
+    assert nll(evaluations(out, Manifest("merge", merge(0.75)))) == 3
 
 
 def test_no_other_scores_are_shown(out, tmp_path):
-    for manifest in ({"kind": "merge", "recipe": merge(0.5)}, {"kind": "merge", "recipe": {"merge_method": "?"}}):
+    for manifest in (Manifest("merge", merge(0.5)), Manifest("merge", {"merge_method": "?"})):
         with pytest.raises(OutputError, match=r"measured there: lin, ama\)"):
             evaluations(out, manifest)
     with pytest.raises(OutputError, match="holds no study"):
-        evaluations(tmp_path / "nowhere", {"recipe": merge(0.5)})
+        evaluations(tmp_path / "nowhere", Manifest("merge", merge(0.5)))
