@@ -90,5 +90,7 @@ def test_the_walks_of_the_architecture_name_functions_that_exist() -> None:
     text = (ROOT / "docs/architecture.md").read_text().split("## Three walks", 1)[1].split("## Where do I add", 1)[0]
     names = {word.split(".")[-1] for word in re.findall(r"`([A-Za-z_.]+)`", text)}
     missing = [n for n in names if not re.search(rf"\b(def|class) {n}\b|^\s*{n}[:=(]|/{n}\b", code, re.MULTILINE)]
+    modules = {path.stem for path in (ROOT / "mergetool").rglob("*") if path.suffix in ("", ".py")}
+    missing = [n for n in missing if n not in modules]
     known_words = {"grad", "relative_to", "study", "py", "blend", "combine", "data", "merge", "align", "evaluate"}
     assert sorted(set(missing) - known_words) == []
