@@ -1,0 +1,47 @@
+"""What a tensor is made of: weights by its depth and its name, its own options, and a delta that starts where it is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mergetool.errors import RecipeError
+from mergetool.merge import MergeRecipe, plan_merge
+from tests.helpers import write_triple
+
+
+def terms(triple: dict[str, Path], models: list[dict], **recipe: object) -> dict[str, tuple]:
+    named = [{**m, "model": str(triple[m["model"]])} for m in models]
+    for one in named:
+        if "relative_to" in one:
+            one["relative_to"] = str(triple[one["relative_to"]])
+    content = {"merge_method": "task_arithmetic", "base_model": str(triple["base"]), "models": named, **recipe}
+    return {tensor.name: tensor.terms for tensor in plan_merge(MergeRecipe.model_validate(content)).tensors}
+
+
+def test_a_list_is_a_gradient_over_the_layers(tmp_path: Path) -> None:
+    found = terms(write_triple(tmp_path), [{"model": "sft", "parameters": {"weight": [0.0, 1.0]}}])
+    weights = [found[f"model.layers.{i}.mlp.up_proj.weight"][0].weight for i in range(3)]
+    assert weights == [0.0, 0.5, 1.0]
+
+
+def test_a_filter_chooses_by_name_and_a_model_may_start_elsewhere(tmp_path: Path) -> None:
+    setting = [{"filter": "mlp", "value": 0.25}, {"value": 0.75}]
+    models = [{"model": "rlhf", "relative_to": "sft", "parameters": {"weight": setting}}]
+    found = terms(write_triple(tmp_path), models)
+    term = found["model.layers.1.mlp.up_proj.weight"][0]
+    assert term.weight == 0.25
+    assert found["model.norm.weight"][0].weight == 0.75
+    assert term.source != term.origin
+    assert term.origin is not None
+
+
+def test_the_base_among_the_models_is_no_delta(tmp_path: Path) -> None:
+    models = [{"model": name, "parameters": {"weight": 1.0}} for name in ("base", "sft")]
+    assert [term.role for term in terms(write_triple(tmp_path), models)["model.norm.weight"]] == ["1"]
+
+
+def test_a_missing_weight_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="weight"):
+        terms(write_triple(tmp_path), [{"model": "sft"}])
