@@ -242,7 +242,7 @@ def test_shapes_names_and_vocabularies_that_differ_are_errors(tmp_path: Path) ->
         ({"parameters": {"density": 1.5}}, r"number in \[0, 1\]"),
         ({"parameters": {"lambda": "x"}}, "finite number"),
         ({"parameters": {"rescale": "both"}}, "unbiased, l1, none"),
-        ({"parameters": {"normalize": 1.0}}, "true or false"),
+        ({"parameters": {"normalize": 2.0}}, "true or false"),
         ({"base_model": None}, "needs base_model"),
     ],
 )
