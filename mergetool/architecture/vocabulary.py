@@ -36,10 +36,10 @@ class WordTensors:
         if reading is not None:
             more = (size if isinstance(size, int) else 0) + _MORE
             text = config.get("text_config")
-            nested = vocabulary_holder(config) is text and isinstance(text, dict)
-            larger = skeleton_of(
-                {**config, "text_config": {**text, "vocab_size": more}} if nested else {**config, "vocab_size": more}
-            )
+            if isinstance(text, dict) and vocabulary_holder(config) is text:
+                larger = skeleton_of({**config, "text_config": {**text, "vocab_size": more}})
+            else:
+                larger = skeleton_of({**config, "vocab_size": more})
         if reading is None or larger is None:
             raise CheckpointError(
                 f"{checkpoint.name}: which tensors have a row for each word is not known: "

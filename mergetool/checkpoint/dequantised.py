@@ -191,7 +191,9 @@ def _weights_of(module: str, found: Quantisation) -> list[dict[str, Any]]:
     named: list[list[dict[str, Any]]] = [[], [], []]
     for group in _groups(found.settings):
         weights = group.get("weights") if isinstance(group, dict) else None
-        for target in group.get("targets") or [] if isinstance(weights, dict) else []:
+        if not isinstance(weights, dict):
+            continue
+        for target in group.get("targets") or []:
             if target == module or module.endswith(f".{target}"):
                 named[0].append(weights)
             elif target.startswith("re:"):

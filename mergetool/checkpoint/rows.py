@@ -105,7 +105,7 @@ class RowsReader(Reader):
     def _read(self, name: str, rows: Rows, width: int, first: int, last: int) -> torch.Tensor:
         out = torch.zeros(last - first, width)
         taken = rows.taken[first:last]
-        cuts = np.flatnonzero(np.diff(taken) != 1) + 1  # runs of rows that lie one behind the other are read at once
+        cuts = (np.flatnonzero(np.diff(taken) != 1) + 1).tolist()  # runs of rows that lie one behind the other are read at once
         for begin, end in zip([0, *cuts], [*cuts, len(taken)], strict=True):
             if begin == end:
                 continue

@@ -30,6 +30,10 @@ def merge(
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Let Hub repositories without safetensors pass; no code in them is run.")
     ] = False,
+    allow_differences: Annotated[
+        bool,
+        typer.Option("--allow-config-differences", help="Let models with other rope, heads, activation or norm pass."),
+    ] = False,
     low_disk: Annotated[
         bool, typer.Option("--low-disk", help="Hold one shard of each Hub model at a time; the result is the same.")
     ] = False,
@@ -60,7 +64,7 @@ def merge(
         loaded = loaded.model_copy(update={"seed": seed})
     with naming(recipe):
         wanted = [(out / label, r) for label, r in expand(loaded, sweep)] if sweep else [(out, loaded)]
-        plans = [plan_merge(r, engine, allow_pickle) for _, r in wanted]
+        plans = [plan_merge(r, engine, allow_pickle, allow_differences) for _, r in wanted]
     outs = [path for path, _ in wanted]
     if dry_run:
         reports = [describe(plan, threads) for plan in plans]

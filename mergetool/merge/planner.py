@@ -6,9 +6,12 @@ the engine only carries it out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mergetool.architecture.differences import config_differences
+from mergetool.architecture.differences import said as said_of
 from mergetool.architecture.match import match
 from mergetool.checkpoint.adapter import ADAPTER
 from mergetool.checkpoint.dequantised import must_get_a_dtype, must_not_be_codes
@@ -17,7 +20,7 @@ from mergetool.checkpoint.model_files import check_beside
 from mergetool.checkpoint.open import layout_of
 from mergetool.checkpoint.place import Directory
 from mergetool.config.strict_yaml import validate
-from mergetool.errors import RecipeError, nearest
+from mergetool.errors import CheckpointError, RecipeError, nearest
 from mergetool.hub.model_reference import is_local
 from mergetool.hub.references import open_layout
 from mergetool.merge.dialect import PARAMETERS
@@ -29,13 +32,15 @@ from mergetool.merge.vocabulary import plan_vocabulary
 from mergetool.methods import METHODS, Method
 
 
-def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = False) -> Plan:
+def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = False, allow_differences: bool = False) -> Plan:
     """Work out what a recipe means, from headers alone: of a Hub repository no weights are fetched.
 
     Args:
         recipe: validated; its paths resolved.
         engine: ``auto`` (ours where every feature is ours), ``native``, or ``mergekit``.
         allow_pickle: let a Hub repository that has no safetensors pass; see `open_layout`.
+        allow_differences: let models pass whose configurations use weights of one shape in different ways (rope, heads,
+            activation, norm, windows); the result has the base's configuration.
 
     Raises:
         RecipeError: unknown method or parameter, a value out of range, a feature that the engine asked for lacks.
@@ -73,10 +78,25 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     if (place := layouts[base].place) is not None:
         check_beside(place, tokenizer)
     found = match(layouts, base)
+    differences = _used_alike(layouts, base, allow_differences)
     sources = tuple(Source(*one) for one in zip(names, layouts, found.stands_for, strict=True))
     tensors = tensor_plans(recipe, method, sources, index, base, found)
-    notes = (*said, *unread, *found.notes(layouts[base].name))
+    notes = (*said, *unread, *found.notes(layouts[base].name), *differences)
     return Plan(recipe, "native", "", method, sources, base, tokenizer, tensors, found.added, notes, vocabulary)
+
+
+def _used_alike(layouts: Sequence[Layout], base: int, allow: bool) -> list[str]:
+    """Refuse models that would use the same weights differently, or a line on each where that is allowed."""
+    lines = []
+    for layout in layouts:
+        found = config_differences(layouts[base].config, layout.config)
+        if not found:
+            continue
+        line = f"{layout.name} uses its weights in another way than {layouts[base].name}: {said_of(found)}"
+        if not allow:
+            raise CheckpointError(line, "merge models that agree, or pass --allow-config-differences to keep the base's")
+        lines.append(line)
+    return lines
 
 
 def _local(name: str) -> list[Layout]:

@@ -19,6 +19,7 @@ def merge(
     seed: int | None = None,
     engine: str = "auto",
     allow_pickle: bool = False,
+    allow_differences: bool = False,
     threads: int | None = None,
     shard_bytes: int = 5_000_000_000,
     fresh: bool = False,
@@ -36,6 +37,7 @@ def merge(
         seed: of the random masks; the recipe's own if None.
         engine: ``auto`` (ours where every feature is ours), ``native`` or ``mergekit``.
         allow_pickle: let a model that has no safetensors pass; its pickle is read without running any code.
+        allow_differences: let models pass whose configurations use weights of one shape in different ways.
         threads: how many tensors are in work at a time; the bytes do not depend on it. None: the cores of this process.
         shard_bytes: upper bound of a weight file, in bytes.
         fresh: discard what an interrupted run left.
@@ -55,7 +57,7 @@ def merge(
     read = recipe_given(recipe, MergeRecipe, load_merge_recipe, merge_recipe)
     if seed is not None:
         read = read.model_copy(update={"seed": seed})
-    plan = plan_merge(read, engine, allow_pickle)
+    plan = plan_merge(read, engine, allow_pickle, allow_differences)
     return merge_to_directory(
         plan, out, threads=threads, shard_bytes=shard_bytes, fresh=fresh, device=device, allow_nonfinite=allow_nonfinite,
         low_disk=low_disk, progress=progress,

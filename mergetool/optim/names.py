@@ -35,12 +35,11 @@ def canonical(name: str) -> str:
 
 def named(source: NamedParameters) -> dict[int, str]:
     """id of the parameter → canonical name."""
-    pairs: Iterable[tuple[str, torch.Tensor]]
     if isinstance(source, torch.nn.Module):
-        pairs = source.named_parameters()
-    else:
-        pairs = source.items() if isinstance(source, Mapping) else source
-    return {id(parameter): canonical(name) for name, parameter in pairs}
+        source = dict(source.named_parameters())
+    elif not isinstance(source, Mapping):
+        source = dict(source)
+    return {id(parameter): canonical(name) for name, parameter in source.items()}
 
 
 def attach(group: dict[str, Any], names: dict[int, str]) -> None:

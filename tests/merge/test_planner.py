@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mergetool.errors import RecipeError
+from mergetool.errors import CheckpointError, RecipeError
 from mergetool.merge import MergeRecipe, plan_merge
 from mergetool.merge.planner import references
 from tests.helpers import write_triple
@@ -44,3 +45,12 @@ def test_slices_that_take_every_layer_are_the_models_form(tmp_path: Path) -> Non
 def test_every_model_of_any_dialect_is_named() -> None:
     content = {"base_model": "a", "models": [{"model": "b", "relative_to": "c"}], "slices": [{"sources": [{"model": "d"}]}]}
     assert references(content) == ["a", "b", "c", "d"]
+
+
+def test_models_that_use_weights_in_other_ways_are_refused_by_key_and_may_be_allowed(tmp_path: Path) -> None:
+    triple = write_triple(tmp_path)
+    config = json.loads((triple["rlhf"] / "config.json").read_text())
+    (triple["rlhf"] / "config.json").write_text(json.dumps({**config, "rope_theta": 500000.0, "transformers_version": "4"}))
+    with pytest.raises(CheckpointError, match=r"rlhf uses its weights in another way .*rope.*--allow-config-differences"):
+        plan_merge(recipe(triple))
+    assert any("rope" in note for note in plan_merge(recipe(triple), allow_differences=True).notes)
