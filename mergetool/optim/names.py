@@ -6,7 +6,7 @@ Random streams and references go by name, so a name must be the same whatever wr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -36,10 +36,12 @@ def canonical(name: str) -> str:
 def named(source: NamedParameters) -> dict[int, str]:
     """id of the parameter → canonical name."""
     if isinstance(source, torch.nn.Module):
-        source = dict(source.named_parameters())
-    elif not isinstance(source, Mapping):
-        source = dict(source)
-    return {id(parameter): canonical(name) for name, parameter in source.items()}
+        pairs = list(source.named_parameters())
+    elif isinstance(source, Mapping):
+        pairs = list(cast("Mapping[str, torch.Tensor]", source).items())
+    else:
+        pairs = list(source)
+    return {id(parameter): canonical(name) for name, parameter in pairs}
 
 
 def attach(group: dict[str, Any], names: dict[int, str]) -> None:
