@@ -43,8 +43,8 @@ class AveragedModel:
         self._names: dict[str, list[str]] = {}
         self._parameters: dict[str, torch.Tensor] = {}
         twins = _untied(model)
-        self._uses: list[tuple[str, torch.Tensor]] = [
-            (twins.get(name, name), parameter) for name, parameter in model.named_parameters()
+        self._uses: list[tuple[str, Any]] = [
+            (twins[name] if name in twins else name, parameter) for name, parameter in model.named_parameters()
         ]
         for name, parameter in model.named_parameters():
             if name in twins:

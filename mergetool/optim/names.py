@@ -6,7 +6,7 @@ Random streams and references go by name, so a name must be the same whatever wr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -38,8 +38,10 @@ def named(source: NamedParameters) -> dict[int, str]:
     pairs: Iterable[tuple[str, torch.Tensor]]
     if isinstance(source, torch.nn.Module):
         pairs = source.named_parameters()
+    elif isinstance(source, Mapping):
+        pairs = cast("Mapping[str, torch.Tensor]", source).items()
     else:
-        pairs = source.items() if isinstance(source, Mapping) else source
+        pairs = source
     return {id(parameter): canonical(name) for name, parameter in pairs}
 
 

@@ -61,7 +61,8 @@ def test_models_of_another_architecture_are_refused_before_any_weights(
     with hub.counted() as asked:
         result = mergetool("compare", other, tmp_path / "out")
     assert result.code == 2, result
-    assert "a study compares models of one" in result.line
+    assert "lab/other" in result.line
+    assert "take checkpoints of one architecture and size" in result.line
     assert sum(one.weights for one in asked) == 0
     assert not (tmp_path / "out").exists()
 
