@@ -44,7 +44,7 @@ class AveragedModel:
         self._parameters: dict[str, torch.Tensor] = {}
         twins = _untied(model)
         self._uses: list[tuple[str, Any]] = [
-            (twins[name] if name in twins else name, parameter) for name, parameter in model.named_parameters()
+            (twins.get(name) or name, parameter) for name, parameter in model.named_parameters()
         ]
         for name, parameter in model.named_parameters():
             if name in twins:
