@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from mergetool.checkpoint.content import Seen
+from mergetool.checkpoint.content import Seen, known_weights_hash
+from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.open import open_reader
 from mergetool.checkpoint.writer import CheckpointWriter
 from mergetool.hub.stream import Stream
@@ -33,7 +34,7 @@ class Mergers:
         self.readers = [open_reader(s.layout, places) for s in plans[0].sources]
         self.seen = Seen()
         for reader, source in zip(self.readers, plans[0].sources, strict=True):
-            if any(pinned is None for pinned, _, _ in source.layout.parts):  # of the Hub the commit says what is read
+            if _content_is_unknown(source.layout):
                 reader.watch = self.seen.see
         if (vocabulary := plans[0].vocabulary) is not None:
             self.readers = vocabulary.readers(self.readers, [s.layout for s in plans[0].sources])
@@ -44,6 +45,14 @@ class Mergers:
         if not hasattr(self._own, "merger"):
             self._own.merger = self._make()
         return self._own.merger
+
+
+def _content_is_unknown(layout: Layout) -> bool:
+    """Whether what a model's files hold is to be found out while they are read: of the Hub the commit says it, and of files
+    that have not changed since an earlier merge the user's cache.
+    """
+    local = [directory / name for pinned, directory, headers in layout.parts if pinned is None for name in headers]
+    return any(known_weights_hash(file) is None for file in local)
 
 
 def run_all(
