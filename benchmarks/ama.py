@@ -33,9 +33,9 @@ def measure(way: str, args: argparse.Namespace) -> dict:
     from mergetool.ama.averaged import AveragedModel
     from mergetool.checkpoint.layout import read_layout
     from mergetool.checkpoint.reader import Reader
-    from mergetool.evaluate.loading import load_model
+    from mergetool.data.tokens import Coded
     from mergetool.evaluate.logprobs import token_log_probs
-    from mergetool.evaluate.tokens import Coded
+    from mergetool.hub.loading import load_model
     from mergetool.merge.parts import parts_of
 
     readers = [Reader(read_layout(place)) for place in (args.sft, args.rlhf)]

@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -157,7 +157,7 @@ def make_adapter(out: Path) -> Path:
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data.normal_(0, 0.1)
-    model.save_pretrained(out)
+    model.save_pretrained(str(out))
     put("control | adapter made by PEFT", files(out, "*.safetensors"))
     return out
 
@@ -395,6 +395,7 @@ def make(kind: str, named: list[Any], reference: Reference | None, **settings: A
     if kind in classes:
         return classes[kind](named, reference=reference, **settings)
     name, method = kind.split()
+    method = cast(Any, method)  # one of OnlineMerge's literals
     own = {key: settings.pop(key) for key in ("lr", "weight_decay") if key in settings}
     base = torch.optim.SGD(named, momentum=0.9, **own) if name == "SGD" else torch.optim.AdamW(named, **own)
     return OnlineMerge(base, method=method, reference=reference, **settings)
@@ -520,7 +521,8 @@ def one_by_one() -> None:
 def of_checkpoints(work: Path) -> None:
     """References that are read from checkpoints and from an adapter."""
     weights = load_file(lab_path("sft") / "model.safetensors")
-    kinds, storages = ("OnDARE", "OnTIES", "OnLinear"), ("memory", "cpu", "mmap")
+    kinds: tuple[str, ...] = ("OnDARE", "OnTIES", "OnLinear")
+    storages: tuple[Literal["memory", "cpu", "mmap"], ...] = ("memory", "cpu", "mmap")
     for kind, storage, dtype in itertools.product(kinds, storages, ("fp32", "bf16")):
         reference = Reference.from_checkpoints(lab_path("base"), lab_path("sft"), storage=storage)
         named = [(name, torch.nn.Parameter(w.to(DTYPES[dtype]))) for name, w in weights.items()]
@@ -683,7 +685,7 @@ SECTIONS: dict[str, Callable[[Path], None]] = {"merges": merges, "masks": masks,
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     asked.add_argument("--json", type=Path, metavar="FILE", help="write name -> sha256")
     asked.add_argument("--against", type=Path, metavar="FILE", help="compare with the FILE of an earlier --json")
     asked.add_argument("--save", type=Path, metavar="DIR", help="keep optimizers, a merge and a study; a new directory")
@@ -703,8 +705,8 @@ def main() -> int:
         for name, section in SECTIONS.items():
             if given.only is None or name in given.only:
                 timed(name, lambda section=section: section(work))
+        place = given.save.resolve() if given.save else work / "kept"
         if given.only is None or "kept" in given.only:
-            place = given.save.resolve() if given.save else work / "kept"
             place.mkdir(parents=True)
             timed("kept", lambda: (halves(given.save and place), study_rows(place)))
         if given.load:

@@ -14,7 +14,7 @@ from mergetool.ama.recipe import AmaRecipe, Training
 from mergetool.errors import DataError
 
 if TYPE_CHECKING:
-    from mergetool.evaluate.tokens import Coded
+    from mergetool.data.tokens import Coded
 
 Progress = Callable[[int, int, str], None]
 """Receives (steps done, steps in all, what is being done)."""

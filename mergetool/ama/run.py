@@ -20,7 +20,7 @@ from mergetool.merge.parts import Parts, parts_of
 
 if TYPE_CHECKING:
     from mergetool.checkpoint.layout import Layout
-    from mergetool.evaluate.tokens import Coded
+    from mergetool.data.tokens import Coded
 
 Note = Callable[[str], None]
 
@@ -139,7 +139,7 @@ def _learn_all(
     note: Note,
 ):
     from mergetool.checkpoint.open import open_reader
-    from mergetool.evaluate.loading import load_model, load_tokenizer
+    from mergetool.hub.loading import load_model, load_tokenizer
 
     rows = {"train": _rows(recipe, recipe.data.train, recipe.data.limit)}
     if recipe.data.eval:
@@ -182,7 +182,7 @@ def _rows(recipe: AmaRecipe, text: str, limit: int | None) -> list[dict[str, Any
 
 
 def _coded(recipe: AmaRecipe, rows: list[dict], tokenizer: Any, split: str, note: Note) -> list[Coded]:
-    from mergetool.evaluate.tokens import code_completion
+    from mergetool.data.tokens import code_completion
 
     found = [one for row in rows if (one := code_completion(tokenizer, row, recipe.data.max_length)) is not None]
     if not found:

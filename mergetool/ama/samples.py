@@ -70,7 +70,7 @@ def _sample(model: Any, tokenizer: Any, prompts: Sequence[Any], max_new_tokens: 
     import torch
     from transformers import GenerationConfig
 
-    from mergetool.evaluate.tokens import code_prompt
+    from mergetool.data.tokens import code_prompt
 
     coded = [code_prompt(tokenizer, {"prompt": prompt}) for prompt in prompts]
     own = getattr(model.generation_config, "eos_token_id", None)

@@ -16,7 +16,13 @@ def inspect(
     other: Annotated[
         str | None, typer.Option("--with", help="A second model: do both task vectors agree in sign?", show_default=False)
     ] = None,
-    tensors: Annotated[bool, typer.Option("--tensors", help="A row a tensor, not a row a layer.")] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of BASE, from `mergetool calibrate`: the share of the task vector that its rows see.", show_default=False
+        ),
+    ] = None,
+    tensors: Annotated[bool, typer.Option("--tensors", help="One row per tensor instead of one per layer.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw layers × modules into this PNG.", show_default=False)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print every tensor as JSON.")] = False,
 ) -> None:
@@ -27,8 +33,10 @@ def inspect(
 
     if other and not base:
         raise RecipeError("--with compares two task vectors and needs --base", "add --base BASE")
+    if calibration and not base:
+        raise RecipeError("--calibration is of the model that a task vector starts from", "add --base BASE, the SFT model")
     with progress_bar("reading") as update:
-        facts = run(model, base, other, update)
+        facts = run(model, base, other, update, calibration)
     if plot:
         heat_map(facts, plot, _name(model) + (f" − {_name(base)}" if base else ""))
         note(f"drew {plot}")

@@ -1,5 +1,6 @@
 """Rows of text: preference pairs and completions from files or the Hub, with every unusable row named or counted."""
 
+from mergetool.data.inputs import input_rows
 from mergetool.data.labelled import labelled_rows
 from mergetool.data.pairs import Counts, preference_rows, preferences
 from mergetool.data.prompts import prompt_rows
@@ -9,6 +10,7 @@ from mergetool.data.texts import completions
 __all__ = [
     "Counts",
     "completions",
+    "input_rows",
     "labelled_rows",
     "numbered_rows",
     "preference_rows",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mergetool.data.tokens import Coded
 from mergetool.errors import CheckpointError
 from mergetool.evaluate.logprobs import completion_logits
-from mergetool.evaluate.tokens import Coded
 
 if TYPE_CHECKING:
     import torch

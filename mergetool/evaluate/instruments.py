@@ -14,7 +14,7 @@ class Instruments:
     """Made once for all the models that are measured.
 
     Args:
-        device, dtype: of the reward models; see `mergetool.evaluate.loading.load_model`.
+        device, dtype: of the reward models; see `mergetool.hub.loading.load_model`.
         verdicts: the file in which judges' verdicts are kept; None: in memory alone.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mergetool.evaluate.tokens import Coded
+from mergetool.data.tokens import Coded
 
 if TYPE_CHECKING:
     import torch

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mergetool.data.tokens import Coded
 from mergetool.errors import RecipeError
 from mergetool.evaluate.greedy import greedy
 from mergetool.evaluate.instruments import Instruments
@@ -14,7 +15,6 @@ from mergetool.evaluate.logprobs import completion_log_probs
 from mergetool.evaluate.metrics.base import Measured
 from mergetool.evaluate.reward_model import RewardModel
 from mergetool.evaluate.tasks import Prepared
-from mergetool.evaluate.tokens import Coded
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mergetool.errors import CheckpointError, DataError
-from mergetool.evaluate.loading import load_tokenizer, loaded
+from mergetool.hub.loading import load_tokenizer, loaded
 
 BATCH_TOKENS = 8192
 HINT = "give a sequence-classification checkpoint with one label"
@@ -20,7 +20,7 @@ class RewardModel:
 
     Args:
         source: a checkpoint directory or a Hub id.
-        device, dtype: as `mergetool.evaluate.loading.load_model`.
+        device, dtype: as `mergetool.hub.loading.load_model`.
 
     Raises:
         CheckpointError: it is no sequence-classification model with one label, or cannot be loaded.

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mergetool.data import completions, preferences, prompt_rows
-from mergetool.evaluate.tokens import code_completion, code_pair, code_prompt
+from mergetool.data.tokens import code_completion, code_pair, code_prompt
 
 ANY_ROWS = "prompts"  # the kind that every other kind holds too
 

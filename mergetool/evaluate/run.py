@@ -12,9 +12,9 @@ from mergetool.errors import RecipeError
 from mergetool.evaluate.harness import Harness, HarnessTask
 from mergetool.evaluate.instruments import Instruments
 from mergetool.evaluate.interval import STATISTICS, bootstrap
-from mergetool.evaluate.loading import load_model, load_tokenizer
 from mergetool.evaluate.passes import Passes, ReferenceScores, refer, wants_model, wants_reference, without_reference
 from mergetool.evaluate.tasks import Prepared, Task, prepare
+from mergetool.hub.loading import load_model, load_tokenizer
 
 
 def measure(

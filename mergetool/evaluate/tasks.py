@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mergetool.data.tokens import Coded, code_prompt
 from mergetool.errors import DataError, RecipeError
 from mergetool.evaluate.judge import JudgeSettings
 from mergetool.evaluate.metrics import Metric, kind_of_rows, metric
 from mergetool.evaluate.rows import ROW_KINDS
-from mergetool.evaluate.tokens import Coded, code_prompt
 
 MAX_LENGTH = 1024  # tokens; TRL's own default, so that a study scores what training saw
 MAX_NEW_TOKENS = 256  # of an answer, where no reference answers say how long one is

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mergetool.activations.artifact import Calibration
 from mergetool.architecture.layers import Stacks
 from mergetool.architecture.match import Match, match
 from mergetool.checkpoint.open import open_reader
@@ -17,6 +18,7 @@ from mergetool.config.sources import resolve_source
 from mergetool.errors import CheckpointError, RecipeError
 from mergetool.hub.fetch import Fetching, fetch_weights
 from mergetool.hub.references import open_layout
+from mergetool.merge.tax_rate import check_calibration, tax_rate
 from mergetool.ops.blocks import spans
 
 
@@ -30,6 +32,8 @@ class TensorFacts:
         changed: fraction of entries that differ from the base.
         sign_agreement: among entries that both models moved, the fraction moved in the same direction.
         cosine: between the two task vectors.
+        tax_rate: the share of ‖model − base‖² in the directions that calibration rows read, see `tax_rate`.
+        tax_rate_by_chance: what it would be for a delta without a direction of its own.
     """
 
     name: str
@@ -42,6 +46,8 @@ class TensorFacts:
     changed: float | None = None
     sign_agreement: float | None = None
     cosine: float | None = None
+    tax_rate: float | None = None
+    tax_rate_by_chance: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -49,7 +55,11 @@ class TensorFacts:
 
 
 def inspect(
-    model: str | Path, base: str | Path | None = None, other: str | Path | None = None, progress: Fetching | None = None
+    model: str | Path,
+    base: str | Path | None = None,
+    other: str | Path | None = None,
+    progress: Fetching | None = None,
+    calibration: str | Path | None = None,
 ) -> list[TensorFacts]:
     """What a checkpoint holds, tensor by tensor, and how far it lies from another, as ``mergetool inspect`` does.
 
@@ -58,39 +68,59 @@ def inspect(
         base: show the task vector: model minus this one.
         other: a second model: do both task vectors agree in sign? Needs `base`.
         progress: told of bytes as they arrive from the Hub.
+        calibration: of `base`, from ``mergetool calibrate``: measure the tax rate of the task vector too.
 
     Raises:
-        RecipeError: `other` is given without `base`, or the lab has no such part.
+        RecipeError: `other` or `calibration` is given without `base`, or the lab has no such part.
         CheckpointError: a model is missing or damaged, or lacks a tensor of the first one's shape.
     """
     if other is not None and base is None:
         raise RecipeError("other compares two task vectors and needs base", "give base, the model that both were trained from")
+    if calibration is not None and base is None:
+        raise RecipeError("calibration is of the model that a task vector starts from", "give base, the model it was made of")
+    opened = None if calibration is None else Calibration.load(calibration)
     base, other = (None if one is None else str(resolve_source(str(one), ".")) for one in (base, other))
-    return inspect_model(str(resolve_source(str(model), ".")), base, other, progress)
+    return inspect_model(str(resolve_source(str(model), ".")), base, other, progress, opened)
 
 
 def inspect_model(
-    model: str, base: str | None = None, other: str | None = None, progress: Fetching | None = None
+    model: str,
+    base: str | None = None,
+    other: str | None = None,
+    progress: Fetching | None = None,
+    calibration: Calibration | None = None,
 ) -> list[TensorFacts]:
     """Walk a checkpoint tensor by tensor, in blocks, beside a base and a second model where they are given.
 
     Args:
         model, base, other: directories or Hub ids; `other` needs `base`.
         progress: told of bytes as they arrive from the Hub.
+        calibration: of `base`.
 
     Raises:
-        CheckpointError: a model is missing or damaged, or does not match the first one.
+        CheckpointError: a model is missing or damaged, or does not match the first one; or the calibration is of another.
     """
     layouts = [open_layout(m) for m in (model, base, other) if m is not None]
     found = match(layouts)
+    if calibration is not None:
+        check_calibration(calibration, {name: info.shape for name, info in layouts[1].tensors.items()})
     fetch_weights(layouts, progress)
     readers = [open_reader(layout) for layout in layouts]
     alone = set(found.carried)
-    return [
+    facts = [
         _facts(readers[:1] if name in alone else readers, found, name)
         for name in found.names
         if readers[0].layout.tensors[found.stands_for[0].get(name, name)].floating
     ]
+    return facts if calibration is None else [_with_tax(fact, found, readers, calibration) for fact in facts]
+
+
+def _with_tax(fact: TensorFacts, found: Match, readers: list[Reader], calibration: Calibration) -> TensorFacts:
+    if fact.delta_norm is None:
+        return fact
+    names = (found.stands_for[0].get(fact.name, fact.name), found.stands_for[1].get(fact.name, fact.name))
+    measured = tax_rate(calibration, fact.name, readers[0], readers[1], names)
+    return fact if measured is None else replace(fact, tax_rate=measured.rate, tax_rate_by_chance=measured.chance)
 
 
 def _facts(readers: list[Reader], found: Match, name: str) -> TensorFacts:
@@ -141,6 +171,13 @@ def by_layer(facts: list[TensorFacts]) -> list[dict[str, Any]]:
         row["norm"] = math.sqrt(sum(f.norm**2 for f in members))
         if any(f.delta_norm is not None for f in members):
             row["delta_norm"] = math.sqrt(sum((f.delta_norm or 0.0) ** 2 for f in members))
+        taxed = [f for f in members if f.tax_rate is not None and f.tax_rate_by_chance is not None]
+        if taxed:  # of the layer's delta, so weighted by it
+            weights = [(f.delta_norm or 0.0) ** 2 for f in taxed]
+            row["tax_rate"] = sum((f.tax_rate or 0.0) * w for f, w in zip(taxed, weights, strict=True)) / sum(weights)
+            row["by_chance"] = sum((f.tax_rate_by_chance or 0.0) * w for f, w in zip(taxed, weights, strict=True)) / sum(
+                weights
+            )
         for key in ("changed", "sign_agreement", "cosine"):
             pairs = [(getattr(f, key), f.numel) for f in members if getattr(f, key) is not None]
             if pairs:
@@ -150,7 +187,7 @@ def by_layer(facts: list[TensorFacts]) -> list[dict[str, Any]]:
 
 
 def heat_map(facts: list[TensorFacts], path: Path, title: str) -> None:
-    """Draw ‖model − base‖/‖base‖ as layers × modules (‖model‖ where there is no base) into a PNG."""
+    """Draw ‖model − base‖/‖base‖ as layers × modules into a PNG; the tax rate where it was measured, ‖model‖ without a base."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -158,11 +195,11 @@ def heat_map(facts: list[TensorFacts], path: Path, title: str) -> None:
     import numpy as np
 
     cells: dict[tuple[str, int], float] = {}
-    compared = any(fact.delta_norm is not None for fact in facts)
+    compared, taxed = (any(getattr(fact, key) is not None for fact in facts) for key in ("delta_norm", "tax_rate"))
     stacks = Stacks(fact.name for fact in facts)
     for fact in facts:
         place = stacks.place(fact.name)
-        value = fact.relative if compared else fact.norm
+        value = fact.tax_rate if taxed else fact.relative if compared else fact.norm
         if place and value is not None:
             kind = fact.name.removeprefix(f"{place.stack}.{place.layer}.").removesuffix(".weight")
             cells[kind, place.layer] = value
@@ -178,6 +215,8 @@ def heat_map(facts: list[TensorFacts], path: Path, title: str) -> None:
     axes.set_xticks(range(0, layers, max(1, layers // 12)))
     axes.set_xlabel("layer")
     axes.set_title(title, fontsize=10)
-    figure.colorbar(image, label="‖model − base‖ / ‖base‖" if compared else "‖model‖")
+    label = "tax rate: share of the delta that calibration rows see" if taxed else "‖model − base‖ / ‖base‖"
+    label = label if compared else "‖model‖"
+    figure.colorbar(image, label=label)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -8,10 +8,10 @@ import torch
 from mergetool.ama.averaged import AveragedModel
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.reader import Reader
+from mergetool.data.tokens import Coded
 from mergetool.errors import CheckpointError
-from mergetool.evaluate.loading import load_model
 from mergetool.evaluate.logprobs import token_log_probs
-from mergetool.evaluate.tokens import Coded
+from mergetool.hub.loading import load_model
 from mergetool.merge.parts import parts_of
 from tests.evaluate import tiny
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from mergetool.data.tokens import code_completion
 from mergetool.evaluate.divergence import completion_divergence
-from mergetool.evaluate.tokens import code_completion
 from tests.evaluate import tiny
 
 ROWS = [{"prompt": "p" * n, "completion": "word " * (n + 1)} for n in range(7)]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from mergetool.data.tokens import Coded, code_completion
 from mergetool.evaluate import Task, measure, prepare, refer, reference_scores
 from mergetool.evaluate.logprobs import batches, completion_log_probs
-from mergetool.evaluate.tokens import Coded, code_completion
 from tests.evaluate import tiny
 
 PLAIN = [

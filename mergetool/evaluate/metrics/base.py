@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     import torch
 
+    from mergetool.data.tokens import Coded
     from mergetool.evaluate.interval import Columns
     from mergetool.evaluate.judge import Judge
     from mergetool.evaluate.reward_model import RewardModel
-    from mergetool.evaluate.tokens import Coded
 
 
 class Measured(Protocol):

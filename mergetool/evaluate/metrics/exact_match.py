@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mergetool.evaluate.metrics.base import Measured, Metric, RowValues, mean_of
 
 if TYPE_CHECKING:
-    from mergetool.evaluate.tokens import Coded
+    from mergetool.data.tokens import Coded
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 

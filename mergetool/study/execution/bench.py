@@ -39,7 +39,7 @@ class Bench:
         self._live: LiveModel | None = None
 
     def _start(self) -> LiveModel:
-        from mergetool.evaluate.loading import load_tokenizer
+        from mergetool.hub.loading import load_tokenizer
 
         if self._live is None:
             source = self._recipe.source(self._recipe.models.sft)
@@ -59,7 +59,7 @@ class Bench:
         kept = self._kept_references(sft)
         beside = None
         if any(wants_model(one) for one in self._prepared["test"]):
-            from mergetool.evaluate.loading import load_model
+            from mergetool.hub.loading import load_model
 
             # whole distributions cannot be kept: the SFT model stays beside the one that is overwritten
             beside = load_model(self._recipe.source(self._recipe.models.sft), self._device, self._dtype)

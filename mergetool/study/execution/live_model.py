@@ -20,11 +20,11 @@ class LiveModel:
 
     Args:
         source: the checkpoint to start from; a directory or a Hub id.
-        device, dtype: as `mergetool.evaluate.loading.load_model`.
+        device, dtype: as `mergetool.hub.loading.load_model`.
     """
 
     def __init__(self, source: Path | str, device: str | None = None, dtype: str | None = None) -> None:
-        from mergetool.evaluate.loading import load_model
+        from mergetool.hub.loading import load_model
 
         self.model = load_model(source, device, dtype)
         self._targets = self.model.state_dict()

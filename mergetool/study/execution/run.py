@@ -61,7 +61,7 @@ def run_study(
         out: directory for results.jsonl and the aligned checkpoints; made if need be.
         fresh: measure and train everything anew.
         progress: told what is being done.
-        device, dtype: of the model that is measured; see `mergetool.evaluate.loading.load_model`.
+        device, dtype: of the model that is measured; see `mergetool.hub.loading.load_model`.
         workers: candidates made at the same time, each in a process of its own with its own model in memory, and on a GPU
             of its own where there are several. None: one; on a Ray cluster one for each GPU, or for each node.
         ray: address of a Ray cluster that makes the candidates: "local", "auto" or HOST:PORT.

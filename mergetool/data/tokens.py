@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,10 @@ def _ids(tokenizer, text: str | list, generation_prompt: bool = False) -> list[i
 
 def _joined(prompt: str | list, completion: str | list, end: str | None) -> str | list:
     """Prompt and completion as one input; `end` closes plain text."""
-    if isinstance(prompt, str) and isinstance(completion, str):
-        return prompt + (completion if not end or completion.endswith(end) else completion + end)
-    return [*prompt, *completion]
+    if isinstance(prompt, list):  # the reader of the rows refuses a chat beside plain text
+        return prompt + cast(list, completion)
+    text = cast(str, completion)
+    return prompt + (text if not end or text.endswith(end) else text + end)
 
 
 def code_pair(tokenizer, row: dict, max_length: int) -> tuple[Coded, Coded] | None:
@@ -82,3 +84,17 @@ def code_prompt(tokenizer, row: dict) -> list[int]:
     if isinstance(row["prompt"], str) and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
         ids = ids[:-1]
     return ids
+
+
+def code_inputs(tokenizer, row: dict, max_length: int) -> tuple[int, ...]:
+    """Everything that the model reads of one row, for passes that score nothing; a row may be a prompt alone.
+
+    Args:
+        tokenizer: of the model.
+        row: prompt and completion as `completions` gives them, or a prompt.
+        max_length: tokens; what is longer loses its end.
+    """
+    if not row.get("completion"):
+        return tuple(code_prompt(tokenizer, row)[:max_length])
+    end = tokenizer.eos_token if row["prompt"] else None
+    return tuple(_ids(tokenizer, _joined(row["prompt"], row["completion"], end))[:max_length])

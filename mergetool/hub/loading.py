@@ -31,7 +31,7 @@ def loaded(kind: Any, source: str | Path, device: str | None, dtype: str | None,
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or ("float32" if device == "cpu" else "auto")
-    source = _directory(source)
+    source = model_directory(source)
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # one bar for each file of each candidate says nothing to anybody
     try:
@@ -52,7 +52,7 @@ def load_tokenizer(source: str | Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    source = _directory(source, weights=False)
+    source = model_directory(source, weights=False)
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -60,7 +60,7 @@ def load_tokenizer(source: str | Path) -> Any:
         raise CheckpointError(f"{source}: no tokenizer: {error}", hint) from None
 
 
-def _directory(source: str | Path, weights: bool = True) -> Path:
+def model_directory(source: str | Path, weights: bool = True) -> Path:
     """Where a checkpoint lies; of a Hub id, at the commit that this run has pinned, and never pickled."""
     from mergetool.hub.references import local_directory, local_tokenizer  # it takes torch with it
 

@@ -1,7 +1,7 @@
 """Rows are cut where TRL cuts them; what does not fit is left out and counted."""
 
+from mergetool.data.tokens import code_completion, code_pair
 from mergetool.evaluate import Task, prepare
-from mergetool.evaluate.tokens import code_completion, code_pair
 from tests.evaluate import tiny
 
 PLAIN = [

@@ -1,0 +1,56 @@
+"""What calibrating a checkpoint takes, from its config alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mergetool.activations.survey import GROUP_BYTES, RANK, Unit, survey
+from mergetool.errors import CheckpointError
+from mergetool.hub.loading import model_directory
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What calibrating takes: bytes of the model, bytes beside it at most, and passes over the rows."""
+
+    model_bytes: int
+    group_bytes: int
+    passes: int
+
+
+def estimate(model: str | Path, rank: int = RANK, group_bytes: int = GROUP_BYTES) -> Estimate:
+    """What calibrating a checkpoint would take, from its config alone: no weights are read.
+
+    Args:
+        model, rank, group_bytes: as `calibrate`.
+
+    Raises:
+        CheckpointError: transformers does not know the model.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    place = model_directory(model, weights=False)
+    try:
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        with torch.device("meta"):
+            # bf16 is what fused experts take on `meta`; nothing that is counted here depends on it
+            live = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False).eval()
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{model}: {error}", "give a causal language model that transformers can load") from None
+    maps = survey(live, [0, 0])
+    for name, shape in maps.shapes.items():
+        if len(shape) == 3 and name not in maps.sides:  # experts, which a model without weights does not run one by one
+            maps.units += [Unit(name, "columns", expert, max(shape[1:]), len(maps.units)) for expert in range(shape[0])]
+    wide = 4 if device_is_cpu() else 2
+    return Estimate(
+        wide * sum(p.numel() for p in live.parameters()), maps.peak_bytes(rank, group_bytes), len(maps.groups(group_bytes))
+    )
+
+
+def device_is_cpu() -> bool:
+    """Whether `calibrate` will run on a CPU, where it loads fp32."""
+    import torch
+
+    return not torch.cuda.is_available()
