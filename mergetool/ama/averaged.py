@@ -44,10 +44,14 @@ class AveragedModel:
         self._parameters: dict[str, torch.Tensor] = {}
         twins = _untied(model)
         named: list[tuple[str, torch.Tensor]] = list(model.named_parameters())
-        self._uses = [(twins.get(name, name), parameter) for name, parameter in named]
         for name, parameter in named:
             if name in twins:
-                continue  # the same memory as its first name's
+                if all(
+                    side.find(name) in (None, first) for side, first in zip(self._sides, self._names[twins[name]], strict=True)
+                ):
+                    continue  # the same memory as its first name's
+                del twins[name]  # one checkpoint holds it apart, so the average does
+                parameter.data = parameter.detach().clone()
             for side in self._sides:
                 found = side.find(name)
                 if found is None or (shape := side.shape(found)) != tuple(parameter.shape):
@@ -55,6 +59,7 @@ class AveragedModel:
                     raise CheckpointError(f"{side.layout.name}: {what} '{name}'", HINT)
                 self._names.setdefault(name, []).append(found)
             self._parameters[name] = parameter
+        self._uses = [(twins.get(name, name), parameter) for name, parameter in named]
         for name, parameter in self._uses:
             parameter.requires_grad_(isinstance(parts.of(name), int))
         device = next(model.parameters()).device

@@ -12,8 +12,7 @@ from mergetool.ama.averaged import AveragedModel
 from mergetool.ama.learn import Learned, Progress, learn
 from mergetool.ama.output import kept, merge_recipe, output_paths, write
 from mergetool.ama.recipe import AmaRecipe
-from mergetool.architecture.match import match
-from mergetool.errors import CheckpointError, DataError
+from mergetool.errors import DataError
 from mergetool.hub.fetch import fetch_beside, fetch_weights
 from mergetool.hub.references import open_layout
 from mergetool.merge.parts import Parts, parts_of
@@ -119,13 +118,7 @@ def run_ama(
 
 def _open(recipe: AmaRecipe) -> tuple[Layout, Layout, Parts]:
     sft, rlhf = (open_layout(recipe.model(name)) for name in (recipe.sft_model, recipe.rlhf_model))
-    found = match([sft, rlhf])
-    if found.added:  # the live average is of the SFT model's class, where it is one weight with another
-        raise CheckpointError(
-            f"{rlhf.name}: has '{found.added[0]}' as a tensor of its own, in {sft.name} it is tied",
-            "save the SFT model untied too: load it with transformers under tie_word_embeddings=False",
-        )
-    return sft, rlhf, parts_of(sft, recipe.blocks, recipe.places)
+    return sft, rlhf, parts_of(sft, recipe.blocks, recipe.places, beside=rlhf)
 
 
 def _learn_all(

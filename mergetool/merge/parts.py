@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mergetool.architecture.layers import Stacks
+from mergetool.architecture.match import match
 from mergetool.architecture.roles import ROLES, depth_of, roles_of
 from mergetool.checkpoint.layout import Layout
 from mergetool.errors import CheckpointError, RecipeError
@@ -64,7 +65,12 @@ class Parts:
         return [*conditions, {"value": [shares[part] for part in self.layers]}]
 
 
-def parts_of(layout: Layout, blocks: int | Literal["layers"], places: Mapping[str, Place] | None = None) -> Parts:
+def parts_of(
+    layout: Layout,
+    blocks: int | Literal["layers"],
+    places: Mapping[str, Place] | None = None,
+    beside: Layout | None = None,
+) -> Parts:
     """Splits a model.
 
     Args:
@@ -74,11 +80,13 @@ def parts_of(layout: Layout, blocks: int | Literal["layers"], places: Mapping[st
         places: of embeddings, final_norm, lm_head. "block": the embeddings belong to the first part, the final norm
             and the head to the last; "average", "sft" or "rlhf": they have that share. A head that is tied to the
             embeddings goes with them.
+        beside: the checkpoint it is averaged with; a head that only this one holds apart from its embeddings has a
+            place too, for the average holds it.
 
     Raises:
         RecipeError: more parts than layers.
         CheckpointError: the model has no stack of layers, or more than one, or is of an architecture that transformers
-            does not know.
+            does not know; or the two do not match.
     """
     stacks = depth_of(layout)
     if len(stacks.depth) != 1:
@@ -94,7 +102,11 @@ def parts_of(layout: Layout, blocks: int | Literal["layers"], places: Mapping[st
     layers = tuple(part for part in range(count) for _ in range(small + (part < larger)))
     ends = {"embeddings": 0, "final_norm": count - 1, "lm_head": count - 1}
     asked = {role: (places or {}).get(role, "block") for role in ROLES}
-    outside = {name: ends[role] if asked[role] == "block" else asked[role] for name, role in roles_of(layout).items()}
+    roles = roles_of(layout)
+    if beside is not None and (found := match([layout, beside])).added:
+        of_beside = roles_of(beside)
+        roles |= {name: of_beside[found.stands_for[1].get(name, name)] for name in found.added}
+    outside = {name: ends[role] if asked[role] == "block" else asked[role] for name, role in roles.items()}
     return Parts(count, layers, outside, stacks)
 
 

@@ -91,6 +91,33 @@ def test_a_tied_embedding_gives_its_gradient_once_and_whole(tmp_path) -> None:
     assert found[0] == pytest.approx((values[0] - values[1]) / (2 * step), rel=2e-2)
 
 
+@pytest.mark.parametrize("tied", ["sft", "rlhf"])
+def test_where_one_model_has_a_head_of_its_own_so_has_the_average_and_its_gradient_is_that_of_differences(
+    tmp_path, tied
+) -> None:
+    for seed, name in enumerate(("sft", "rlhf")):
+        tiny.llama(seed, tied=name == tied, layers=3).save_pretrained(tmp_path / name)
+    readers = [Reader(read_layout(tmp_path / name)) for name in ("sft", "rlhf")]
+    parts = parts_of(readers[0].layout, 3, beside=readers[1].layout)
+    live = AveragedModel(load_model(tmp_path / "sft", "cpu"), *readers, parts)
+    sft, rlhf = (load_model(tmp_path / name, "cpu") for name in ("sft", "rlhf"))
+
+    live.put(SHARES, 0.5)
+    for part, weight in ((0, "model.embed_tokens.weight"), (2, "lm_head.weight")):
+        ours, one, other = (dict(m.named_parameters(remove_duplicate=False))[weight] for m in (live.model, sft, rlhf))
+        assert torch.allclose(ours, SHARES[part] * one + (1 - SHARES[part]) * other, atol=1e-6), weight
+    with live.gradients() as found:
+        loss(live.model).backward()
+    step = 1e-3
+    for part in range(3):
+        values = []
+        for sign in (1, -1):
+            live.put([share + sign * step * (at == part) for at, share in enumerate(SHARES)], 0.5)
+            with torch.no_grad():
+                values.append(float(loss(live.model)))
+        assert found[part] == pytest.approx((values[0] - values[1]) / (2 * step), rel=2e-2, abs=2e-2)
+
+
 def test_models_of_two_sizes_are_an_error_that_names_the_tensor(pair, tmp_path) -> None:
     tiny.llama(0, tied=False, layers=2).save_pretrained(tmp_path / "small")
     readers = [Reader(read_layout(place)) for place in (pair / "sft", tmp_path / "small")]

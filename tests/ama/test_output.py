@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from mergetool.merge import load_merge_recipe, merge_to_directory, plan_merge
 from tests.ama.small import made
@@ -34,6 +35,24 @@ def test_a_tensor_that_the_recipe_places_is_taken_from_there_byte_for_byte(pair,
     assert torch.equal(merged["model.embed_tokens.weight"], sft["model.embed_tokens.weight"])
     assert torch.equal(merged["model.norm.weight"], rlhf["model.norm.weight"])
     assert torch.allclose(merged["lm_head.weight"], 0.4 * sft["lm_head.weight"] + 0.6 * rlhf["lm_head.weight"], atol=1e-7)
+
+
+@pytest.mark.parametrize("tied", ["sft", "rlhf"])
+def test_the_written_recipe_makes_the_average_that_was_measured_where_one_model_is_tied(pair, tmp_path, tied) -> None:
+    import shutil
+
+    for seed, name in enumerate(("sft", "rlhf")):
+        shutil.copytree(pair / name, tmp_path / name)
+        if name == tied:
+            tiny.llama(seed, tied=True, layers=3).save_pretrained(tmp_path / name)
+    shutil.copy(pair / "pairs.jsonl", tmp_path)
+    (found,) = made(tmp_path, tmp_path / "out.yaml", training={"steps": 3, "batch_size": 4})
+    merge_to_directory(plan_merge(load_merge_recipe(found.path)), tmp_path / "merged")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert model.lm_head.weight.data_ptr() != model.model.embed_tokens.weight.data_ptr()
+    sft, rlhf = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("sft", "rlhf"))
+    share = found.learned.shares[-1]
+    assert torch.allclose(model.lm_head.weight, share * sft.lm_head.weight + (1 - share) * rlhf.lm_head.weight, atol=1e-6)
 
 
 def test_ratios_are_learned_again_where_the_weights_have_changed_and_the_shapes_have_not(pair, tmp_path) -> None:

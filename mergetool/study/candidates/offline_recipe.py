@@ -74,7 +74,9 @@ def by_part(study: StudyModels, shares: list[float]) -> list[Any]:
     """
     from mergetool.hub.references import open_layout
 
-    parts = parts_of(open_layout(str(study.source(study.models.sft))), len(shares))
+    rlhf = study.models.rlhf  # an alignment run of the study ties what the SFT model ties
+    beside = open_layout(str(study.source(rlhf))) if isinstance(rlhf, str) else None
+    parts = parts_of(open_layout(str(study.source(study.models.sft))), len(shares), beside=beside)
     return parts.setting([float(share) for share in shares], 0.0)
 
 
