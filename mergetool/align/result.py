@@ -70,11 +70,11 @@ def drift(out: Path, sft: Path, base: Path | None) -> dict[str, Any]:
         `norm` of theta - theta_s, `relative` to the norm of theta_s, `layers`; with theta_b also `along_tau`, the part
         of tau_s that the run has added: <theta - theta_s, tau_s> / |tau_s|^2.
     """
-    from mergetool.checkpoint.reader import Reader
+    from mergetool.checkpoint.open import layout_of, open_reader
 
-    new, old = read_layout(out), read_layout(sft)
-    before = read_layout(base) if base is not None else None
-    readers = {id(layout): Reader(layout) for layout in (new, old, before) if layout is not None}
+    new, old = layout_of(Directory(out)), layout_of(Directory(sft))
+    before = layout_of(Directory(base)) if base is not None else None
+    readers = {id(layout): open_reader(layout) for layout in (new, old, before) if layout is not None}
     squares: dict[str, float] = {}
     total = {"delta": 0.0, "sft": 0.0, "tau": 0.0, "dot": 0.0}
     for name, tensor in new.tensors.items():

@@ -14,7 +14,9 @@ import torch
 
 from mergetool.architecture.match import match
 from mergetool.checkpoint.header import read_header
-from mergetool.checkpoint.layout import Layout, read_layout
+from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.open import layout_of
+from mergetool.checkpoint.place import Directory
 from mergetool.checkpoint.weights import InFiles
 from mergetool.errors import CheckpointError, RecipeError
 from mergetool.hub.references import local_directory
@@ -78,7 +80,8 @@ class Reference:
 
         Args:
             base: θ_b; None for θ_s itself, which is what OnLinear takes.
-            sft: θ_s. Either is a directory, or a Hub id, which is fetched now.
+            sft: θ_s. Either is a directory, or a Hub id, which is fetched now. FP8 and compressed-tensors are read as the
+                numbers that they stand for.
             storage: ``"memory"``: a parameter's τ is computed once and kept on its device; ``"cpu"``: kept on the
                 CPU; ``"mmap"``: never kept, computed from the mapped files at the entries asked for, at no anonymous
                 memory.
@@ -89,8 +92,8 @@ class Reference:
         Raises:
             CheckpointError: a checkpoint cannot be read, or the two do not match.
         """
-        below = None if base is None else read_layout(local_directory(base))
-        return cls._of_layouts(below, read_layout(local_directory(sft)), storage, dtype, missing)
+        below = None if base is None else layout_of(Directory(local_directory(base)))
+        return cls._of_layouts(below, layout_of(Directory(local_directory(sft))), storage, dtype, missing)
 
     @classmethod
     def _of_layouts(

@@ -46,6 +46,22 @@ def test_every_storage_merges_the_difference_of_the_checkpoints(pair, storage: s
         assert torch.equal(a, b), name
 
 
+@pytest.mark.parametrize("storage", ["memory", "mmap"])
+def test_a_base_in_fp8_is_subtracted_as_the_numbers_that_its_codes_stand_for(tmp_path: Path, storage: str) -> None:
+    codes, scale, sft = torch.randn(32, 48).to(torch.float8_e4m3fn), torch.rand(2, 3) + 0.5, torch.randn(32, 48)
+    quantised = {"quant_method": "fp8", "weight_block_size": [16, 16]}
+    tensors = {"m.weight": codes, "m.weight_scale_inv": scale}
+    base = checkpoint(tmp_path / "base", tensors, quantization_config=quantised)
+    reference = Reference.from_checkpoints(base, checkpoint(tmp_path / "sft", {"m.weight": sft}), storage=storage)
+    theta = codes.float() * scale.repeat_interleave(16, 0).repeat_interleave(16, 1)
+    ours, theirs = ([("m.weight", torch.nn.Parameter(sft.clone()))] for _ in range(2))
+    for named, of in ((ours, reference), (theirs, {"m.weight": sft - theta})):
+        named[0][1].grad = torch.linspace(-1, 1, sft.numel()).view_as(sft)
+        OnDARE(named, lr=1e-3, alpha=0.1, density=0.4, reference=of).step()
+    assert torch.equal(ours[0][1], theirs[0][1])
+    assert not torch.equal(ours[0][1], sft)
+
+
 def test_bf16_checkpoints_differ_exactly(tmp_path: Path) -> None:
     base = {"w": torch.randn(300).bfloat16()}
     sft = {"w": torch.randn(300).bfloat16()}

@@ -103,12 +103,12 @@ class LiveModel:
         Raises:
             CheckpointError: it is damaged or of another architecture.
         """
-        from mergetool.checkpoint.layout import read_layout
-        from mergetool.checkpoint.reader import Reader
+        from mergetool.checkpoint.open import layout_of, open_reader
+        from mergetool.checkpoint.place import Directory
         from mergetool.hub.references import local_directory
 
-        layout = read_layout(local_directory(source))
-        with Reader(layout) as reader:
+        layout = layout_of(Directory(local_directory(source)))
+        with open_reader(layout) as reader:
             self.put(((name, reader.tensor(name)) for name in layout.tensors), str(source))
 
     def put_merge(self, recipe: dict[str, Any], where: str) -> None:
