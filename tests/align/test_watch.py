@@ -13,6 +13,7 @@ from mergetool.align.watch import stop_on_signal
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_asks_and_the_second_interrupts(number: int) -> None:
+    shell = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
     def twice() -> None:
@@ -25,6 +26,7 @@ def test_the_first_signal_asks_and_the_second_interrupts(number: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         twice()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    signal.signal(signal.SIGINT, shell)
 
 
 def test_another_thread_leaves_signals_alone() -> None:

@@ -36,7 +36,7 @@ class Asked:
 
 @dataclass
 class Fault:
-    """The next `times` requests that match `pattern` ("GET /path…") go wrong.
+    """The next `times` requests that match `pattern` ("GET /path", or "GET /path bytes=0-7" for a part) go wrong.
 
     kind: "none" (it goes well), "busy" (429, `after` seconds), "refused" (403), "echo" (403, with the token in it), "broken"
     (500), "cut" (`after` bytes come or are sent, then the connection drops), "lost" (the request is carried out, and the
@@ -113,7 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.place, self.query = url.path, {key: values[-1] for key, values in parse_qs(url.query).items()}
         self.token = self.headers.get("authorization", "").removeprefix("Bearer ")
         self.received = 0
-        fault = self.hub.fault(self.command, self.place)
+        part = self.headers.get("Range")
+        fault = self.hub.fault(self.command, self.place if part is None else f"{self.place} {part}")
         self.cut = fault.after if fault and fault.kind == "cut" and self.command == "GET" else None
         try:
             self.body = self._read(fault.after if fault and fault.kind == "cut" and self.command != "GET" else None)
