@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mergetool.checkpoint.dequantised import DequantisedReader, as_numbers
+from mergetool.checkpoint.dequantised import as_numbers
+from mergetool.checkpoint.dequantised_reader import DequantisedReader
 from mergetool.checkpoint.layout import Layout, read_layout
 from mergetool.checkpoint.lora import AdaptedReader, with_adapter
 from mergetool.checkpoint.place import Place

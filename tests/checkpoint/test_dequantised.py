@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mergetool.checkpoint.dequantised import unpacked
 from mergetool.checkpoint.open import layout_of, open_reader
 from mergetool.checkpoint.place import Directory
 from mergetool.errors import CheckpointError
@@ -135,13 +134,6 @@ def packed_as_words(codes: torch.Tensor, bits: int) -> torch.Tensor:
         number = sum(code << (i * bits) for i, code in enumerate(row))
         words.append([(number >> (32 * w)) & 0xFFFFFFFF for w in range(-(-len(row) * bits // 32))])
     return torch.tensor(words, dtype=torch.int64).to(torch.int32)
-
-
-@pytest.mark.parametrize("bits", range(1, 9))
-def test_codes_of_any_width_are_unpacked(bits: int) -> None:
-    codes = torch.randint(-(1 << (bits - 1)), 1 << (bits - 1), (3, 45))
-    for start, stop in ((0, 45), (7, 40), (44, 45)):
-        assert torch.equal(unpacked(packed_as_words(codes, bits), bits, start, stop), codes[:, start:stop].float())
 
 
 def compressed(kind: str, weights: dict, **also: object) -> dict:
