@@ -10,7 +10,7 @@ from typing import Any
 
 from mergetool.align.check import check_align, fingerprint
 from mergetool.align.inputs import load_policy, load_rows, shared_by_ranks
-from mergetool.align.optimizer import merged_so_far
+from mergetool.align.optimizer import calibrated_on, merged_so_far
 from mergetool.align.picture import draw
 from mergetool.align.preview import preview
 from mergetool.align.quiet import quiet
@@ -188,6 +188,7 @@ def _finish(
             fingerprint=identity,
             name=work.out.name,
             recipe=recipe.as_written(),
+            calibration=calibrated_on(trainer.optimizer),
             steps=trainer.state.global_step,
             merging=merging,
             metrics=metrics,

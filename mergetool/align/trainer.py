@@ -94,7 +94,9 @@ def _online(base: type) -> type:
                     {"params": [(n, p) for n, p in named if n not in decays], "weight_decay": 0.0},
                 ]
                 groups = [group for group in groups if group["params"]]
-                self.optimizer, self.plan = make_optimizer(self.recipe, groups, self.state.max_steps, self.args, *self.paths)
+                self.optimizer, self.plan = make_optimizer(
+                    self.recipe, groups, self.state.max_steps, self.args, *self.paths, report=self.told
+                )
                 self.told("plan", {"steps": self.state.max_steps, **asdict(self.plan)})
             return self.optimizer
 

@@ -44,6 +44,8 @@ def _teller(update: Any, algorithm: Any) -> Any:
     def tell(event: str, facts: dict[str, Any]) -> None:
         if event == "step":
             update(facts["step"], facts["steps"], f"step {facts['step']} of {facts['steps']}")
+        elif event == "calibrate":
+            update(facts["done"], facts["total"], f"calibrating, {facts['what']}")
         elif event == "fetch":
             update(facts["done"], facts["total"], f"fetching {facts['file']}")
         elif event == "log" and "loss" in facts:
@@ -75,6 +77,9 @@ def _plan(facts: dict[str, Any]) -> str:
     if not facts["merges"]:
         return f"{facts['steps']} steps of {facts['method']}, nothing merged"
     row = TRAININGS[facts["method"]]
+    if row.online.calibrated:
+        after = "each update" if facts["every"] == 1 else f"what {facts['every']} steps add"
+        return f"{facts['steps']} steps of {facts['method']}: what the calibration rows see is taken from {after}"
     total = f"{row.at_most}{facts['merged_total']:.3g}"
     return (
         f"{facts['steps']} steps of {facts['method']}, {facts['merges']} merges (every {facts['every']}) with "
@@ -120,8 +125,8 @@ def _tell_result(result: Any, recipe: Any) -> None:
             note("warning: the weights did not change at all; raise training.learning_rate or train longer")
         if "along_tau" in moved:
             note(f"  along the SFT delta: {moved['along_tau']:+.3g} of it")
-    if result.merging["merges"]:
-        row = TRAININGS[result.merging["method"]]
+    row = TRAININGS.get(result.merging["method"])
+    if result.merging["merges"] and row is not None and not row.online.calibrated:
         note(
             f"  merged: {row.at_most}{result.merging['merged_total']:.3g} of {row.merges}, "
             f"{result.merging['merges']} times {result.merging['alpha']:.3g}"

@@ -20,6 +20,7 @@ from mergetool.errors import CheckpointError
 from mergetool.merge import sparsify
 from mergetool.merge.input_blocks import InputBlocks, origin_of
 from mergetool.merge.plan import Plan, TensorPlan
+from mergetool.merge.projected import Projections
 from mergetool.merge.sparsify import Sparse, Thresholds, method_of, rows_together, sparse
 from mergetool.ops.blocks import spans
 from mergetool.ops.consensus import WholeInputs, consensus
@@ -44,12 +45,20 @@ class TensorMerger:
         readers: one for each source.
         device: where the arithmetic happens.
         allow_nonfinite: let NaN and Inf in the inputs pass.
+        projections: of each plan whose method projects deltas; they are shared by the threads.
     """
 
     def __init__(
-        self, plans: Sequence[Plan], readers: Sequence[Reader], *, device: str = "cpu", allow_nonfinite: bool = False
+        self,
+        plans: Sequence[Plan],
+        readers: Sequence[Reader],
+        *,
+        device: str = "cpu",
+        allow_nonfinite: bool = False,
+        projections: Sequence[Projections | None] = (),
     ) -> None:
         self.plans, self.readers = plans, readers
+        self.projections = projections or [None] * len(plans)
         self.inputs = InputBlocks(plans[0].sources, readers, device, allow_nonfinite)
 
     def run(
@@ -78,10 +87,13 @@ class TensorMerger:
             {"distance2": {str(s): 0.0 for s in t.sources}, "kept": {}, "numel": t.numel} for t in tensors
         ]
         combines = [
-            self._combiner(plan, tensor, scope, report["kept"])
-            for plan, tensor, scope, report in zip(self.plans, tensors, scopes, reports, strict=True)
+            self._combiner(plan, tensor, scope, report["kept"], projections)
+            for plan, tensor, scope, report, projections in zip(
+                self.plans, tensors, scopes, reports, self.projections, strict=True
+            )
         ]
-        row = max(rows_together(method_of(plan), tensor) for plan, tensor in zip(self.plans, tensors, strict=True))
+        rows = {rows_together(method_of(plan), tensor) for plan, tensor in zip(self.plans, tensors, strict=True)}
+        row = math.lcm(*rows)
         for start, stop in spans(first.numel, inputs.step(row)):
             n = stop - start
             blocks = {s: inputs.load(first.name, s, start, stop) for s in sources}
@@ -111,11 +123,13 @@ class TensorMerger:
 
     # --- what a method does with loaded blocks ---------------------------------------------------------------------
 
-    def _combiner(self, plan: Plan, tensor: TensorPlan, whole: Thresholds, kept: dict[str, int]) -> Combine:
+    def _combiner(
+        self, plan: Plan, tensor: TensorPlan, whole: Thresholds, kept: dict[str, int], projections: Projections | None
+    ) -> Combine:
         method = method_of(plan)
         if method.of_models:
             return self._of_models(method.consensus.name, tensor)
-        deltas = [sparse(self.inputs, plan, tensor, term, whole) for term in tensor.terms]
+        deltas = [sparse(self.inputs, plan, tensor, term, whole, projections) for term in tensor.terms]
         kept |= {term.role: delta.kept for term, delta in zip(tensor.terms, deltas, strict=True)}
         return self._of_deltas(method.consensus.name, tensor, deltas, rows_together(method, tensor), kept)
 

@@ -82,7 +82,12 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     sources = tuple(Source(*one) for one in zip(names, layouts, found.stands_for, strict=True))
     tensors = tensor_plans(recipe, method, sources, index, base, found)
     notes = (*said, *unread, *found.notes(layouts[base].name), *differences)
-    return Plan(recipe, "native", "", method, sources, base, tokenizer, tensors, found.added, notes, vocabulary)
+    plan = Plan(recipe, "native", "", method, sources, base, tokenizer, tensors, found.added, notes, vocabulary)
+    if recipe.calibration is not None:
+        from mergetool.merge.projected import rules_of  # with torch, which a plan does without elsewhere
+
+        recipe.calibration.check(((t.name, t.shape) for t in tensors if t.floating), rules_of(plan))
+    return plan
 
 
 def _used_alike(layouts: Sequence[Layout], base: int, allow: bool) -> list[str]:
@@ -154,6 +159,13 @@ def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> list[str]:
     """Refuse what the method cannot do; a line on parameters that it does not read, though mergekit knows them."""
     if method.needs_base and not recipe.base_model:
         raise RecipeError(f"merge_method {method.name} needs base_model", "add `base_model:` to the recipe")
+    if method.projects and recipe.calibration is None:
+        raise RecipeError(
+            f"merge_method {method.name} needs to know what should stay",
+            "add `calibration: {data: ROWS}`, or the path of a file of mergetool calibrate",
+        )
+    if recipe.calibration is not None and not method.projects:
+        raise RecipeError(f"calibration has no meaning for {method.name}", "remove it, or use merge_method: null_space")
     if method.of_models:
         relative = next((i for i, m in enumerate(recipe.models) if m.relative_to), None)
         if relative is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -29,8 +30,23 @@ from mergetool.merge.vocabulary import write_vocabulary
 from mergetool.version import __version__
 
 
-def finish(plan: Plan, directory: Path, hashes: dict[str, str], reports: dict[str, dict[str, Any]], inputs: Inputs) -> Manifest:
+def finish(
+    plan: Plan,
+    directory: Path,
+    hashes: dict[str, str],
+    reports: dict[str, dict[str, Any]],
+    inputs: Inputs,
+    calibration: Mapping[str, Any] | None = None,
+) -> Manifest:
     """Write everything beside the weights into the directory under construction.
+
+    Args:
+        plan: what was merged.
+        directory: under construction.
+        hashes: of the weight files.
+        reports: of each tensor.
+        inputs: of the merge.
+        calibration: the facts of the calibration that it was projected by.
 
     Returns:
         The manifest.
@@ -66,6 +82,7 @@ def finish(plan: Plan, directory: Path, hashes: dict[str, str], reports: dict[st
         plan=inputs.plan,
         fingerprint=inputs.fingerprint(),
         recipe=plan.recipe.to_dict(),
+        calibration=None if calibration is None else dict(calibration),
         seed=plan.recipe.seed,
         versions=versions(),
         inputs=[

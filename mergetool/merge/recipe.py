@@ -1,4 +1,5 @@
-"""The merge recipe: mergekit's own dialect, read strictly, with `relative_to`, `rescale`, `scope` and `seed` added.
+"""The merge recipe: mergekit's own dialect, read strictly, with `relative_to`, `rescale`, `scope`, `calibration` and `seed`
+added.
 
 A recipe holds what the user wrote and nothing else; what it means for each tensor is worked out by `plan`.
 """
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from mergetool.activations.recipe import CalibrationEntry, calibration_given
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import validate
 from mergetool.merge.dialect import dtype_name, understood, with_truths
@@ -80,6 +82,7 @@ class MergeRecipe(BaseModel):
     slices: list[dict[str, Any]] | None = None
     modules: dict[str, Any] | None = None
     tokenizer: dict[str, Any] | None = None
+    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
     seed: int = 0
     name: str | None = None
     _notes: tuple[str, ...] = PrivateAttr(())
@@ -132,13 +135,15 @@ class MergeRecipe(BaseModel):
             tokens = {word: row(setting) for word, setting in tokens.items()} if isinstance(tokens, dict) else tokens
             tokenizer = {**tokenizer, "source": named(tokenizer.get("source", "union")), "tokens": tokens}
         source = None if self.tokenizer_source is None else named(self.tokenizer_source)
-        update = {"models": models, "base_model": place(self.base_model), "tokenizer_source": source,
+        calibration = None if self.calibration is None else self.calibration.resolved(directory)
+        update = {"calibration": calibration, "models": models, "base_model": place(self.base_model), "tokenizer_source": source,
                   "slices": slices, "tokenizer": tokenizer}  # fmt: skip
         return self.model_copy(update=update)
 
     def to_dict(self) -> dict[str, Any]:
         """What the user wrote, without defaults: for YAML and JSON."""
-        return self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        written = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        return written if self.calibration is None else written | {"calibration": self.calibration.written()}
 
 
 def load_merge_recipe(path: str | Path) -> MergeRecipe:

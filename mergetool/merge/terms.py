@@ -57,7 +57,7 @@ def _with_terms(plan: TensorPlan, recipe: MergeRecipe, method: Method, index: di
         if not method.of_models and entry.model == origin:
             continue  # the base among the models is a delta of zero, as in mergekit
         own = _options(method, recipe, plan.name, depth, i)
-        if problem := method.sparsifier.fits(shared | own):
+        if problem := method.fits(shared | own):
             raise RecipeError(f"models[{i}]: {problem[0]} for tensor '{plan.name}'", problem[1])
         from_ = None if method.of_models else index[str(origin)]
         terms.append(Term(index[entry.model], from_, own.pop("weight"), str(i), own))

@@ -84,6 +84,8 @@ class MergingAdamW(Merging):
 
     def _step_group(self, group: dict[str, Any], parts: Sequence[AdamPart]) -> None:
         """The group's step: each tensor on its road."""
+        for part in parts:
+            self.operator.before_step(part)
         due = [self._merging_now(group, int(part.t)) for part in parts]
         merging = [part.parameter for part, now in zip(parts, due, strict=True) if now]
         fast = bool(merging) and not self.operator.is_the_step(group) and compiles(group["compile"], merging)

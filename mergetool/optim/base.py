@@ -23,7 +23,7 @@ from mergetool.optim.rounded import COARSE
 from mergetool.optim.settings import check, resolve_alpha
 from mergetool.optim.sharding import local, shard_of
 
-Method = Literal["dare", "ties", "linear"]
+Method = Literal["dare", "ties", "linear", "null_space"]
 Anyref = Reference | Mapping[str, torch.Tensor] | None
 
 

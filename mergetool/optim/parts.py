@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mergetool.ops.projector import Projector
 from mergetool.optim.deltas import AdamDelta, Delta
 from mergetool.optim.sharding import Shard, local
 
@@ -15,7 +16,7 @@ from mergetool.optim.sharding import Shard, local
 class Binding:
     """What an optimizer knows about one parameter and can find again: nothing of it goes into a state_dict.
 
-    `fixed` holds what stays the same between merges: the kept entries of τ where their mask is fixed or they are the
+    `projector` is the F_P of an optimizer that projects. `fixed` holds what stays the same between merges: the kept entries of τ where their mask is fixed or they are the
     largest, under the settings that they were found with.
     """
 
@@ -23,6 +24,7 @@ class Binding:
     shard: Shard
     tau: Delta | None = None
     looked_up: bool = False
+    projector: Projector | None = None
     fixed: dict[Any, Any] = field(default_factory=dict)
 
 

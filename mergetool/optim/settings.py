@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mergetool.errors import RecipeError, nearest
-from mergetool.methods import SETTINGS, Online
+from mergetool.methods import Online
 from mergetool.options import Word
 
 
@@ -34,7 +34,7 @@ def check(row: Online, group: dict[str, Any]) -> None:
     Raises:
         RecipeError: names the setting and what it may be.
     """
-    for setting in SETTINGS:
+    for setting in row.options:
         value = group[setting.name]
         try:
             setting.read(value)
