@@ -15,6 +15,7 @@ from mergetool.activations.survey import GROUP_BYTES, RANK, first_tokens, survey
 from mergetool.errors import CheckpointError, OutputError
 from mergetool.fingerprints import checkpoint_identity, digest
 from mergetool.hub.loading import load_model
+from mergetool.version import __version__
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,4 @@ def _collect(
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    import mergetool
-
-    return {"mergetool": mergetool.__version__, **{name: version(name) for name in ("torch", "transformers")}}
+    return {"mergetool": __version__, **{name: version(name) for name in ("torch", "transformers")}}

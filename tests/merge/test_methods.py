@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ NEEDS = {
     "linear": {}, "task_arithmetic": {}, "dare_linear": {"density": 0.5}, "dare_ties": {"density": 0.5},
     "ties": {"density": 0.5}, "slerp": {"t": 0.4}, "breadcrumbs": {"density": 0.5, "gamma": 0.05},
     "breadcrumbs_ties": {"density": 0.5}, "della": {"density": 0.5}, "della_linear": {"density": 0.5, "epsilon": 0.2},
+    "null_space": {"strength": 2.0}, "null_space_dare": {"density": 0.5, "strength": 2.0},
+    "null_space_ties": {"density": 0.5, "kind": "hard", "rank": 9},
 }  # fmt: skip
 
 
@@ -29,8 +32,12 @@ def recipe(triple: dict[str, Path], method: str, *, weights: tuple[float, float]
         entries = [{"model": str(triple[models[-1]])}]
     else:
         entries = [{"model": str(triple[m]), "parameters": {"weight": w}} for m, w in zip(models, weights, strict=True)]
-    settings = {**NEEDS[method], **parameters}
-    return MergeRecipe(merge_method=method, base_model=str(triple["base"]), models=entries, parameters=settings)
+    settings, more = {**NEEDS[method], **parameters}, {}
+    if METHODS[method].projects:
+        rows = triple["base"].parent / "rows.jsonl"
+        rows.write_text("".join(json.dumps({"text": f"w{i} w{7 * i % 50} w{i * i % 60}"}) + "\n" for i in range(30)))
+        more["calibration"] = {"data": str(rows)}
+    return MergeRecipe(merge_method=method, base_model=str(triple["base"]), models=entries, parameters=settings, **more)
 
 
 def merged(recipe: MergeRecipe) -> dict[str, torch.Tensor]:

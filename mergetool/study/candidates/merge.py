@@ -74,7 +74,7 @@ class MergeGrid(BaseModel):
             ends = [value.low, value.high] if isinstance(value, Range) else [value] if value is not None else []
             for one in value if isinstance(value, list) else ends:
                 some = one if isinstance(one, list) else [one]
-                beyond = name == "weight" and (self.relative_to == "sft" or extrapolates(self.merge_method))
+                beyond = name == "weight" and not isinstance(one, list) and (self.relative_to == "sft" or extrapolates(self.merge_method))
                 if not some or any(not 0 <= share <= (math.inf if beyond else 1) for share in some):
                     raise ValueError(f"{name} {one} is a share; give numbers from 0 to 1")
                 if isinstance(one, list) and (self.parts or (both_may_be and self.alpha is not None)):
