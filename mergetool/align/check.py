@@ -52,6 +52,8 @@ def check_align(recipe: AlignRecipe) -> dict[str, Any]:
             facts[key] = {"file": str(place), "rows": f"{recipe.algorithm_row.rows.name} of {form}", "first rows": told}
         elif place is not None:
             facts[key] = {"hub": place, "commit": data_commit(place)}
+    if recipe.merging.rows is not None:
+        facts["rows"] = {"of": recipe.merging.rows.names, "usable": len(recipe.merging.rows.read(recipe.directory))}
     if recipe.reward:
         check_rewards(recipe)
         facts["reward"] = recipe.reward
@@ -120,6 +122,10 @@ def fingerprint(recipe: AlignRecipe) -> str:
         "rewards": reward_identities(recipe),
     }
     parts["recipe"]["data"] = {k: v for k, v in written["data"].items() if k not in ("train", "eval")}
+    if recipe.merging.rows is not None:
+        rows = {key: value for key, value in written["merging"]["rows"].items() if key != "data"}
+        parts["recipe"]["merging"] = {**written["merging"], "rows": rows}
+        parts["rows"] = recipe.merging.rows.identities(recipe.directory)
     return digest(parts)
 
 

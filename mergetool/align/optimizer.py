@@ -56,7 +56,13 @@ def _total(row: Training, amount: MergedAmount) -> float:
 
 
 def make_optimizer(
-    recipe: AlignRecipe, groups: Groups, steps: int, config: Any, base: Path | None, sft: Path
+    recipe: AlignRecipe,
+    groups: Groups,
+    steps: int,
+    config: Any,
+    base: Path | None,
+    sft: Path,
+    fisher: Path | None = None,
 ) -> tuple[torch.optim.Optimizer, Plan]:
     """The optimizer that a recipe asks for, and what it will merge.
 
@@ -66,6 +72,7 @@ def make_optimizer(
         steps: T, the optimizer steps of the whole run.
         config: TRL's config: learning rate, betas, epsilon.
         base, sft: the directories of theta_b and theta_s.
+        fisher: the file of theta_s' Fisher information, where the method reads it.
 
     Raises:
         RecipeError: the run is too short to merge even once.
@@ -79,7 +86,7 @@ def make_optimizer(
         optimizer = torch.optim.AdamW(groups, **adam, fused=True)
         baseline = merging.baseline
         if baseline is not None and baseline.attach is not None:
-            baseline.attach(optimizer, merging, sft)
+            baseline.attach(optimizer, merging, sft, fisher)
         return optimizer, Plan(merging.method)
 
     from mergetool import optim

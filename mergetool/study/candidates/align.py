@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mergetool.align.algorithms import ALGORITHMS
 from mergetool.align.recipe import takes_seed
+from mergetool.align.stay import Rows
 from mergetool.errors import RecipeError
 from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.content import with_rows_by_content
@@ -30,6 +31,7 @@ class AlignGrid(BaseModel):
     seed goes to both the trainer (data order) and the merging (masks). algorithm, beta and training override
     align_defaults. `every: total` merges once, at the last step. Every other key goes to the align recipe's `merging`
     (density, alpha, alpha_total, every, rescale, ...), which validates it.
+    rows: of the methods that need rows whose outputs should stay; one entry, no grid.
     checkpoints: models along the run that become candidates of their own: shares of it, steps, or {every: N}.
     """
 
@@ -39,6 +41,7 @@ class AlignGrid(BaseModel):
     algorithm: str | None = None
     beta: Searched | None = None
     training: dict[str, Any] = Field(default_factory=dict)
+    rows: Rows | None = None
     checkpoints: CheckpointSteps | None = None
 
     @field_validator("checkpoints")
@@ -91,6 +94,9 @@ class AlignCandidate(Candidate):
             knobs = {key: value for key, value in point.items() if key != "beta"}
             beta = point.get("beta", defaults.beta)
             algorithm = grid.algorithm or defaults.algorithm
+            if grid.rows is not None:
+                places = [str(study.source(name)) for name in grid.rows.names]
+                knobs["rows"] = {**grid.rows.model_dump(exclude_none=True), "data": places}
             row = ALGORITHMS.get(algorithm)  # an unknown one is for the align recipe to refuse
             rewards = [defaults.reward] if isinstance(defaults.reward, str) else defaults.reward or []
             align = {
