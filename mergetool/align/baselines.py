@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mergetool.align.penalties import l1_penalty, l2_penalty
+from mergetool.align.penalties import ewc_penalty, l1_penalty, l2_penalty
 from mergetool.align.row_terms import Term, kl, nll
 
 if TYPE_CHECKING:
@@ -161,6 +161,11 @@ def weight_of_rows(settings: Settings) -> float:
     return 1.0 if settings.lambda_ is None else settings.lambda_
 
 
+def _ewc(optimizer: torch.optim.Optimizer, settings: Settings, sft: Path, fisher: Path | None) -> None:
+    assert fisher is not None  # the run has made it
+    ewc_penalty(optimizer, sft, weight_of_rows(settings), fisher, _storage(settings))
+
+
 _OF_ROWS = frozenset({"rows", "lambda", "batch_size", "seed"})
 
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
@@ -211,6 +216,14 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
                 _OF_ROWS,
                 term=kl,
                 reference=True,
+            ),
+            Baseline(
+                "ewc",
+                "AdamW with the penalty λ/2 · Σ F_i (θ − θ_s)_i², F the diagonal Fisher information on rows that should stay",
+                "Kirkpatrick et al. 2017, arXiv 1612.00796",
+                frozenset({"rows", "lambda", "storage", "seed"}),
+                attach=_ewc,
+                fisher=True,
             ),
         )
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.fisher import fisher_file
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.result import layout_fits
 from mergetool.align.stay import MAX_LENGTH, Stay, tokenised
@@ -44,6 +45,18 @@ def load_stay(recipe: AlignRecipe, sft: Path, report: Report) -> Stay | None:
     stay = tokenised(rows.read(recipe.directory), load_tokenizer(sft), rows.max_length or recipe.data.max_length or MAX_LENGTH)
     report("rows", {"name": recipe.merging.method, "told": str(stay)})
     return stay
+
+
+def load_fisher(
+    recipe: AlignRecipe, sft: Path, stay: Stay | None, folder: Path, device: Any, ranks: Any, report: Report
+) -> Path | None:
+    """The file of theta_s' Fisher information on these rows, in the run's directory; None where the method reads none."""
+    import transformers
+
+    if stay is None or recipe.merging.baseline is None or not recipe.merging.baseline.fisher:
+        return None
+    kind = getattr(transformers, recipe.algorithm_row.model)
+    return fisher_file(sft, kind, stay, folder / "fisher.safetensors", device, ranks, report)
 
 
 def shared_by_ranks(data: Any, folder: Path, ranks: Any) -> Any:

@@ -89,12 +89,11 @@ class RowTerm:
         self._micro = self._micro + 1 if step == self._step else 0
         self._step = step
         number = step * trainer.args.gradient_accumulation_steps + self._micro
-        ranks, device = accelerator.num_processes, accelerator.device
-        batch = self.stay.batch(number, self.size, self.seed, accelerator.process_index, ranks)
-        here = Batch(batch.ids.to(device), batch.mask.to(device), batch.scored.to(device), batch.tokens)
+        ranks = accelerator.num_processes
+        batch = self.stay.batch(number, self.size, self.seed, accelerator.process_index, ranks).to(accelerator.device)
         with trainer.compute_loss_context_manager():
             # ranks are averaged, so that the sum of all ranks is divided by the tokens of all ranks
-            mean = self.term(model, here, self.reference) * ranks / here.tokens
+            mean = self.term(model, batch, self.reference) * ranks / batch.tokens
         value = float(mean.detach())
         if not math.isfinite(value):
             raise RecipeError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.align.check import check_align, fingerprint
-from mergetool.align.inputs import load_policy, load_rows, load_stay, shared_by_ranks
+from mergetool.align.inputs import load_fisher, load_policy, load_rows, load_stay, shared_by_ranks
 from mergetool.align.optimizer import merged_so_far
 from mergetool.align.picture import draw
 from mergetool.align.preview import preview
@@ -106,8 +106,9 @@ def align(
             rows = {name: shared_by_ranks(data, work.directory / f"rows-{name}", ranks) for name, data in rows.items()}
         stay = load_stay(recipe, sft, report)
         config = training_config(recipe, work.training)
+        fisher = load_fisher(recipe, sft, stay, work.directory, config.device, ranks, report)
         model, tokenizer = load_policy(recipe, sft, rows["train"])
-        trainer = make_trainer(recipe, config, model, tokenizer, rows, (base, sft), stop, report, stay)
+        trainer = make_trainer(recipe, config, model, tokenizer, rows, (base, sft), stop, report, stay, fisher)
         preview(trainer, tokenizer, report)
         kept = Snapshots(along, work, recipe, sft)
         kept.watch(trainer)

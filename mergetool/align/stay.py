@@ -101,6 +101,10 @@ class Batch:
     scored: torch.Tensor
     tokens: int
 
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on another device."""
+        return Batch(self.ids.to(device), self.mask.to(device), self.scored.to(device), self.tokens)
+
     @property
     def targets(self) -> torch.Tensor:
         """The scored tokens, in the order in which `scored` has them; int64."""

@@ -46,6 +46,8 @@ def _teller(update: Any, algorithm: Any) -> Any:
             update(facts["step"], facts["steps"], f"step {facts['step']} of {facts['steps']}")
         elif event == "fetch":
             update(facts["done"], facts["total"], f"fetching {facts['file']}")
+        elif event == "fisher":
+            update(facts["done"], facts["total"], f"Fisher information of row {facts['done']} of {facts['total']}")
         elif event == "log" and "loss" in facts:
             shown = [one for one in algorithm.logged if one.word and one.key in facts]
             more = "".join(f"  {one.word} {facts[one.key]:.4f}" for one in shown)

@@ -60,7 +60,7 @@ def test_l1_of_strength_zero_is_adamw_and_a_strong_one_stays_near_the_sft_model(
     assert distance(weights(method="l1", strength=100.0), sft) < 0.9 * distance(weights(method="adamw"), sft)
 
 
-@pytest.mark.parametrize("method", ["replay", "lwf"])
+@pytest.mark.parametrize("method", ["replay", "lwf", "ewc"])
 def test_rows_of_weight_zero_change_no_bit_and_of_a_large_one_the_weights(weights, method: str) -> None:
     rows = {"data": "stay.jsonl"}
     assert same(weights(method=method, rows=rows, **{"lambda": 0}), weights(method="adamw"))

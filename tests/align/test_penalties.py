@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from mergetool.align.penalties import l1_penalty, l2_penalty
+from mergetool.align.penalties import ewc_penalty, l1_penalty, l2_penalty
 
 
 def pulled(triple: Path, penalty: Callable[[torch.optim.Optimizer], None], start: float = 0.5) -> tuple[dict, dict]:
@@ -40,3 +41,16 @@ def test_l1_pulls_by_its_strength_toward_the_sft_model_and_not_at_all_where_it_i
         assert torch.equal(added[name][away[name] < 0].unique(), torch.tensor([-3.0]))
         assert not added[name][away[name] == 0].any()
         assert (away[name] == 0).any()
+
+
+def test_ewc_pulls_each_entry_by_its_own_importance_and_with_an_importance_of_one_is_l2(triple, tmp_path) -> None:
+    shapes = {n: p.shape for n, p in AutoModelForCausalLM.from_pretrained(triple / "sft").named_parameters()}
+    torch.manual_seed(1)
+    some = {name: torch.rand(shape) for name, shape in shapes.items()}
+    save_file(some, tmp_path / "some")
+    save_file({name: torch.ones(shape) for name, shape in shapes.items()}, tmp_path / "ones")
+    away, added = pulled(triple, lambda optimizer: ewc_penalty(optimizer, triple / "sft", 3.0, tmp_path / "some"))
+    assert all(torch.allclose(added[name], 3 * some[name] * away[name], atol=1e-6) for name in away)
+    _, ones = pulled(triple, lambda optimizer: ewc_penalty(optimizer, triple / "sft", 3.0, tmp_path / "ones"))
+    _, l2 = pulled(triple, lambda optimizer: l2_penalty(optimizer, triple / "sft", 3.0))
+    assert all(torch.equal(ones[name], l2[name]) for name in l2)

@@ -25,6 +25,7 @@ METHODS = {
     "lora": {"method": "lora", "rank": 2},
     "replay": {"method": "replay", "rows": {"data": "stay.jsonl"}, "batch_size": 3},
     "lwf": {"method": "lwf", "rows": {"data": "stay.jsonl"}, "lambda": 50},
+    "ewc": {"method": "ewc", "rows": {"data": "stay.jsonl"}, "lambda": 0.1},
 }
 
 
