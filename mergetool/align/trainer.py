@@ -141,7 +141,7 @@ def _online(base: type) -> type:
                 ]
                 groups = [group for group in groups if group["params"]]
                 self.optimizer, self.plan = make_optimizer(
-                    self.recipe, groups, self.state.max_steps, self.args, *self.paths, self.fisher
+                    self.recipe, groups, self.state.max_steps, self.args, *self.paths, fisher=self.fisher
                 )
                 self.told("plan", {"steps": self.state.max_steps, **asdict(self.plan)})
             return self.optimizer
