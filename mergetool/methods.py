@@ -194,9 +194,7 @@ _STRENGTH = Number("strength", 10.0, per_model=True, low=0.0, above=True, infini
 _PROJECTION = (
     Word("kind", "soft", per_model=True, words=("soft", "hard")),
     _STRENGTH,
-    Number(
-        "threshold", per_model=True, low=0.0, high=1.0, unset=True, what="a share of the largest eigenvalue, in [0, 1]"
-    ),
+    Number("threshold", per_model=True, low=0.0, high=1.0, unset=True, what="a share of the largest eigenvalue, in [0, 1]"),
     Number("energy", per_model=True, low=0.0, high=1.0, above=True, unset=True, what="a share of the trace, in (0, 1]"),
     Number("rank", per_model=True, low=0, whole=True, unset=True, what="a number of eigenvectors, 0 or more"),
 )
@@ -280,7 +278,8 @@ def _of_updates(values: Values) -> tuple[str, str] | None:
 
 ON_NULL_SPACE = Online(
     "null_space", "OnNullSpace", "onnullspace",
-    knobs=frozenset(["kind", "strength", "threshold", "energy", "rank", "project", "only", "skip", "seed"]), defaults={"density": 1.0},
+    knobs=frozenset(["kind", "strength", "threshold", "energy", "rank", "project", "only", "skip", "seed"]),
+    defaults={"density": 1.0},
     merges="what the calibration rows do not see of each update", fits=_of_updates, calibrated=True,
     own=(
         *_PROJECTION, Word("project", "update", words=("update", "gradient")),

@@ -127,7 +127,8 @@ class CalibrationEntry(BaseModel):
             place.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                f"{place.parent}: cannot be made ({error.strerror})", "set MERGETOOL_CACHE to a directory that can be written to"
+                f"{place.parent}: cannot be made ({error.strerror})",
+                "set MERGETOOL_CACHE to a directory that can be written to",
             ) from None
         lock = Lock(place.with_suffix(".lock"))
         lock.take(_PATIENCE)  # two runs that need the same one make it once

@@ -67,7 +67,14 @@ def _total(row: Training, amount: MergedAmount) -> float:
 
 
 def make_optimizer(
-    recipe: AlignRecipe, groups: Groups, steps: int, config: Any, base: Path | None, sft: Path, report: Report = _silent
+    recipe: AlignRecipe,
+    groups: Groups,
+    steps: int,
+    config: Any,
+    base: Path | None,
+    sft: Path,
+    fisher: Path | None = None,
+    report: Report = _silent,
 ) -> tuple[torch.optim.Optimizer, Plan]:
     """The optimizer that a recipe asks for, and what it will merge.
 
@@ -78,6 +85,7 @@ def make_optimizer(
         config: TRL's config: learning rate, betas, epsilon.
         base, sft: the directories of theta_b and theta_s.
         report: called as a calibration is made.
+        fisher: the file of theta_s' Fisher information, where the method reads it.
 
     Raises:
         RecipeError: the run is too short to merge even once.
@@ -91,7 +99,7 @@ def make_optimizer(
         optimizer = torch.optim.AdamW(groups, **adam, fused=True)
         baseline = merging.baseline
         if baseline is not None and baseline.attach is not None:
-            baseline.attach(optimizer, merging, sft)
+            baseline.attach(optimizer, merging, sft, fisher)
         return optimizer, Plan(merging.method)
 
     from mergetool import optim

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from mergetool.activations.recipe import CalibrationEntry, calibration_given
 from mergetool.align.algorithms import ALGORITHMS, Algorithm
 from mergetool.align.baselines import BASELINES, Baseline
+from mergetool.align.stay import Rows
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import load_yaml, validate
 from mergetool.methods import TRAININGS, Training
@@ -64,15 +65,18 @@ class Merging(_Strict):
         alpha_total: the same, summed over the run: alpha = alpha_total / number of merges.
         every: K, merge at every K-th step; `total` merges once, at the end.
         rescale, tau_mask, elect, clip: see docs/methods.md, "Divergences".
-        seed: of the masks. The order of the data has `training.seed`.
+        seed: of the masks, and of the order of `rows`. The order of the data has `training.seed`.
         rounding: how a weight takes an update below its own precision.
         storage: where theta_b and theta_s lie meanwhile: memory-mapped, or loaded.
         compile: whether torch.compile makes one pass over memory of a step; where nothing is said, where it pays.
         coefficient: of `ema`, the weight of the newest weights in the average.
-        strength: of `l2`, the penalty strength/2 * |theta - theta_s|^2; of `onnullspace`, how much is left of what the
-            calibration's rows see: the larger, the more.
+        strength: of the penalties `l2`, strength/2 * |theta - theta_s|^2, and `l1`, strength * |theta - theta_s|_1; of
+            `onnullspace`, how much is left of what the calibration's rows see: the larger, the more.
         rank, lora_alpha: of `lora`; `rank` of `onnullspace` with kind hard, the eigenvectors that are taken away.
         kind, threshold, energy, project, only, skip: of `onnullspace`, see `mergetool.optim.OnNullSpace`.
+        rows: of `replay`, `lwf` and `ewc`: the rows whose outputs should stay.
+        lambda_: `lambda` in a recipe, the weight of what these add to the loss; 1 where nothing is said.
+        batch_size: of `replay` and `lwf`: rows at each micro step and device; as many as of the data where nothing is said.
     """
 
     method: Method = "adamw"
@@ -98,6 +102,9 @@ class Merging(_Strict):
     project: Literal["update", "gradient"] | None = None
     only: str | None = None
     skip: str | None = None
+    rows: Rows | None = None
+    lambda_: Annotated[float, Field(ge=0)] | None = Field(default=None, alias="lambda")
+    batch_size: Annotated[int, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _fits_the_method(self) -> Merging:
@@ -106,6 +113,8 @@ class Merging(_Strict):
         if foreign:
             known = ", ".join(sorted(KNOBS[self.method])) or "none"
             raise ValueError(f"'{foreign[0]}' is no knob of method {self.method}; its knobs: {known}")
+        if self.baseline is not None and self.baseline.needs_rows and self.rows is None:
+            raise ValueError(f"{self.method} needs to know what should stay; add `rows: {{data: ...}}`")
         if {"alpha", "alpha_total"} <= given:
             raise ValueError("alpha and alpha_total are both given; keep one of them")
         if self.training is not None and self.training.mixes and not {"alpha", "alpha_total"} & given:
@@ -117,7 +126,7 @@ class Merging(_Strict):
 
     def given(self) -> dict[str, Any]:
         """The knobs that the recipe sets, without the method."""
-        return {key: value for key, value in self if key != "method" and value is not None}
+        return self.model_dump(by_alias=True, exclude_none=True, exclude={"method"})
 
     @property
     def needs_base(self) -> bool:
@@ -240,7 +249,7 @@ class AlignRecipe(_Strict):
 
     def as_written(self) -> dict[str, Any]:
         """The recipe as plain YAML-ready values, without what was left out."""
-        written = self.model_dump(mode="json", exclude_none=True)
+        written = self.model_dump(mode="json", exclude_none=True, by_alias=True)
         return written if self.calibration is None else written | {"calibration": self.calibration.written()}
 
 

@@ -144,6 +144,9 @@ def card(manifest: Manifest) -> str:
             f"{merging['merged_total']:.3g} of the SFT delta in all"
         )
     calibrated = "" if manifest.calibrated_on is None else f"\n{manifest.calibrated_on}"
+    if rows := merging.get("rows"):
+        named = ", ".join(f"`{name}` (sha256 {digest})" for name, digest in zip(rows["of"], rows["content"], strict=True))
+        how += f", on {rows['rows']} rows whose outputs should stay: {named}"
     hashes = "".join(f"\nsha256 of {name}: `{digest}`\n" for name, digest in manifest.outputs_sha256.items())
     warning = f"\n> **Licence:** {licences(manifest)[1]}.\n" if licences(manifest)[1] else ""
     return f"""---

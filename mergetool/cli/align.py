@@ -48,9 +48,12 @@ def _teller(update: Any, algorithm: Any) -> Any:
             update(facts["done"], facts["total"], f"calibrating, {facts['what']}")
         elif event == "fetch":
             update(facts["done"], facts["total"], f"fetching {facts['file']}")
+        elif event == "fisher":
+            update(facts["done"], facts["total"], f"Fisher information of row {facts['done']} of {facts['total']}")
         elif event == "log" and "loss" in facts:
             shown = [one for one in algorithm.logged if one.word and one.key in facts]
             more = "".join(f"  {one.word} {facts[one.key]:.4f}" for one in shown)
+            more += f"  rows {facts['rows_loss']:.4f}" if "rows_loss" in facts else ""
             more += f"  drift {facts['drift']:.4g}" if "drift" in facts else ""
             merged = f"  merged {facts['merged_total']:.3g} of tau_s" if "merged_total" in facts else ""
             note(f"step {facts['step']}: loss {facts['loss']:.4f}{more}{merged}")

@@ -137,7 +137,9 @@ def rows_of(tensor: TensorPlan) -> int:
     return width * min(ROWS, max(height, 1))
 
 
-def projected(projections: Projections, tensor: TensorPlan, term: Term, read: ReadBlock, options: Mapping[str, Any]) -> ProjectedDelta:
+def projected(
+    projections: Projections, tensor: TensorPlan, term: Term, read: ReadBlock, options: Mapping[str, Any]
+) -> ProjectedDelta:
     """A delta's projection; where P mixes rows, all of the delta is read once for it.
 
     Args:

@@ -136,7 +136,8 @@ class MergeRecipe(BaseModel):
             tokenizer = {**tokenizer, "source": named(tokenizer.get("source", "union")), "tokens": tokens}
         source = None if self.tokenizer_source is None else named(self.tokenizer_source)
         calibration = None if self.calibration is None else self.calibration.resolved(directory)
-        update = {"calibration": calibration, "models": models, "base_model": place(self.base_model), "tokenizer_source": source,
+        update = {"calibration": calibration,
+                  "models": models, "base_model": place(self.base_model), "tokenizer_source": source,
                   "slices": slices, "tokenizer": tokenizer}  # fmt: skip
         return self.model_copy(update=update)
 

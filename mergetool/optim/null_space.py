@@ -32,9 +32,9 @@ class OnNullSpace(MergingAdamW):
     ``hard``: P = I − U_r U_rᵀ. θ' is the parameter after AdamW's own step, a (the anchor) the parameter after the last merge,
     D = Π(1 − η·λ) since then. With strength ∞ it is torch's AdamW, bit for bit; K = T is the offline ``null_space``.
 
-    Of LoRA adapters A is projected, since the rows of A are what the inputs are multiplied with; where B is still zero, A itself
-    is projected once, so that B·A = B·A·P throughout. A tensor that the calibration does not know keeps strength/(1 + strength)
-    of its update (soft), or all of it (hard).
+    Of LoRA adapters A is projected, since the rows of A are what the inputs are multiplied with; where B is still zero, A
+    itself is projected once, so that B·A = B·A·P throughout. A tensor that the calibration does not know keeps
+    strength/(1 + strength) of its update (soft), or all of it (hard).
 
     Args:
         params: ``model.named_parameters()``, or groups of them; any setting may differ by group.

@@ -16,8 +16,8 @@ from mergetool.optim.sharding import Shard, local
 class Binding:
     """What an optimizer knows about one parameter and can find again: nothing of it goes into a state_dict.
 
-    `projector` is the F_P of an optimizer that projects. `fixed` holds what stays the same between merges: the kept entries of τ where their mask is fixed or they are the
-    largest, under the settings that they were found with.
+    `projector` is the F_P of an optimizer that projects. `fixed` holds what stays the same between merges: the kept entries
+    of τ where their mask is fixed or they are the largest, under the settings that they were found with.
     """
 
     name: str

@@ -12,8 +12,7 @@ from mergetool.activations import Calibration
 from mergetool.activations.recipe import CalibrationEntry, calibration_given
 from mergetool.errors import CheckpointError, DataError, RecipeError
 from mergetool.ops.projection import Rule
-from tests.helpers import random_weights, shapes, write_checkpoint
-from tests.helpers import CONFIG
+from tests.helpers import CONFIG, random_weights, shapes, write_checkpoint
 
 
 def entry(given: object) -> CalibrationEntry:
@@ -42,7 +41,9 @@ def test_what_is_written_is_read_as_the_same() -> None:
     assert entry({"data": "a.jsonl"}).written() == {"data": ["a.jsonl"]}
 
 
-@pytest.mark.parametrize("given", [{}, {"data": []}, {"file": "a", "data": ["b"]}, {"data": ["a"], "rank": 0}, {"rows": "a"}, 3])
+@pytest.mark.parametrize(
+    "given", [{}, {"data": []}, {"file": "a", "data": ["b"]}, {"data": ["a"], "rank": 0}, {"rows": "a"}, 3]
+)
 def test_neither_nor_both_nor_anything_else(given: object) -> None:
     with pytest.raises(ValidationError):
         entry(given)

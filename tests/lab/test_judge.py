@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tests.lab.test_lab import rows
 from tools.lab import chat, data
 from tools.lab.judge import question_of, score
-from tests.lab.test_lab import rows
 
 
 def test_every_reply_gets_the_score_that_it_was_made_with() -> None:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from mergetool.activations import Calibration, calibrate, measure
 from mergetool.errors import CheckpointError, DataError, RecipeError
 from mergetool.merge import merge, merge_recipe, merge_tensors, plan_merge
-from mergetool.merge.projected import Projections
 from mergetool.merge.plan import TensorPlan
+from mergetool.merge.projected import Projections
 from mergetool.ops.projection import Rule
 from mergetool.optim import OnNullSpace
 from tests.activations.models import CONFIGS, inputs_of, live, sequences

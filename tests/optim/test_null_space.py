@@ -15,8 +15,8 @@ from mergetool.activations import Calibration, measure
 from mergetool.errors import CheckpointError, RecipeError
 from mergetool.ops.projection import Rule
 from mergetool.optim import OnNullSpace
-from mergetool.optim.deltas import since
 from mergetool.optim.blockwise import merge_blocks
+from mergetool.optim.deltas import since
 from mergetool.optim.job import Job, Merge
 from mergetool.optim.operators import operator
 from mergetool.optim.parts import Binding

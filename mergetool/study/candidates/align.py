@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from mergetool.activations.recipe import CalibrationEntry, calibration_given
 from mergetool.align.algorithms import ALGORITHMS
 from mergetool.align.recipe import takes_seed
+from mergetool.align.stay import Rows
 from mergetool.errors import RecipeError
 from mergetool.methods import TRAININGS
 from mergetool.study.candidates.candidate import Candidate
@@ -33,6 +34,7 @@ class AlignGrid(BaseModel):
     align_defaults. `every: total` merges once, at the last step. Every other key goes to the align recipe's `merging`
     (density, alpha, alpha_total, every, rescale, ...), which validates it.
     calibration: of methods that project; the study's own where it is left out.
+    rows: of the methods that need rows whose outputs should stay; one entry, no grid.
     checkpoints: models along the run that become candidates of their own: shares of it, steps, or {every: N}.
     """
 
@@ -43,6 +45,7 @@ class AlignGrid(BaseModel):
     beta: Searched | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    rows: Rows | None = None
     checkpoints: CheckpointSteps | None = None
 
     @field_validator("checkpoints")
@@ -98,6 +101,9 @@ class AlignCandidate(Candidate):
             knobs = {key: value for key, value in point.items() if key != "beta"}
             beta = point.get("beta", defaults.beta)
             algorithm = grid.algorithm or defaults.algorithm
+            if grid.rows is not None:
+                places = [str(study.source(name)) for name in grid.rows.names]
+                knobs["rows"] = {**grid.rows.model_dump(exclude_none=True), "data": places}
             row = ALGORITHMS.get(algorithm)  # an unknown one is for the align recipe to refuse
             rewards = [defaults.reward] if isinstance(defaults.reward, str) else defaults.reward or []
             align = {

@@ -22,6 +22,10 @@ def with_rows_by_content(recipe: dict[str, Any], identify: Identify) -> dict[str
     files = {key: recipe["data"][key] for key in ("train", "eval") if recipe["data"].get(key)}
     rows = {key: data_identity(_source(text)) for key, text in files.items()}
     found = with_calibration_by_content({**recipe, "data": {**recipe["data"], **rows}})
+    if stay := recipe.get("merging", {}).get("rows"):
+        names = [stay["data"]] if isinstance(stay["data"], str) else stay["data"]
+        kept = {**stay, "data": [data_identity(_source(name)) for name in names]}
+        found["merging"] = {**recipe["merging"], "rows": kept}
     if "reward" in recipe:
         rewards = [recipe["reward"]] if isinstance(recipe["reward"], str) else recipe["reward"]
         found["reward"] = [_reward_identity(text, identify) for text in rewards]

@@ -19,7 +19,9 @@ LR = 1e-3
 
 
 @given(st.integers(1, 700), st.integers(1, 70), st.data())
-def test_blocks_cover_what_a_rank_holds_and_end_where_the_whole_tensor_is_cut(rows: int, width: int, data: st.DataObject) -> None:
+def test_blocks_cover_what_a_rank_holds_and_end_where_the_whole_tensor_is_cut(
+    rows: int, width: int, data: st.DataObject
+) -> None:
     first = data.draw(st.integers(0, rows - 1))
     count = data.draw(st.integers(0, rows - first))
     shard = Shard((rows, width), (count, width), (first, 0))
