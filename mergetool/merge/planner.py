@@ -220,7 +220,8 @@ def _check(recipe: MergeRecipe, method: Method, part: Slice | None) -> list[str]
         if count < least or (most is not None and count > most):
             wanted = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
             beside = " beside base_model" if one.base_model else ""
-            raise RecipeError(f"{method.name} takes {wanted} models{beside}, found {count}", "list as many under `models:`")
+            noun = "model" if most == 1 else "models"
+            raise RecipeError(f"{method.name} takes {wanted} {noun}{beside}, found {count}", "list as many under `models:`")
     unread: dict[str, None] = {}
     places = [("parameters", one.parameters)]
     places += [(f"models[{i}].parameters", m.parameters) for i, m in enumerate(one.models)]
