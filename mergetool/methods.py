@@ -3,7 +3,7 @@ the method is used: offline on checkpoints, online in an optimizer.
 
 Everything that the program does with a method it reads from its row, and nothing else compares its name. The arithmetic
 stands in `mergetool/ops/sparsifiers/NAME.py`, `mergetool/ops/consensus/NAME.py` and, for the optimizers,
-`mergetool/optim/operators/NAME.py`. An offline name that is not here is handed to mergekit.
+`mergetool/optim/operators/NAME.py`.
 """
 
 from __future__ import annotations
@@ -49,13 +49,17 @@ class ConsensusRow:
         name: its file in `mergetool/ops/consensus`.
         options: what may be set.
         of_models: whether it combines the models themselves, so that nothing is a delta of anything.
-        pair: whether it takes base_model and one other model, at the shares 1 − t and t, in place of weights.
+        pair: whether it takes base_model and one other model, in this order.
+        base_too: whether base_model is one of the models that are combined.
+        models: the fewest and the most models that it takes beside base_model; None for any number.
     """
 
     name: str
     options: tuple[Option, ...] = ()
     of_models: bool = False
     pair: bool = False
+    base_too: bool = False
+    models: tuple[int, int | None] = (1, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,10 @@ class Method:
         wrong = None if self.projection is None else self.projection.fits(values)
         return wrong or self.sparsifier.fits(values)
 
+    def merges_models(self, base: str | None) -> bool:
+        """True where the models themselves are combined and not deltas, given the recipe's `base_model`."""
+        return self.of_models or (not self.needs_base and base is None)
+
     def over_whole_model(self, values: Values) -> bool:
         """True where the sparsifier's statistic is taken over a model's whole task vector, not tensor by tensor."""
         return values.get(_SCOPE.name) == "model"
@@ -177,6 +185,7 @@ _INT8_MASK = Option("int8_mask")  # saves mergekit memory; taken so that its rec
 _DENSITY = Number("density", 1.0, per_model=True, low=0.0, high=1.0)
 _GAMMA = Number("gamma", 0.01, per_model=True, low=0.0, high=1.0)
 _EPSILON = Number("epsilon", 0.15, per_model=True, low=0.0, high=0.5)
+_FLOOR = Number("epsilon", 1e-5, low=0.0)  # of RAM: an entry of a delta is a change where it is larger
 _RESCALES = ("unbiased", "l1", "none")
 _RESCALE = Word("rescale", "none", words=_RESCALES, true="l1", false="none")  # true is mergekit's own rule, the L1 norm
 _SCOPE = Word("scope", "tensor", words=("tensor", "model"))
@@ -221,6 +230,21 @@ DELLA = SparsifierRow("della", (_DENSITY, _RESCALE, _EPSILON), random=True, fits
 
 LINEAR = ConsensusRow("linear", (_WEIGHT, _NORMALIZE), of_models=True)
 SLERP = ConsensusRow("slerp", (_T,), of_models=True, pair=True)
+NUSLERP = ConsensusRow(
+    "nuslerp", (_WEIGHT, Truth("nuslerp_flatten", True), Truth("nuslerp_row_wise", False)), models=(2, 2)
+)  # fmt: skip
+MULTISLERP = ConsensusRow("multislerp", (_WEIGHT, Truth("normalize_weights", True), Number("eps", 1e-8, low=0.0)))
+KARCHER = ConsensusRow(
+    "karcher", (Number("max_iter", 10, low=0, whole=True), Number("tol", 1e-5, low=0.0, above=True)),
+    of_models=True, base_too=True,
+)  # fmt: skip
+MODEL_STOCK = ConsensusRow("model_stock", (Truth("filter_wise", False),), models=(2, None))
+NEARSWAP = ConsensusRow("nearswap", (_T,), of_models=True, pair=True)
+ARCEE_FUSION = ConsensusRow("arcee_fusion", of_models=True, pair=True)
+PASSTHROUGH = ConsensusRow("passthrough", (Number("scale", 1.0, per_model=True),), of_models=True, models=(1, 1))
+SCE = ConsensusRow("sce", (Number("select_topk", 1.0, low=0.0), _INT8_MASK))
+RAM = ConsensusRow("ram", (_FLOOR,))
+RAM_PLUS = ConsensusRow("ramplus_tl", (_FLOOR, Number("r", 0.1), Number("alpha", 0.2, low=0.0)))
 SUM = ConsensusRow("sum", (_WEIGHT, _LAMBDA, _NORMALIZE, _INT8_MASK))
 SIGN = ConsensusRow("sign", (_WEIGHT, _LAMBDA, _NORMALIZE, _INT8_MASK))
 
@@ -375,6 +399,56 @@ METHODS: dict[str, Method] = {
             "null_space_ties", MAGNITUDE_BY_TENSOR, SIGN, projection=PROJECTION, normalize=True,
             source="null_space, then TIES (arXiv 2306.01708)",
             use="as null_space, for several models that disagree in sign",
+        ),
+        row(
+            "nuslerp", NONE, NUSLERP, needs_base=False,
+            source="mergekit 0.1.5; Shoemake 1985 on task vectors, whole, by row or by column",
+            use="slerp of two models by weights, or of their task vectors where base_model is given",
+        ),
+        row(
+            "multislerp", NONE, MULTISLERP, needs_base=False,
+            source="Multi-SLERP, goddard.blog/posts/multislerp-wow-what-a-cool-idea",
+            use="slerp for more than two models, or for their task vectors where base_model is given",
+        ),
+        row(
+            "karcher", NONE, KARCHER, needs_base=False,
+            source="Karcher 1977: the mean on the sphere; for models arXiv 2603.04972",
+            use="several models, no base and no weights to choose",
+        ),
+        row(
+            "model_stock", NONE, MODEL_STOCK,
+            source="Model Stock, Jang et al. 2024, arXiv 2403.19522",
+            use="several fine-tunings of one base: the share of their mean follows from the angles between them",
+        ),
+        row(
+            "sce", NONE, SCE,
+            source="FuseChat 3, Wan et al. 2024, arXiv 2408.07990: select, calculate, erase",
+            use="several models, weighted by the size of their deltas where they differ most",
+        ),
+        row(
+            "ram", NONE, RAM,
+            source="Reinforced Agent Merging, arXiv 2601.13572",
+            use="RL agents with sparse deltas: what one alone changed is kept whole, what several changed is averaged",
+        ),
+        row(
+            "ramplus_tl", NONE, RAM_PLUS,
+            source="RAM+ (arXiv 2601.13572), its factors taken tensor by tensor as in mergekit",
+            use="as ram, where what one model alone changed should count for more",
+        ),
+        row(
+            "nearswap", NONE, NEARSWAP,
+            source="alchemonaut 2024 (QuartetAnemoi): min(1, t/|a − b|) of the way to b",
+            use="the base model, pulled toward another by at most t an entry",
+        ),
+        row(
+            "arcee_fusion", NONE, ARCEE_FUSION,
+            source="Arcee Fusion, as in mergekit 0.1.5",
+            use="the entries of a second model that matter most, put into the base model",
+        ),
+        row(
+            "passthrough", NONE, PASSTHROUGH, needs_base=False,
+            source="mergekit 0.1.5",
+            use="with slices: a deeper or shallower model of the layers of one or several",
         ),
     )
 }  # fmt: skip

@@ -22,8 +22,8 @@ from mergetool.merge.input_blocks import InputBlocks, origin_of
 from mergetool.merge.plan import Plan, TensorPlan
 from mergetool.merge.projected import Projections
 from mergetool.merge.sparsify import Sparse, Thresholds, method_of, rows_together, sparse
-from mergetool.ops.blocks import spans
-from mergetool.ops.consensus import WholeInputs, consensus
+from mergetool.ops.blocks import ReadBlock, spans
+from mergetool.ops.consensus import Consensus, WholeInputs, consensus
 from mergetool.ops.consensus.sum import add_delta
 
 Emit = Callable[[int, torch.Tensor], None]
@@ -87,7 +87,7 @@ class TensorMerger:
             {"distance2": {str(s): 0.0 for s in t.sources}, "kept": {}, "numel": t.numel} for t in tensors
         ]
         combines = [
-            self._combiner(plan, tensor, scope, report["kept"], projections)
+            self._combiner(plan, tensor, scope, report, projections)
             for plan, tensor, scope, report, projections in zip(
                 self.plans, tensors, scopes, reports, self.projections, strict=True
             )
@@ -124,30 +124,30 @@ class TensorMerger:
     # --- what a method does with loaded blocks ---------------------------------------------------------------------
 
     def _combiner(
-        self, plan: Plan, tensor: TensorPlan, whole: Thresholds, kept: dict[str, int], projections: Projections | None
+        self, plan: Plan, tensor: TensorPlan, whole: Thresholds, report: dict[str, Any], projections: Projections | None
     ) -> Combine:
         method = method_of(plan)
-        if method.of_models:
-            return self._of_models(method.consensus.name, tensor)
+        if method.merges_models(plan.recipe.base_model):
+            return self._of_models(method.consensus.name, tensor, report)
         deltas = [sparse(self.inputs, plan, tensor, term, whole, projections) for term in tensor.terms]
-        kept |= {term.role: delta.kept for term, delta in zip(tensor.terms, deltas, strict=True)}
-        return self._of_deltas(method.consensus.name, tensor, deltas, rows_together(method, tensor), kept)
+        report["kept"] |= {term.role: delta.kept for term, delta in zip(tensor.terms, deltas, strict=True)}
+        return self._of_deltas(method.consensus.name, tensor, deltas, rows_together(method, tensor), report)
 
-    def _of_models(self, name: str, tensor: TensorPlan) -> Combine:
+    def _of_models(self, name: str, tensor: TensorPlan, report: dict[str, Any]) -> Combine:
         by, terms, inputs = consensus(name), tensor.terms, self.inputs
         reads = [partial(inputs.load, tensor.name, term.source) for term in terms]
-        statistic = by.statistic(WholeInputs(reads, tensor.numel, _weights(tensor), [1.0] * len(terms), tensor.options))
+        statistic = _statistic(by, _whole(tensor, reads, [1.0] * len(terms)), report)
 
         def combine(blocks: dict[int, torch.Tensor], start: int, stop: int) -> torch.Tensor:
             parts = [blocks[term.source] for term in terms]
-            return by.combine(parts, statistic, lambda what: inputs.buffer(what, stop - start))
+            return by.combine(parts, by.at(statistic, start, stop), lambda what: inputs.buffer(what, stop - start))
 
         return combine
 
-    def _of_deltas(self, name: str, tensor: TensorPlan, deltas: Sequence[Sparse], row: int, kept: dict[str, int]) -> Combine:
-        by, terms, inputs = consensus(name), tensor.terms, self.inputs
+    def _of_deltas(self, name: str, tensor: TensorPlan, deltas: Sequence[Sparse], row: int, report: dict[str, Any]) -> Combine:
+        by, terms, inputs, kept = consensus(name), tensor.terms, self.inputs, report["kept"]
         reads, scales = [delta.read for delta in deltas], [delta.scale for delta in deltas]
-        statistic = by.statistic(WholeInputs(reads, tensor.numel, _weights(tensor), scales, tensor.options, row))
+        statistic, scale = _statistic(by, _whole(tensor, reads, scales, row), report), tensor.options.get("lambda", 1.0)
 
         def combine(blocks: dict[int, torch.Tensor], start: int, stop: int) -> torch.Tensor:
             n, parts = stop - start, []
@@ -155,8 +155,8 @@ class TensorMerger:
                 part = torch.sub(blocks[term.source], blocks[origin_of(term)], out=inputs.buffer(("delta", i), n))
                 kept[term.role] += delta.apply(part, start)
                 parts.append(part)
-            mixed = by.combine(parts, statistic, lambda what: inputs.buffer(what, n))
-            return add_delta(blocks[tensor.base], mixed, tensor.options["lambda"], inputs.buffer("mixed", n))
+            mixed = by.combine(parts, by.at(statistic, start, stop), lambda what: inputs.buffer(what, n))
+            return add_delta(blocks[tensor.base], mixed, scale, inputs.buffer("mixed", n))
 
         return combine
 
@@ -174,5 +174,13 @@ class TensorMerger:
         return {"distance2": {str(t.source): 0.0 for t in tensor.terms}, "kept": {}, "numel": tensor.numel}
 
 
-def _weights(tensor: TensorPlan) -> list[float]:
-    return [term.weight for term in tensor.terms]
+def _whole(tensor: TensorPlan, reads: Sequence[ReadBlock], scales: Sequence[float], row: int = 1) -> WholeInputs:
+    weights, own = [term.weight for term in tensor.terms], [term.options for term in tensor.terms]
+    return WholeInputs(reads, tensor.numel, weights, scales, tensor.options, row, tensor.shape, own)
+
+
+def _statistic(by: Consensus, inputs: WholeInputs, report: dict[str, Any]) -> Any:
+    statistic = by.statistic(inputs)
+    if (share := by.share(statistic)) is not None:
+        report["share"] = share
+    return statistic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -37,9 +37,9 @@ def calibration_of(plan: Plan, progress: Callable[[int, int, str], None] | None 
     return entry.obtain(resolve_source(plan.recipe.base_model, "."), progress)
 
 
-def rules_of(plan: Plan) -> list[Rule]:
-    """Every projection that some tensor of the plan asks for."""
-    return list(dict.fromkeys(rule_of(term.options) for tensor in plan.tensors for term in tensor.terms))
+def rules_of(tensors: Iterable[TensorPlan]) -> list[Rule]:
+    """Every projection that some tensor of a plan asks for."""
+    return list(dict.fromkeys(rule_of(term.options) for tensor in tensors for term in tensor.terms))
 
 
 class Projections:
