@@ -3,7 +3,7 @@ the method is used: offline on checkpoints, online in an optimizer.
 
 Everything that the program does with a method it reads from its row, and nothing else compares its name. The arithmetic
 stands in `mergetool/ops/sparsifiers/NAME.py`, `mergetool/ops/consensus/NAME.py` and, for the optimizers,
-`mergetool/optim/operators/NAME.py`. An offline name that is not here is handed to mergekit.
+`mergetool/optim/operators/NAME.py`.
 """
 
 from __future__ import annotations
@@ -49,13 +49,30 @@ class ConsensusRow:
         name: its file in `mergetool/ops/consensus`.
         options: what may be set.
         of_models: whether it combines the models themselves, so that nothing is a delta of anything.
-        pair: whether it takes base_model and one other model, at the shares 1 − t and t, in place of weights.
+        pair: whether it takes base_model and one other model, in this order.
+        base_too: whether base_model is one of the models that are combined.
+        models: the fewest and the most models that it takes beside base_model; None for any number.
     """
 
     name: str
     options: tuple[Option, ...] = ()
     of_models: bool = False
     pair: bool = False
+    base_too: bool = False
+    models: tuple[int, int | None] = (1, None)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionRow:
+    """What is taken from each delta before it is sparsified: the part that calibration rows would see.
+
+    Attributes:
+        options: which projection, see `mergetool.ops.projection.Rule`.
+        fits: whether the options go together.
+    """
+
+    options: tuple[Option, ...]
+    fits: Fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +89,8 @@ class Online:
         bounded: whether the planned share of the reference is an upper bound of what is merged.
         merges: what is merged, in words.
         fits: whether a group's settings go together.
+        own: settings beside `SETTINGS`.
+        calibrated: whether it reads a calibration, and no reference.
     """
 
     name: str
@@ -83,11 +102,18 @@ class Online:
     bounded: bool = False
     merges: str = "the SFT delta"
     fits: Fits = lambda values: None
+    own: tuple[Option, ...] = ()
+    calibrated: bool = False
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """What every parameter group has."""
+        return (*SETTINGS, *self.own)
 
     @property
     def settings(self) -> dict[str, Any]:
         """setting -> default, of every parameter group."""
-        return {setting.name: setting.default for setting in SETTINGS} | dict(self.defaults or {})
+        return {setting.name: setting.default for setting in self.options} | dict(self.defaults or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +128,7 @@ class Method:
         source: the paper, and the equation or section.
         use: one line on when to use it.
         online: its use in an optimizer; None where it has none.
+        projection: what is taken from each delta first; None where nothing is. Such a method needs a calibration.
     """
 
     name: str
@@ -112,6 +139,7 @@ class Method:
     source: str
     use: str
     online: Online | None = None
+    projection: ProjectionRow | None = None
 
     @property
     def parameters(self) -> frozenset[str]:
@@ -128,6 +156,20 @@ class Method:
         """True where the models themselves are combined, not deltas."""
         return self.consensus.of_models
 
+    @property
+    def projects(self) -> bool:
+        """True where deltas are projected, so that a calibration of the base is needed."""
+        return self.projection is not None
+
+    def fits(self, values: Values) -> tuple[str, str] | None:
+        """Whether a delta's options go together: what is wrong and the next thing to do, or None."""
+        wrong = None if self.projection is None else self.projection.fits(values)
+        return wrong or self.sparsifier.fits(values)
+
+    def merges_models(self, base: str | None) -> bool:
+        """True where the models themselves are combined and not deltas, given the recipe's `base_model`."""
+        return self.of_models or (not self.needs_base and base is None)
+
     def over_whole_model(self, values: Values) -> bool:
         """True where the sparsifier's statistic is taken over a model's whole task vector, not tensor by tensor."""
         return values.get(_SCOPE.name) == "model"
@@ -143,6 +185,7 @@ _INT8_MASK = Option("int8_mask")  # saves mergekit memory; taken so that its rec
 _DENSITY = Number("density", 1.0, per_model=True, low=0.0, high=1.0)
 _GAMMA = Number("gamma", 0.01, per_model=True, low=0.0, high=1.0)
 _EPSILON = Number("epsilon", 0.15, per_model=True, low=0.0, high=0.5)
+_FLOOR = Number("epsilon", 1e-5, low=0.0)  # of RAM: an entry of a delta is a change where it is larger
 _RESCALES = ("unbiased", "l1", "none")
 _RESCALE = Word("rescale", "none", words=_RESCALES, true="l1", false="none")  # true is mergekit's own rule, the L1 norm
 _SCOPE = Word("scope", "tensor", words=("tensor", "model"))
@@ -156,14 +199,52 @@ def _probabilities_inside(values: Values) -> tuple[str, str] | None:
     return f"density {density:g} ± epsilon {epsilon:g} leaves (0, 1)", "choose a smaller epsilon"
 
 
+_STRENGTH = Number("strength", 10.0, per_model=True, low=0.0, above=True, infinite=True, what="above 0, or infinity")
+_PROJECTION = (
+    Word("kind", "soft", per_model=True, words=("soft", "hard")),
+    _STRENGTH,
+    Number("threshold", per_model=True, low=0.0, high=1.0, unset=True, what="a share of the largest eigenvalue, in [0, 1]"),
+    Number("energy", per_model=True, low=0.0, high=1.0, above=True, unset=True, what="a share of the trace, in (0, 1]"),
+    Number("rank", per_model=True, low=0, whole=True, unset=True, what="a number of eigenvectors, 0 or more"),
+)
+
+
+def _one_limit(values: Values) -> tuple[str, str] | None:
+    """A hard projection needs one limit; a soft one has its strength and no limit."""
+    given = [name for name in ("threshold", "energy", "rank") if values[name] is not None]
+    if values["kind"] == "soft" and given:
+        return f"{given[0]} is {values[given[0]]} and kind is soft", f"{given[0]} belongs to kind: hard; soft has strength"
+    if values["kind"] == "hard" and len(given) != 1:
+        return f"kind hard has {' and '.join(given) or 'no limit'}", "give one of threshold, energy, rank"
+    return None
+
+
+PROJECTION = ProjectionRow(_PROJECTION, _one_limit)
+
 NONE = SparsifierRow("none")
 RANDOM = SparsifierRow("random", (_DENSITY, _RESCALE), random=True)
 MAGNITUDE = SparsifierRow("magnitude", (_DENSITY, _RESCALE, _SCOPE), gathers=True)
+MAGNITUDE_BY_TENSOR = SparsifierRow("magnitude", (_DENSITY, _RESCALE), gathers=True)
 OUTLIERS = SparsifierRow("outliers", (_DENSITY, _RESCALE, _GAMMA), gathers=True)
 DELLA = SparsifierRow("della", (_DENSITY, _RESCALE, _EPSILON), random=True, fits=_probabilities_inside)
 
 LINEAR = ConsensusRow("linear", (_WEIGHT, _NORMALIZE), of_models=True)
 SLERP = ConsensusRow("slerp", (_T,), of_models=True, pair=True)
+NUSLERP = ConsensusRow(
+    "nuslerp", (_WEIGHT, Truth("nuslerp_flatten", True), Truth("nuslerp_row_wise", False)), models=(2, 2)
+)  # fmt: skip
+MULTISLERP = ConsensusRow("multislerp", (_WEIGHT, Truth("normalize_weights", True), Number("eps", 1e-8, low=0.0)))
+KARCHER = ConsensusRow(
+    "karcher", (Number("max_iter", 10, low=0, whole=True), Number("tol", 1e-5, low=0.0, above=True)),
+    of_models=True, base_too=True,
+)  # fmt: skip
+MODEL_STOCK = ConsensusRow("model_stock", (Truth("filter_wise", False),), models=(2, None))
+NEARSWAP = ConsensusRow("nearswap", (_T,), of_models=True, pair=True)
+ARCEE_FUSION = ConsensusRow("arcee_fusion", of_models=True, pair=True)
+PASSTHROUGH = ConsensusRow("passthrough", (Number("scale", 1.0, per_model=True),), of_models=True, models=(1, 1))
+SCE = ConsensusRow("sce", (Number("select_topk", 1.0, low=0.0), _INT8_MASK))
+RAM = ConsensusRow("ram", (_FLOOR,))
+RAM_PLUS = ConsensusRow("ramplus_tl", (_FLOOR, Number("r", 0.1), Number("alpha", 0.2, low=0.0)))
 SUM = ConsensusRow("sum", (_WEIGHT, _LAMBDA, _NORMALIZE, _INT8_MASK))
 SIGN = ConsensusRow("sign", (_WEIGHT, _LAMBDA, _NORMALIZE, _INT8_MASK))
 
@@ -185,7 +266,8 @@ SETTINGS: tuple[Option, ...] = (
 )
 """What every parameter group has, whatever the method."""
 
-_MERGES = frozenset(["alpha", "alpha_total", "every", "rounding", "storage", "compile"])
+_EVERY = frozenset(["every", "rounding", "compile"])
+_MERGES = _EVERY | {"alpha", "alpha_total", "storage"}
 
 
 def _all_kept(values: Values) -> tuple[str, str] | None:
@@ -206,6 +288,29 @@ ON_TIES = Online(
     "ties", "OnTIES", "onties",
     knobs=frozenset(["density", "rescale", "elect", "clip", "seed"]), bounded=True, fits=_not_unbiased,
 )  # fmt: skip
+
+
+def _of_updates(values: Values) -> tuple[str, str] | None:
+    """OnNullSpace keeps every entry of an update and adds nothing to it."""
+    for name, only in (("density", 1.0), ("alpha", 0.0), ("clip", None)):
+        if values[name] != only:
+            return f"{name} is {values[name]}", f"OnNullSpace has no {name}: leave it out"
+    if values["project"] == "gradient" and values["every"] != 1:
+        return f"project is gradient and every is {values['every']}", "a gradient is projected at every step: every: 1"
+    return _one_limit(values)
+
+
+ON_NULL_SPACE = Online(
+    "null_space", "OnNullSpace", "onnullspace",
+    knobs=frozenset(["kind", "strength", "threshold", "energy", "rank", "project", "only", "skip", "seed"]),
+    defaults={"density": 1.0},
+    merges="what the calibration rows do not see of each update", fits=_of_updates, calibrated=True,
+    own=(
+        *_PROJECTION, Word("project", "update", words=("update", "gradient")),
+        Option("only", what="parts of names, with commas between them: of the tensors that are projected"),
+        Option("skip", what="parts of names, with commas between them: of tensors that are not projected"),
+    ),
+)  # fmt: skip
 ON_LINEAR = Online(
     "linear", "OnLinear", "onlinear",
     knobs=frozenset(["seed"]), defaults={"density": 1.0}, points=True, merges="the way back to the SFT model", fits=_all_kept,
@@ -217,14 +322,14 @@ ON_LINEAR = Online(
 
 def row(
     name: str, sparsifier: SparsifierRow, consensus: ConsensusRow, *, source: str, use: str, needs_base: bool = True,
-    online: Online | None = None, **defaults: Any,
+    online: Online | None = None, projection: ProjectionRow | None = None, **defaults: Any,
 ) -> Method:  # fmt: skip
     """A row; `defaults` are those options whose defaults are its own."""
-    options = (*consensus.options, *sparsifier.options)
+    options = (*consensus.options, *sparsifier.options, *(projection.options if projection else ()))
     if unknown := set(defaults) - {option.name for option in options}:
         raise ValueError(f"{name} has no option '{min(unknown)}'")
     options = tuple(replace(o, default=defaults[o.name]) if o.name in defaults else o for o in options)
-    return Method(name, sparsifier, consensus, options, needs_base, source, use, online)
+    return Method(name, sparsifier, consensus, options, needs_base, source, use, online, projection)
 
 
 METHODS: dict[str, Method] = {
@@ -280,6 +385,71 @@ METHODS: dict[str, Method] = {
             source="DELLA-Merging (arXiv 2406.11617) without sign election",
             use="as dare_linear, where large entries should be kept more often than small ones",
         ),
+        row(
+            "null_space", NONE, SUM, projection=PROJECTION, online=ON_NULL_SPACE,
+            source="the projection of NSPO, arXiv 2512.11391, and its soft form, docs/null-space.md",
+            use="you have rows whose answers should stay: takes from the RLHF delta what those rows would see",
+        ),
+        row(
+            "null_space_dare", RANDOM, SUM, projection=PROJECTION, rescale="unbiased",
+            source="null_space, then DARE (arXiv 2311.03099)",
+            use="as null_space, for several models whose deltas overlap",
+        ),
+        row(
+            "null_space_ties", MAGNITUDE_BY_TENSOR, SIGN, projection=PROJECTION, normalize=True,
+            source="null_space, then TIES (arXiv 2306.01708)",
+            use="as null_space, for several models that disagree in sign",
+        ),
+        row(
+            "nuslerp", NONE, NUSLERP, needs_base=False,
+            source="mergekit 0.1.5; Shoemake 1985 on task vectors, whole, by row or by column",
+            use="slerp of two models by weights, or of their task vectors where base_model is given",
+        ),
+        row(
+            "multislerp", NONE, MULTISLERP, needs_base=False,
+            source="Multi-SLERP, goddard.blog/posts/multislerp-wow-what-a-cool-idea",
+            use="slerp for more than two models, or for their task vectors where base_model is given",
+        ),
+        row(
+            "karcher", NONE, KARCHER, needs_base=False,
+            source="Karcher 1977: the mean on the sphere; for models arXiv 2603.04972",
+            use="several models, no base and no weights to choose",
+        ),
+        row(
+            "model_stock", NONE, MODEL_STOCK,
+            source="Model Stock, Jang et al. 2024, arXiv 2403.19522",
+            use="several fine-tunings of one base: the share of their mean follows from the angles between them",
+        ),
+        row(
+            "sce", NONE, SCE,
+            source="FuseChat 3, Wan et al. 2024, arXiv 2408.07990: select, calculate, erase",
+            use="several models, weighted by the size of their deltas where they differ most",
+        ),
+        row(
+            "ram", NONE, RAM,
+            source="Reinforced Agent Merging, arXiv 2601.13572",
+            use="RL agents with sparse deltas: what one alone changed is kept whole, what several changed is averaged",
+        ),
+        row(
+            "ramplus_tl", NONE, RAM_PLUS,
+            source="RAM+ (arXiv 2601.13572), its factors taken tensor by tensor as in mergekit",
+            use="as ram, where what one model alone changed should count for more",
+        ),
+        row(
+            "nearswap", NONE, NEARSWAP,
+            source="alchemonaut 2024 (QuartetAnemoi): min(1, t/|a − b|) of the way to b",
+            use="the base model, pulled toward another by at most t an entry",
+        ),
+        row(
+            "arcee_fusion", NONE, ARCEE_FUSION,
+            source="Arcee Fusion, as in mergekit 0.1.5",
+            use="the entries of a second model that matter most, put into the base model",
+        ),
+        row(
+            "passthrough", NONE, PASSTHROUGH, needs_base=False,
+            source="mergekit 0.1.5",
+            use="with slices: a deeper or shallower model of the layers of one or several",
+        ),
     )
 }  # fmt: skip
 """`merge_method` -> its row."""
@@ -331,11 +501,16 @@ class Training:
 TRAININGS: dict[str, Training] = {
     training.word: training
     for training in (
-        *(Training(online.word, online.knobs | _MERGES, online) for online in ONLINE.values()),
+        *(Training(o.word, o.knobs | (_EVERY if o.calibrated else _MERGES), o) for o in ONLINE.values()),
         # ChildTuning-F: a random mask on every step and no SFT delta, that is OnDARE with alpha 0.
         Training(
             "childtuning", frozenset(["density", "every", "clip", "seed", "rounding", "compile"]), ON_DARE,
             given={"alpha": 0.0, "rescale": "unbiased"},
+        ),
+        # NSPO (arXiv 2512.11391) as its code has it: MLPs alone, eigenvectors above 5e-5 of the largest eigenvalue.
+        Training(
+            "nspo", frozenset(["every", "project", "rounding", "compile", "seed"]), ON_NULL_SPACE,
+            given={"kind": "hard", "threshold": 5e-5, "only": "mlp"},
         ),
     )
 }  # fmt: skip

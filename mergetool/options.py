@@ -50,6 +50,7 @@ class Number(Option):
         above: True where `low` itself is too low.
         whole: True where it must be an integer.
         unset: True where None may stand for "not used".
+        infinite: True where infinity is a value too.
     """
 
     low: float = -math.inf
@@ -57,12 +58,15 @@ class Number(Option):
     above: bool = False
     whole: bool = False
     unset: bool = False
+    infinite: bool = False
 
     @property
     def must(self) -> str:
         """As `Option.must`."""
         if math.isinf(self.high):
-            return "a finite number" if math.isinf(self.low) else f"{'above' if self.above else 'at least'} {self.low:g}"
+            if math.isinf(self.low):
+                return "a finite number"
+            return f"{'above' if self.above else 'at least'} {self.low:g}{', or .inf' if self.infinite else ''}"
         return f"a number in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
 
     def read(self, value: Any) -> Any:
@@ -73,7 +77,7 @@ class Number(Option):
             raise ValueError(self.must)
         number: Any = value if self.whole else _float(value)
         inside = self.low < number <= self.high if self.above else self.low <= number <= self.high
-        if not inside or not math.isfinite(number):
+        if not inside or not (math.isfinite(number) or (self.infinite and number > 0)):
             raise ValueError(self.must)
         return number
 

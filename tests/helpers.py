@@ -96,3 +96,32 @@ def write_triple(root: Path, dtype: torch.dtype = torch.float32, **config: objec
     rlhf = random_weights(2, near=sft, **config)
     named = {"base": base, "sft": sft, "rlhf": rlhf}
     return {name: write_checkpoint(root / name, weights, dtype, **config) for name, weights in named.items()}
+
+
+def combined(
+    name: str,
+    tensors: list[torch.Tensor],
+    options: dict,
+    weights: list[float] | None = None,
+    step: int = 37,
+    own: list | None = None,
+) -> torch.Tensor:
+    """What a consensus makes of tensors in memory, put together from parts of `step` entries."""
+    from mergetool.ops.blocks import reader
+    from mergetool.ops.consensus import WholeInputs, consensus
+
+    by, flat, ones = consensus(name), [tensor.reshape(-1) for tensor in tensors], [1.0] * len(tensors)
+    shape, numel = tuple(tensors[0].shape), tensors[0].numel()
+    reads = [reader(tensor) for tensor in tensors]
+    statistic = by.statistic(WholeInputs(reads, numel, weights or ones, ones, options, 1, shape, own or [{}] * len(tensors)))
+    parts = []
+    for start in range(0, numel, step):
+        stop = min(start + step, numel)
+        buffers: dict[str, torch.Tensor] = {}
+
+        def buffer(what: str, n: int = stop - start, held: dict[str, torch.Tensor] = buffers) -> torch.Tensor:
+            return held.setdefault(what, torch.full((n,), torch.nan))
+
+        pieces = [one[start:stop].clone() for one in flat]
+        parts.append(by.combine(pieces, by.at(statistic, start, stop), buffer).clone())
+    return torch.cat(parts).view(shape)

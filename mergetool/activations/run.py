@@ -15,6 +15,7 @@ from mergetool.activations.survey import GROUP_BYTES, RANK, first_tokens, survey
 from mergetool.errors import CheckpointError, OutputError
 from mergetool.fingerprints import checkpoint_identity, digest
 from mergetool.hub.loading import load_model
+from mergetool.version import __version__
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,35 @@ class Calibrated:
     out: Path
     calibration: Calibration
     already_done: bool = False
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a calibration is made from: token ids of the rows, and the facts that its file will name."""
+
+    sequences: Sequence[Sequence[int]]
+    facts: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """The identity of the calibration."""
+        return self.facts["fingerprint"]
+
+
+def inputs_of(
+    model: str | Path, sources: Sequence[str | Path], rank: int, energy: float, limit: int | None, max_length: int
+) -> Inputs:
+    """What a calibration of a model on rows is made from; see `calibrate` for the arguments and errors."""
+    sequences, told = calibration_rows(model, sources, limit, max_length)
+    facts: dict[str, Any] = {
+        "model": {"source": shown(model), "identity": checkpoint_identity(model)},
+        "rows": {"sources": [shown(one) for one in sources], "identity": digest(sequences), **told},
+        "rank": rank,
+        "energy": energy,
+        "max_length": max_length,
+    }
+    facts["fingerprint"] = digest([facts["model"]["identity"], facts["rows"]["identity"], rank, energy])
+    return Inputs(sequences, facts)
 
 
 def calibrate(
@@ -40,6 +70,7 @@ def calibrate(
     device: str | None = None,
     fresh: bool = False,
     progress: Progress = lambda done, total, what: None,
+    inputs: Inputs | None = None,
 ) -> Calibrated:
     """Calibrates a checkpoint. The same call after an interruption goes on from the last group of maps that was finished.
 
@@ -55,6 +86,7 @@ def calibrate(
         device: None: a GPU where there is one.
         fresh: discard what an interrupted run left, and a file that stands under `out`.
         progress: told (tokens done, tokens in all passes, what is being done).
+        inputs: of `inputs_of`, where they have been read already.
 
     Raises:
         DataError: no row is usable, or they are of another tokenizer. CheckpointError: the model cannot be used.
@@ -62,15 +94,8 @@ def calibrate(
     """
     out = Path(out)
     sources = [data] if isinstance(data, str | Path) else list(data)
-    sequences, told = calibration_rows(model, sources, limit, max_length)
-    facts = {
-        "model": {"source": shown(model), "identity": checkpoint_identity(model)},
-        "rows": {"sources": [shown(one) for one in sources], "identity": digest(sequences), **told},
-        "rank": rank,
-        "energy": energy,
-        "max_length": max_length,
-    }
-    facts["fingerprint"] = digest([facts["model"]["identity"], facts["rows"]["identity"], rank, energy])
+    inputs = inputs or inputs_of(model, sources, rank, energy, limit, max_length)
+    sequences, facts = inputs.sequences, dict(inputs.facts)
     if not fresh and (done := _done_before(out, facts["fingerprint"])) is not None:
         return Calibrated(out, done, already_done=True)
     facts["versions"] = _versions()
@@ -143,6 +168,4 @@ def _collect(
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    import mergetool
-
-    return {"mergetool": mergetool.__version__, **{name: version(name) for name in ("torch", "transformers")}}
+    return {"mergetool": __version__, **{name: version(name) for name in ("torch", "transformers")}}

@@ -13,6 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mergetool.align.penalties import ewc_penalty, l1_penalty, l2_penalty
+from mergetool.align.row_terms import Term, kl, nll
+
 if TYPE_CHECKING:
     import torch
 
@@ -34,6 +37,8 @@ class Settings(Protocol):
     def rank(self) -> int | None: ...
     @property
     def lora_alpha(self) -> float | None: ...
+    @property
+    def lambda_(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -46,56 +51,29 @@ class Baseline:
         about: one line, as docs/align.md has it.
         source: the paper.
         knobs: what `merging` may set.
-        attach: of (optimizer, settings, directory of theta_s): what changes the optimizer's steps.
+        attach: of (optimizer, settings, directory of theta_s, file of its Fisher): what changes the optimizer's steps.
         average: of settings: the trainer's callback whose average is published in place of the weights that are trained.
         adapter: of settings: PEFT's configuration, where an adapter is trained in place of the weights.
+        term: what is added to the loss for the rows that should stay.
+        reference: whether `term` reads theta_s, which then stays in memory beside the policy.
+        fisher: whether the Fisher information of theta_s on these rows is computed before the run.
     """
 
     name: str
     about: str
     source: str = ""
     knobs: frozenset[str] = frozenset({"seed"})
-    attach: Callable[[torch.optim.Optimizer, Settings, Path], None] | None = None
+    attach: Callable[[torch.optim.Optimizer, Settings, Path, Path | None], None] | None = None
     average: Callable[[Settings], Any] | None = None
     adapter: Callable[[Settings], Any] | None = None
+    term: Term | None = None
+    reference: bool = False
+    fisher: bool = False
 
-
-def penalize(optimizer: torch.optim.Optimizer, sft: Path, strength: float, storage: Storage = "mmap") -> None:
-    """Adds the gradient of strength/2 * |theta - theta_s|^2 before every step of `optimizer`.
-
-    It is added after clipping, so that a large loss gradient does not scale the pull down.
-
-    Args:
-        optimizer: with named parameters.
-        sft: the directory of theta_s.
-        strength: of the penalty.
-        storage: where theta_s lies meanwhile, as in Reference.from_checkpoints.
-
-    Source: [AMA] Lin et al. 2023, arXiv 2309.06256, "L2 penalty".
-    """
-    import torch
-
-    from mergetool.optim.names import canonical
-    from mergetool.optim.reference import Reference
-    from mergetool.optim.sharding import blocks_of, local, shard_of
-
-    start = Reference.from_checkpoints(None, sft, storage=storage).points()
-
-    @torch.no_grad()
-    def pull(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        for group in optimizer.param_groups:
-            for name, parameter in zip(group["param_names"], group["params"], strict=True):
-                if parameter.grad is None:
-                    continue
-                shard, theta = shard_of(parameter), local(parameter)
-                origin = start.delta(canonical(name), shard, theta.device)
-                assert origin is not None  # theta_s has every weight that is trained
-                gradient = local(parameter.grad)
-                for at, stop in blocks_of(shard):
-                    away = theta[at:stop].float() - origin.block(at, stop)
-                    gradient[at:stop].add_(away.to(gradient.dtype), alpha=strength)
-
-    optimizer.register_step_pre_hook(pull)
+    @property
+    def needs_rows(self) -> bool:
+        """Whether `merging.rows` must be given."""
+        return "rows" in self.knobs
 
 
 @functools.cache
@@ -170,9 +148,25 @@ def adapter(rank: int, scale: float | None) -> Any:
     return LoraConfig(r=rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM", **scales)
 
 
-def _penalize(optimizer: torch.optim.Optimizer, settings: Settings, sft: Path) -> None:
-    penalize(optimizer, sft, 1e-3 if settings.strength is None else settings.strength, settings.storage or "mmap")
+def _strength(settings: Settings) -> float:
+    return 1e-3 if settings.strength is None else settings.strength
 
+
+def _storage(settings: Settings) -> Storage:
+    return settings.storage or "mmap"
+
+
+def weight_of_rows(settings: Settings) -> float:
+    """lambda, 1 where the recipe leaves it out."""
+    return 1.0 if settings.lambda_ is None else settings.lambda_
+
+
+def _ewc(optimizer: torch.optim.Optimizer, settings: Settings, sft: Path, fisher: Path | None) -> None:
+    assert fisher is not None  # the run has made it
+    ewc_penalty(optimizer, sft, weight_of_rows(settings), fisher, _storage(settings))
+
+
+_OF_ROWS = frozenset({"rows", "lambda", "batch_size", "seed"})
 
 BASELINES: Mapping[str, Baseline] = MappingProxyType(
     {
@@ -191,7 +185,14 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
                 "AdamW with the penalty strength/2 · ‖θ − θ_s‖²",
                 "Lin et al. 2023, arXiv 2309.06256, L2 penalty",
                 frozenset({"strength", "storage", "seed"}),
-                attach=_penalize,
+                attach=lambda optimizer, settings, sft, _: l2_penalty(optimizer, sft, _strength(settings), _storage(settings)),
+            ),
+            Baseline(
+                "l1",
+                "AdamW with the penalty strength · ‖θ − θ_s‖₁",
+                "Lin et al. 2023, arXiv 2309.06256, L1 penalty",
+                frozenset({"strength", "storage", "seed"}),
+                attach=lambda optimizer, settings, sft, _: l1_penalty(optimizer, sft, _strength(settings), _storage(settings)),
             ),
             Baseline("kl", "AdamW; its knob is `beta` at the top"),
             Baseline(
@@ -200,6 +201,29 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
                 "Hu et al. 2021, arXiv 2106.09685",
                 frozenset({"rank", "lora_alpha", "seed"}),
                 adapter=lambda settings: adapter(settings.rank or 16, settings.lora_alpha),
+            ),
+            Baseline(
+                "replay",
+                "AdamW with λ · the negative log-likelihood of rows that should stay",
+                "Lin et al. 2023, arXiv 2309.06256, experience replay; Ouyang et al. 2022, arXiv 2203.02155, PPO-ptx",
+                _OF_ROWS,
+                term=nll,
+            ),
+            Baseline(
+                "lwf",
+                "AdamW with λ · KL(π_s ‖ π) on rows that should stay",
+                "Li & Hoiem 2016, arXiv 1606.09282; Lin et al. 2023, arXiv 2309.06256, knowledge distillation",
+                _OF_ROWS,
+                term=kl,
+                reference=True,
+            ),
+            Baseline(
+                "ewc",
+                "AdamW with the penalty λ/2 · Σ F_i (θ − θ_s)_i², F the diagonal Fisher information on rows that should stay",
+                "Kirkpatrick et al. 2017, arXiv 1612.00796",
+                frozenset({"rows", "lambda", "storage", "seed"}),
+                attach=_ewc,
+                fisher=True,
             ),
         )
     }

@@ -52,6 +52,11 @@ def check_align(recipe: AlignRecipe) -> dict[str, Any]:
             facts[key] = {"file": str(place), "rows": f"{recipe.algorithm_row.rows.name} of {form}", "first rows": told}
         elif place is not None:
             facts[key] = {"hub": place, "commit": data_commit(place)}
+    if (calibration := recipe.calibrated_on) is not None:
+        calibration.check(((name, info.shape) for name, info in sft.tensors.items() if info.floating), [recipe.merging.rule()])
+        facts["calibration"] = calibration.written()
+    if recipe.merging.rows is not None:
+        facts["rows"] = {"of": recipe.merging.rows.names, "usable": len(recipe.merging.rows.read(recipe.directory))}
     if recipe.reward:
         check_rewards(recipe)
         facts["reward"] = recipe.reward
@@ -119,7 +124,14 @@ def fingerprint(recipe: AlignRecipe) -> str:
         "data": [None if place is None else _rows_identity(place) for place in (recipe.train_data, recipe.eval_data)],
         "rewards": reward_identities(recipe),
     }
+    if (calibration := recipe.calibrated_on) is not None:
+        parts["recipe"].pop("calibration")
+        parts["calibration"] = calibration.identity()
     parts["recipe"]["data"] = {k: v for k, v in written["data"].items() if k not in ("train", "eval")}
+    if recipe.merging.rows is not None:
+        rows = {key: value for key, value in written["merging"]["rows"].items() if key != "data"}
+        parts["recipe"]["merging"] = {**written["merging"], "rows": rows}
+        parts["rows"] = recipe.merging.rows.identities(recipe.directory)
     return digest(parts)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.fisher import fisher_file
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.result import layout_fits
+from mergetool.align.stay import MAX_LENGTH, Stay, tokenised
 from mergetool.align.watch import Report
 from mergetool.checkpoint.layout import read_layout
 from mergetool.errors import CheckpointError, DataError
+from mergetool.hub.loading import load_tokenizer
 
 
 def load_rows(recipe: AlignRecipe, report: Report) -> tuple[dict[str, Any], dict[str, str]]:
@@ -27,6 +30,33 @@ def load_rows(recipe: AlignRecipe, report: Report) -> tuple[dict[str, Any], dict
             rows[name] = Dataset.from_list(found)
             report("rows", {"name": name, "told": told[name]})
     return rows, told
+
+
+def load_stay(recipe: AlignRecipe, sft: Path, report: Report) -> Stay | None:
+    """The rows that should stay, as theta_s reads them; None where the method needs none. No weight is read.
+
+    Raises:
+        CheckpointError: theta_s has no tokenizer that can be used.
+        DataError: a source is missing, or no row of it is usable.
+    """
+    rows = recipe.merging.rows
+    if rows is None:
+        return None
+    stay = tokenised(rows.read(recipe.directory), load_tokenizer(sft), rows.max_length or recipe.data.max_length or MAX_LENGTH)
+    report("rows", {"name": recipe.merging.method, "told": str(stay)})
+    return stay
+
+
+def load_fisher(
+    recipe: AlignRecipe, sft: Path, stay: Stay | None, folder: Path, device: Any, ranks: Any, report: Report
+) -> Path | None:
+    """The file of theta_s' Fisher information on these rows, in the run's directory; None where the method reads none."""
+    import transformers
+
+    if stay is None or recipe.merging.baseline is None or not recipe.merging.baseline.fisher:
+        return None
+    kind = getattr(transformers, recipe.algorithm_row.model)
+    return fisher_file(sft, kind, stay, folder / "fisher.safetensors", device, ranks, report)
 
 
 def shared_by_ranks(data: Any, folder: Path, ranks: Any) -> Any:

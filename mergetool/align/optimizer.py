@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mergetool.align.check import merges_of
 from mergetool.align.recipe import AlignRecipe
+from mergetool.align.watch import Report
 from mergetool.methods import TRAININGS, Training
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from mergetool.optim.base import MergedAmount
 
 Groups = list[dict[str, Any]]
+
+
+def _silent(event: str, facts: dict[str, Any]) -> None:
+    """Says nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,12 @@ def merged_so_far(optimizer: Any, method: str) -> float:
     return 0.0 if amount is None else _total(TRAININGS[method], amount)
 
 
+def calibrated_on(optimizer: Any) -> dict[str, Any] | None:
+    """The facts of the calibration that an optimizer projects by; None where it reads none."""
+    found = getattr(getattr(optimizer, "optimizer", optimizer), "calibration", None)
+    return None if found is None else dict(found.facts)
+
+
 def _total(row: Training, amount: MergedAmount) -> float:
     """The part of tau_s; where merging moves toward theta_s, the part 1 - (1 - alpha)^M of the distance taken back."""
     if not row.online.points:
@@ -56,7 +67,14 @@ def _total(row: Training, amount: MergedAmount) -> float:
 
 
 def make_optimizer(
-    recipe: AlignRecipe, groups: Groups, steps: int, config: Any, base: Path | None, sft: Path
+    recipe: AlignRecipe,
+    groups: Groups,
+    steps: int,
+    config: Any,
+    base: Path | None,
+    sft: Path,
+    fisher: Path | None = None,
+    report: Report = _silent,
 ) -> tuple[torch.optim.Optimizer, Plan]:
     """The optimizer that a recipe asks for, and what it will merge.
 
@@ -66,6 +84,8 @@ def make_optimizer(
         steps: T, the optimizer steps of the whole run.
         config: TRL's config: learning rate, betas, epsilon.
         base, sft: the directories of theta_b and theta_s.
+        report: called as a calibration is made.
+        fisher: the file of theta_s' Fisher information, where the method reads it.
 
     Raises:
         RecipeError: the run is too short to merge even once.
@@ -79,7 +99,7 @@ def make_optimizer(
         optimizer = torch.optim.AdamW(groups, **adam, fused=True)
         baseline = merging.baseline
         if baseline is not None and baseline.attach is not None:
-            baseline.attach(optimizer, merging, sft)
+            baseline.attach(optimizer, merging, sft, fisher)
         return optimizer, Plan(merging.method)
 
     from mergetool import optim
@@ -90,6 +110,12 @@ def make_optimizer(
     knobs["every"] = every
     if "alpha_total" in knobs:
         knobs["total_steps"] = steps
+    if recipe.calibrated_on is not None:
+
+        def told(done: int, total: int, what: str) -> None:
+            report("calibrate", {"done": done, "total": total, "what": what})
+
+        knobs["calibration"] = recipe.calibrated_on.obtain(sft, told)
     if row.online.points or merging.needs_base:
         start = None if row.online.points else base
         knobs["reference"] = Reference.from_checkpoints(start, sft, storage=storage)

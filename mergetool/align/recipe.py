@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
+from mergetool.activations.recipe import CalibrationEntry, calibration_given
 from mergetool.align.algorithms import ALGORITHMS, Algorithm
 from mergetool.align.baselines import BASELINES, Baseline
+from mergetool.align.stay import Rows
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import load_yaml, validate
 from mergetool.methods import TRAININGS, Training
 
 if TYPE_CHECKING:
+    from mergetool.ops.projection import Rule
+
     AlgorithmName: TypeAlias = str
     Method: TypeAlias = str
 else:  # the tables say which names there are
@@ -61,13 +65,18 @@ class Merging(_Strict):
         alpha_total: the same, summed over the run: alpha = alpha_total / number of merges.
         every: K, merge at every K-th step; `total` merges once, at the end.
         rescale, tau_mask, elect, clip: see docs/methods.md, "Divergences".
-        seed: of the masks. The order of the data has `training.seed`.
+        seed: of the masks, and of the order of `rows`. The order of the data has `training.seed`.
         rounding: how a weight takes an update below its own precision.
         storage: where theta_b and theta_s lie meanwhile: memory-mapped, or loaded.
         compile: whether torch.compile makes one pass over memory of a step; where nothing is said, where it pays.
         coefficient: of `ema`, the weight of the newest weights in the average.
-        strength: of `l2`, the penalty strength/2 * |theta - theta_s|^2.
-        rank, lora_alpha: of `lora`.
+        strength: of the penalties `l2`, strength/2 * |theta - theta_s|^2, and `l1`, strength * |theta - theta_s|_1; of
+            `onnullspace`, how much is left of what the calibration's rows see: the larger, the more.
+        rank, lora_alpha: of `lora`; `rank` of `onnullspace` with kind hard, the eigenvectors that are taken away.
+        kind, threshold, energy, project, only, skip: of `onnullspace`, see `mergetool.optim.OnNullSpace`.
+        rows: of `replay`, `lwf` and `ewc`: the rows whose outputs should stay.
+        lambda_: `lambda` in a recipe, the weight of what these add to the loss; 1 where nothing is said.
+        batch_size: of `replay` and `lwf`: rows at each micro step and device; as many as of the data where nothing is said.
     """
 
     method: Method = "adamw"
@@ -87,6 +96,15 @@ class Merging(_Strict):
     strength: Annotated[float, Field(ge=0)] | None = None
     rank: Annotated[int, Field(gt=0)] | None = None
     lora_alpha: Annotated[float, Field(gt=0)] | None = None
+    kind: Literal["soft", "hard"] | None = None
+    threshold: Annotated[float, Field(ge=0, lt=1)] | None = None
+    energy: Annotated[float, Field(gt=0, le=1)] | None = None
+    project: Literal["update", "gradient"] | None = None
+    only: str | None = None
+    skip: str | None = None
+    rows: Rows | None = None
+    lambda_: Annotated[float, Field(ge=0)] | None = Field(default=None, alias="lambda")
+    batch_size: Annotated[int, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _fits_the_method(self) -> Merging:
@@ -95,6 +113,8 @@ class Merging(_Strict):
         if foreign:
             known = ", ".join(sorted(KNOBS[self.method])) or "none"
             raise ValueError(f"'{foreign[0]}' is no knob of method {self.method}; its knobs: {known}")
+        if self.baseline is not None and self.baseline.needs_rows and self.rows is None:
+            raise ValueError(f"{self.method} needs to know what should stay; add `rows: {{data: ...}}`")
         if {"alpha", "alpha_total"} <= given:
             raise ValueError("alpha and alpha_total are both given; keep one of them")
         if self.training is not None and self.training.mixes and not {"alpha", "alpha_total"} & given:
@@ -106,12 +126,25 @@ class Merging(_Strict):
 
     def given(self) -> dict[str, Any]:
         """The knobs that the recipe sets, without the method."""
-        return {key: value for key, value in self if key != "method" and value is not None}
+        return self.model_dump(by_alias=True, exclude_none=True, exclude={"method"})
 
     @property
     def needs_base(self) -> bool:
         """True where tau_s is merged, so that base_model must be known."""
         return self.training is not None and self.training.merges_delta and bool(self.alpha or self.alpha_total)
+
+    @property
+    def needs_calibration(self) -> bool:
+        """True where updates are projected, so that a calibration of theta_s must be known."""
+        return self.training is not None and self.training.online.calibrated
+
+    def rule(self) -> Rule:
+        """Which projection of a calibration's moments the method makes."""
+        from mergetool.ops.projection import rule_of
+
+        row = self.training
+        assert row is not None  # asked of methods that project
+        return rule_of({**row.online.settings, **self.given(), **(row.given or {})})
 
     @property
     def training(self) -> Training | None:
@@ -134,6 +167,7 @@ class AlignRecipe(_Strict):
             KL term, 0 where nothing is said).
         reward: of grpo and raft: `FILE.py:FUNCTION` or a sequence-classification checkpoint, or a list of them.
         data, merging: see Data and Merging.
+        calibration: of theta_s, for methods that project: a file of `mergetool calibrate`, or the rows to make one from.
         training: any field of TRL's config for the algorithm; checked by it, see `training.training_config`.
         dtype: of the weights while they are trained. bfloat16 halves the memory; `training.bf16` is autocast.
         out_dtype: of the written weights; the SFT checkpoint's own where nothing is said.
@@ -146,6 +180,7 @@ class AlignRecipe(_Strict):
     reward: str | list[str] | None = None
     data: Data
     merging: Merging = Merging()
+    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
     training: dict[str, Any] = {}
     dtype: Literal["float32", "bfloat16"] = "float32"
     out_dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -156,6 +191,17 @@ class AlignRecipe(_Strict):
     def _base_where_needed(self) -> AlignRecipe:
         if self.merging.needs_base and self.base_model is None:
             raise ValueError(f"base_model is missing, and {self.merging.method} merges sft - base; add `base_model:`")
+        return self
+
+    @model_validator(mode="after")
+    def _calibration_where_needed(self) -> AlignRecipe:
+        if self.merging.needs_calibration and self.calibration is None:
+            raise ValueError(
+                f"calibration is missing, and {self.merging.method} needs to know what should stay; "
+                "add `calibration: {data: ROWS}`"
+            )
+        if self.calibration is not None and not self.merging.needs_calibration:
+            raise ValueError(f"calibration is given, and {self.merging.method} reads none; remove it")
         return self
 
     @model_validator(mode="after")
@@ -196,9 +242,15 @@ class AlignRecipe(_Strict):
         """The evaluation rows as a path, or as a Hub id."""
         return None if self.data.eval is None else resolve_source(self.data.eval, self._directory)
 
+    @property
+    def calibrated_on(self) -> CalibrationEntry | None:
+        """`calibration`, its paths made absolute."""
+        return None if self.calibration is None else self.calibration.resolved(self._directory)
+
     def as_written(self) -> dict[str, Any]:
         """The recipe as plain YAML-ready values, without what was left out."""
-        return self.model_dump(mode="json", exclude_none=True)
+        written = self.model_dump(mode="json", exclude_none=True, by_alias=True)
+        return written if self.calibration is None else written | {"calibration": self.calibration.written()}
 
 
 def load_align_recipe(path: str | Path) -> AlignRecipe:

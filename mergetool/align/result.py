@@ -15,6 +15,7 @@ from mergetool.checkpoint.manifest import Manifest
 from mergetool.checkpoint.model_files import write_beside, write_config, write_tokenizer
 from mergetool.checkpoint.place import Directory
 from mergetool.hub.card import licences, metadata
+from mergetool.methods import TRAININGS
 
 _BLOCK = 1 << 22
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -134,11 +135,18 @@ def card(manifest: Manifest) -> str:
     metrics = "\n".join(f"| {name} | {value:.6g} |" for name, value in manifest.metrics.items())
     merging = manifest.merging
     how = f"{recipe['algorithm'].upper()} with {merging['method']}"
-    if merging["merges"]:
+    row = TRAININGS.get(merging["method"])
+    if row is not None and row.online.calibrated:
+        how += f", projected {merging['merges']} times (every {merging['every']} steps)"
+    elif merging["merges"]:
         how += (
             f", {merging['merges']} merges (every {merging['every']} steps) of alpha = {merging['alpha']:.3g}: "
             f"{merging['merged_total']:.3g} of the SFT delta in all"
         )
+    calibrated = "" if manifest.calibrated_on is None else f"\n{manifest.calibrated_on}"
+    if rows := merging.get("rows"):
+        named = ", ".join(f"`{name}` (sha256 {digest})" for name, digest in zip(rows["of"], rows["content"], strict=True))
+        how += f", on {rows['rows']} rows whose outputs should stay: {named}"
     hashes = "".join(f"\nsha256 of {name}: `{digest}`\n" for name, digest in manifest.outputs_sha256.items())
     warning = f"\n> **Licence:** {licences(manifest)[1]}.\n" if licences(manifest)[1] else ""
     return f"""---
@@ -148,7 +156,7 @@ def card(manifest: Manifest) -> str:
 # {manifest.name}
 
 Trained by mergetool {manifest.mergetool} from `{recipe["sft_model"]}`: {how}.
-{manifest.steps} steps on {manifest.data["train"]}.
+{manifest.steps} steps on {manifest.data["train"]}.{calibrated}
 The weights are {manifest.drift["relative"]:.3g} (relative norm) away from the SFT model.
 {warning}
 | metric | value |

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.align.check import check_align, fingerprint
-from mergetool.align.inputs import load_policy, load_rows, shared_by_ranks
-from mergetool.align.optimizer import merged_so_far
+from mergetool.align.inputs import load_fisher, load_policy, load_rows, load_stay, shared_by_ranks
+from mergetool.align.optimizer import calibrated_on, merged_so_far
 from mergetool.align.picture import draw
 from mergetool.align.preview import preview
 from mergetool.align.quiet import quiet
 from mergetool.align.recipe import AlignRecipe, align_recipe, load_align_recipe
 from mergetool.align.result import drift, write_account, write_model
 from mergetool.align.snapshots import Snapshots
+from mergetool.align.stay import Stay
 from mergetool.align.trainer import make_trainer
 from mergetool.align.training import training_config
 from mergetool.align.watch import Report, stop_on_signal
@@ -103,9 +104,11 @@ def align(
         rows, told = load_rows(recipe, report)
         if ranks.num_processes > 1:
             rows = {name: shared_by_ranks(data, work.directory / f"rows-{name}", ranks) for name, data in rows.items()}
+        stay = load_stay(recipe, sft, report)
         config = training_config(recipe, work.training)
+        fisher = load_fisher(recipe, sft, stay, work.directory, config.device, ranks, report)
         model, tokenizer = load_policy(recipe, sft, rows["train"])
-        trainer = make_trainer(recipe, config, model, tokenizer, rows, (base, sft), stop, report)
+        trainer = make_trainer(recipe, config, model, tokenizer, rows, (base, sft), stop, report, stay, fisher)
         preview(trainer, tokenizer, report)
         kept = Snapshots(along, work, recipe, sft)
         kept.watch(trainer)
@@ -114,7 +117,7 @@ def align(
             raise KeyboardInterrupt(
                 f"a checkpoint at step {trainer.state.global_step} is kept; the same command goes on from there"
             )
-        made = _finish(trainer, recipe, (base, sft), work, kept, identity, told, report, picture)
+        made = _finish(trainer, recipe, (base, sft), stay, work, kept, identity, told, report, picture)
     return AlignResult(**made, resumed_from=resumed, seconds=time.monotonic() - started)
 
 
@@ -156,6 +159,7 @@ def _finish(
     trainer: Any,
     recipe: AlignRecipe,
     paths: tuple[Path | None, Path],
+    stay: Stay | None,
     work: Workspace,
     kept: Snapshots,
     identity: str,
@@ -172,6 +176,8 @@ def _finish(
     log = trainer.state.log_history
     metrics = _last(log)
     merging = {**asdict(trainer.plan), "merged_total": merged_so_far(trainer.optimizer, recipe.merging.method)}
+    if stay is not None and recipe.merging.rows is not None:
+        merging["rows"] = stay.account(recipe.merging.rows, recipe.directory)
     moved: dict[str, Any] = {}
     # A sharded model has to be gathered by all ranks together; the others are whole on each.
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
@@ -188,6 +194,7 @@ def _finish(
             fingerprint=identity,
             name=work.out.name,
             recipe=recipe.as_written(),
+            calibration=calibrated_on(trainer.optimizer),
             steps=trainer.state.global_step,
             merging=merging,
             metrics=metrics,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.baselines import weight_of_rows
 from mergetool.align.drift import Drift
 from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reference_cache import key_of, with_reference
 from mergetool.align.reward import load_rewards
+from mergetool.align.row_terms import RowTerm
+from mergetool.align.stay import Stay
 from mergetool.align.tokenised import lengths, rows_of
 from mergetool.align.training import first_line
 from mergetool.align.watch import Report, Stop, watcher
@@ -28,6 +32,8 @@ def make_trainer(
     paths: tuple[Path | None, Path],
     stop: Stop,
     report: Report,
+    stay: Stay | None = None,
+    fisher: Path | None = None,
 ) -> Any:
     """TRL's trainer for the recipe's algorithm.
 
@@ -39,10 +45,12 @@ def make_trainer(
         paths: the directories of theta_b and theta_s.
         stop: looked at after every step.
         report: told of every step, log line and checkpoint.
+        stay: the rows that should stay, where the method needs them.
+        fisher: the file of theta_s' Fisher information on them, where the method reads it.
 
     Raises:
         DataError: no row is shorter than max_length.
-        RecipeError: TRL refuses the combination of settings.
+        RecipeError: TRL refuses the combination of settings, or the method cannot be served by the backend.
     """
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -51,6 +59,8 @@ def make_trainer(
     # TRL's constructor already prepares the data, so what the methods need must be there before it.
     trainer = kind.__new__(kind)
     trainer.recipe, trainer.paths, trainer.told, trainer.plan = recipe, paths, report, None
+    trainer.fisher, trainer.row_term = fisher, None
+    before = copy.deepcopy(model) if merging.baseline and merging.baseline.reference else None
     more = {"reward_funcs": load_rewards(recipe)} if algorithm.rewarded else {}
     baseline = merging.baseline
     trainer.average = baseline.average(merging) if baseline and baseline.average else None
@@ -72,9 +82,43 @@ def make_trainer(
         )
     except (ValueError, NotImplementedError) as error:  # TRL refuses some combinations only here
         raise RecipeError(f"training: {first_line(error)}", f"see TRL's {type(config).__name__}") from error
+    if stay is not None:
+        trainer.row_term = _row_term(recipe, trainer, stay, before)
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)  # stdout belongs to the command line
     return trainer
+
+
+def _row_term(recipe: AlignRecipe, trainer: Any, stay: Stay, reference: Any) -> RowTerm | None:
+    """What the method adds to the loss for the rows that should stay; None where it uses them otherwise.
+
+    Raises:
+        RecipeError: the backend cannot serve a second backward pass, or ranks do not hold theta_s.
+    """
+    merging, name = recipe.merging, recipe.merging.method
+    if merging.baseline is None or merging.baseline.term is None:
+        return None
+    if trainer.is_deepspeed_enabled:
+        raise RecipeError(f"merging.method: {name} takes two backward passes a step, DeepSpeed one", "shard with FSDP2")
+    if reference is not None:
+        reference = _beside(reference, trainer, name)
+    size = merging.batch_size or trainer.args.per_device_train_batch_size
+    return RowTerm(name, merging.baseline.term, weight_of_rows(merging), stay, size, merging.seed or 0, reference)
+
+
+def _beside(model: Any, trainer: Any, name: str) -> Any:
+    """theta_s beside the policy, sharded where the policy is, as TRL keeps a reference model."""
+    from trl.models.utils import prepare_fsdp
+
+    model.eval().requires_grad_(False)
+    if not trainer.is_fsdp_enabled:
+        return trainer.accelerator.prepare_model(model, evaluation_mode=True)
+    if trainer.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
+        raise RecipeError(
+            f"merging.method: {name} needs the SFT model on every rank, and fsdp_cpu_ram_efficient_loading loads it on one",
+            "set fsdp_cpu_ram_efficient_loading: false in accelerate's configuration",
+        )
+    return prepare_fsdp(model, trainer.accelerator)
 
 
 def _online(base: type) -> type:
@@ -82,6 +126,8 @@ def _online(base: type) -> type:
 
     class OnlineTrainer(base):
         plan: Plan | None
+        fisher: Path | None
+        row_term: RowTerm | None
 
         def create_optimizer(self, model: Any = None) -> Any:
             """Groups as Trainer makes them (no decay of norms and biases), but named: masks and deltas go by name."""
@@ -94,7 +140,9 @@ def _online(base: type) -> type:
                     {"params": [(n, p) for n, p in named if n not in decays], "weight_decay": 0.0},
                 ]
                 groups = [group for group in groups if group["params"]]
-                self.optimizer, self.plan = make_optimizer(self.recipe, groups, self.state.max_steps, self.args, *self.paths)
+                self.optimizer, self.plan = make_optimizer(
+                    self.recipe, groups, self.state.max_steps, self.args, *self.paths, self.fisher, self.told
+                )
                 self.told("plan", {"steps": self.state.max_steps, **asdict(self.plan)})
             return self.optimizer
 
@@ -115,7 +163,7 @@ def _online(base: type) -> type:
                     f"training: the loss is {value} at step {self.state.global_step + 1}, on usable rows {rows}",
                     "lower training.learning_rate, or train in float32; the last checkpoint is kept",
                 )
-            return loss
+            return loss if self.row_term is None else loss + self.row_term.backward(self, model)
 
         def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
             """As TRL's, with how much of the SFT delta is merged so far and how far the weights have moved by layer."""
@@ -123,6 +171,8 @@ def _online(base: type) -> type:
                 layers = self.drift.layers(self.model)
                 logs["drift"] = math.hypot(*layers.values())
                 logs |= {f"drift/{part.replace(' ', '_')}": distance for part, distance in layers.items()}
+            if self.row_term is not None and "loss" in logs:
+                logs |= self.row_term.logged(self.accelerator)
             if self.plan is not None and self.plan.merges and "loss" in logs:
                 logs["merged_total"] = merged_so_far(self.optimizer, self.plan.method)
             super().log(logs, start_time)

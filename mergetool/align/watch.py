@@ -13,7 +13,7 @@ from mergetool.align.training import updates_per_sampling
 from mergetool.align.workspace import mark_complete
 
 Report = Callable[[str, dict[str, Any]], None]
-"""Called with an event's name and its facts: rows, data, reference, preview, plan, resume,
+"""Called with an event's name and its facts: rows, data, fisher, reference, preview, plan, resume,
 step, log, checkpoint, result."""
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 _SILENT = 50  # logging.CRITICAL
@@ -75,16 +75,24 @@ def _made(text: str) -> Skeleton | None:
     return Skeleton(model, state, dict(model.all_tied_weights_keys))
 
 
+def settings_of(config: Mapping[str, Any]) -> PreTrainedConfig | None:
+    """A configuration as its class reads it, defaults filled in; None where transformers does not know or refuses it."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:
+        return None
+    try:
+        return CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+    except Exception:  # a value that the class refuses
+        return None
+
+
 def _class_and_config(config: dict[str, Any]) -> tuple[type[PreTrainedModel], Any] | None:
     import transformers
     from transformers.models.auto import modeling_auto
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    if config["model_type"] not in CONFIG_MAPPING:
-        return None
-    try:
-        settings = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
-    except Exception:  # a value that the class refuses
+    settings = settings_of(config)
+    if settings is None:
         return None
     named = (config.get("architectures") or [None])[0]
     if named is not None:

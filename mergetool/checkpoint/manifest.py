@@ -68,6 +68,7 @@ class Manifest:
         warnings: what the user was told.
         trust_remote_code: the files or repositories whose code a loader of the result runs.
         name: of the result.
+        calibration: of a method that projects: the facts of its calibration: model, rows and their number, rank, energy.
         engine, reason, seed, distances, kept: of a merge: `native` or `mergekit` and why; of its random masks; to each
             input; of each sparsified delta.
         steps, merging, metrics, drift, data, seeds, along: of an alignment: its optimizer steps; method, times, amount;
@@ -83,6 +84,7 @@ class Manifest:
     fingerprint: str | None = None
     plan: str | None = None
     name: str | None = None
+    calibration: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     inputs: list[Input] = field(default_factory=list)
     outputs_sha256: dict[str, str] = field(default_factory=dict)
@@ -112,6 +114,19 @@ class Manifest:
         found = {key: value for key, value in _known(self).items() if key not in other}
         first = {key: found[key] for key in ("schema", "mergetool", "kind") if key in found}
         return {**first, **found, "inputs": [one.to_json() for one in self.inputs]}
+
+    @property
+    def calibrated_on(self) -> str | None:
+        """The calibration in a sentence for a model card; None where there is none."""
+        if self.calibration is None:
+            return None
+        rows = self.calibration.get("rows") or {}
+        sources = ", ".join(f"`{source}`" for source in rows.get("sources") or [])
+        return (
+            f"Calibrated on {rows.get('rows')} rows ({rows.get('tokens')} tokens) of {sources or 'unnamed rows'}: "
+            f"at most {self.calibration.get('rank')} eigenvectors of each map's inputs, "
+            f"{self.calibration.get('energy')} of their energy."
+        )
 
     def write(self, directory: Path) -> None:
         """Write it into a result; others see all of it or nothing."""

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,15 +138,16 @@ def check_beside(place: Place, tokenizer: Place) -> None:
                 _source(where.directory, name)
 
 
-def write_config(source: Path, out: Path, dtype: str) -> None:
+def write_config(source: Path, out: Path, dtype: str, changed: Mapping[str, Any] | None = None) -> None:
     """Copy config.json and generation_config.json; `dtype` says what the written tensors are.
 
     Args:
         source: the model directory that they come from.
         out: the directory under construction.
         dtype: torch's name of the tensors' dtype, e.g. ``"bfloat16"``.
+        changed: takes the place of what config.json holds.
     """
-    config = json.loads(_source(source, CONFIG).read_bytes())
+    config = json.loads(_source(source, CONFIG).read_bytes() if changed is None else json.dumps(dict(changed)))
     for holder in (config, config.get("text_config")):
         if isinstance(holder, dict):
             keys = [k for k in ("dtype", "torch_dtype") if k in holder] or (["dtype"] if holder is config else [])

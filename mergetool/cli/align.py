@@ -44,11 +44,16 @@ def _teller(update: Any, algorithm: Any) -> Any:
     def tell(event: str, facts: dict[str, Any]) -> None:
         if event == "step":
             update(facts["step"], facts["steps"], f"step {facts['step']} of {facts['steps']}")
+        elif event == "calibrate":
+            update(facts["done"], facts["total"], f"calibrating, {facts['what']}")
         elif event == "fetch":
             update(facts["done"], facts["total"], f"fetching {facts['file']}")
+        elif event == "fisher":
+            update(facts["done"], facts["total"], f"Fisher information of row {facts['done']} of {facts['total']}")
         elif event == "log" and "loss" in facts:
             shown = [one for one in algorithm.logged if one.word and one.key in facts]
             more = "".join(f"  {one.word} {facts[one.key]:.4f}" for one in shown)
+            more += f"  rows {facts['rows_loss']:.4f}" if "rows_loss" in facts else ""
             more += f"  drift {facts['drift']:.4g}" if "drift" in facts else ""
             merged = f"  merged {facts['merged_total']:.3g} of tau_s" if "merged_total" in facts else ""
             note(f"step {facts['step']}: loss {facts['loss']:.4f}{more}{merged}")
@@ -75,6 +80,9 @@ def _plan(facts: dict[str, Any]) -> str:
     if not facts["merges"]:
         return f"{facts['steps']} steps of {facts['method']}, nothing merged"
     row = TRAININGS[facts["method"]]
+    if row.online.calibrated:
+        after = "each update" if facts["every"] == 1 else f"what {facts['every']} steps add"
+        return f"{facts['steps']} steps of {facts['method']}: what the calibration rows see is taken from {after}"
     total = f"{row.at_most}{facts['merged_total']:.3g}"
     return (
         f"{facts['steps']} steps of {facts['method']}, {facts['merges']} merges (every {facts['every']}) with "
@@ -120,8 +128,8 @@ def _tell_result(result: Any, recipe: Any) -> None:
             note("warning: the weights did not change at all; raise training.learning_rate or train longer")
         if "along_tau" in moved:
             note(f"  along the SFT delta: {moved['along_tau']:+.3g} of it")
-    if result.merging["merges"]:
-        row = TRAININGS[result.merging["method"]]
+    row = TRAININGS.get(result.merging["method"])
+    if result.merging["merges"] and row is not None and not row.online.calibrated:
         note(
             f"  merged: {row.at_most}{result.merging['merged_total']:.3g} of {row.merges}, "
             f"{result.merging['merges']} times {result.merging['alpha']:.3g}"

@@ -124,6 +124,8 @@ def merge_card(manifest: Manifest) -> str:
     lines = [*_block(metadata(manifest)), "", f"# {recipe.get('name') or 'Merged model'}", ""]
     version = manifest.mergetool
     lines += [f"Merged with mergetool {version} by `{recipe['merge_method']}`, seed {manifest.seed}.", ""]
+    if manifest.calibrated_on is not None:
+        lines += [manifest.calibrated_on, ""]
     if warning := licences(manifest)[1]:
         lines += [f"> **Licence:** {warning}.", ""]
     if code := manifest.trust_remote_code:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent
 CHECKPOINTS = ("base", "sft", "rlhf")
 DATA = (
     "sft_train",
+    "skills_train",
     "skills_validation",
     "skills_test",
     "preferences_train",

@@ -20,9 +20,10 @@ from mergetool.errors import CheckpointError
 from mergetool.merge import sparsify
 from mergetool.merge.input_blocks import InputBlocks, origin_of
 from mergetool.merge.plan import Plan, TensorPlan
+from mergetool.merge.projected import Projections
 from mergetool.merge.sparsify import Sparse, Thresholds, method_of, rows_together, sparse
-from mergetool.ops.blocks import spans
-from mergetool.ops.consensus import WholeInputs, consensus
+from mergetool.ops.blocks import ReadBlock, spans
+from mergetool.ops.consensus import Consensus, WholeInputs, consensus
 from mergetool.ops.consensus.sum import add_delta
 
 Emit = Callable[[int, torch.Tensor], None]
@@ -44,12 +45,20 @@ class TensorMerger:
         readers: one for each source.
         device: where the arithmetic happens.
         allow_nonfinite: let NaN and Inf in the inputs pass.
+        projections: of each plan whose method projects deltas; they are shared by the threads.
     """
 
     def __init__(
-        self, plans: Sequence[Plan], readers: Sequence[Reader], *, device: str = "cpu", allow_nonfinite: bool = False
+        self,
+        plans: Sequence[Plan],
+        readers: Sequence[Reader],
+        *,
+        device: str = "cpu",
+        allow_nonfinite: bool = False,
+        projections: Sequence[Projections | None] = (),
     ) -> None:
         self.plans, self.readers = plans, readers
+        self.projections = projections or [None] * len(plans)
         self.inputs = InputBlocks(plans[0].sources, readers, device, allow_nonfinite)
 
     def run(
@@ -78,10 +87,13 @@ class TensorMerger:
             {"distance2": {str(s): 0.0 for s in t.sources}, "kept": {}, "numel": t.numel} for t in tensors
         ]
         combines = [
-            self._combiner(plan, tensor, scope, report["kept"])
-            for plan, tensor, scope, report in zip(self.plans, tensors, scopes, reports, strict=True)
+            self._combiner(plan, tensor, scope, report, projections)
+            for plan, tensor, scope, report, projections in zip(
+                self.plans, tensors, scopes, reports, self.projections, strict=True
+            )
         ]
-        row = max(rows_together(method_of(plan), tensor) for plan, tensor in zip(self.plans, tensors, strict=True))
+        rows = {rows_together(method_of(plan), tensor) for plan, tensor in zip(self.plans, tensors, strict=True)}
+        row = math.lcm(*rows)
         for start, stop in spans(first.numel, inputs.step(row)):
             n = stop - start
             blocks = {s: inputs.load(first.name, s, start, stop) for s in sources}
@@ -111,29 +123,31 @@ class TensorMerger:
 
     # --- what a method does with loaded blocks ---------------------------------------------------------------------
 
-    def _combiner(self, plan: Plan, tensor: TensorPlan, whole: Thresholds, kept: dict[str, int]) -> Combine:
+    def _combiner(
+        self, plan: Plan, tensor: TensorPlan, whole: Thresholds, report: dict[str, Any], projections: Projections | None
+    ) -> Combine:
         method = method_of(plan)
-        if method.of_models:
-            return self._of_models(method.consensus.name, tensor)
-        deltas = [sparse(self.inputs, plan, tensor, term, whole) for term in tensor.terms]
-        kept |= {term.role: delta.kept for term, delta in zip(tensor.terms, deltas, strict=True)}
-        return self._of_deltas(method.consensus.name, tensor, deltas, rows_together(method, tensor), kept)
+        if method.merges_models(plan.recipe.base_model):
+            return self._of_models(method.consensus.name, tensor, report)
+        deltas = [sparse(self.inputs, plan, tensor, term, whole, projections) for term in tensor.terms]
+        report["kept"] |= {term.role: delta.kept for term, delta in zip(tensor.terms, deltas, strict=True)}
+        return self._of_deltas(method.consensus.name, tensor, deltas, rows_together(method, tensor), report)
 
-    def _of_models(self, name: str, tensor: TensorPlan) -> Combine:
+    def _of_models(self, name: str, tensor: TensorPlan, report: dict[str, Any]) -> Combine:
         by, terms, inputs = consensus(name), tensor.terms, self.inputs
         reads = [partial(inputs.load, tensor.name, term.source) for term in terms]
-        statistic = by.statistic(WholeInputs(reads, tensor.numel, _weights(tensor), [1.0] * len(terms), tensor.options))
+        statistic = _statistic(by, _whole(tensor, reads, [1.0] * len(terms)), report)
 
         def combine(blocks: dict[int, torch.Tensor], start: int, stop: int) -> torch.Tensor:
             parts = [blocks[term.source] for term in terms]
-            return by.combine(parts, statistic, lambda what: inputs.buffer(what, stop - start))
+            return by.combine(parts, by.at(statistic, start, stop), lambda what: inputs.buffer(what, stop - start))
 
         return combine
 
-    def _of_deltas(self, name: str, tensor: TensorPlan, deltas: Sequence[Sparse], row: int, kept: dict[str, int]) -> Combine:
-        by, terms, inputs = consensus(name), tensor.terms, self.inputs
+    def _of_deltas(self, name: str, tensor: TensorPlan, deltas: Sequence[Sparse], row: int, report: dict[str, Any]) -> Combine:
+        by, terms, inputs, kept = consensus(name), tensor.terms, self.inputs, report["kept"]
         reads, scales = [delta.read for delta in deltas], [delta.scale for delta in deltas]
-        statistic = by.statistic(WholeInputs(reads, tensor.numel, _weights(tensor), scales, tensor.options, row))
+        statistic, scale = _statistic(by, _whole(tensor, reads, scales, row), report), tensor.options.get("lambda", 1.0)
 
         def combine(blocks: dict[int, torch.Tensor], start: int, stop: int) -> torch.Tensor:
             n, parts = stop - start, []
@@ -141,8 +155,8 @@ class TensorMerger:
                 part = torch.sub(blocks[term.source], blocks[origin_of(term)], out=inputs.buffer(("delta", i), n))
                 kept[term.role] += delta.apply(part, start)
                 parts.append(part)
-            mixed = by.combine(parts, statistic, lambda what: inputs.buffer(what, n))
-            return add_delta(blocks[tensor.base], mixed, tensor.options["lambda"], inputs.buffer("mixed", n))
+            mixed = by.combine(parts, by.at(statistic, start, stop), lambda what: inputs.buffer(what, n))
+            return add_delta(blocks[tensor.base], mixed, scale, inputs.buffer("mixed", n))
 
         return combine
 
@@ -160,5 +174,13 @@ class TensorMerger:
         return {"distance2": {str(t.source): 0.0 for t in tensor.terms}, "kept": {}, "numel": tensor.numel}
 
 
-def _weights(tensor: TensorPlan) -> list[float]:
-    return [term.weight for term in tensor.terms]
+def _whole(tensor: TensorPlan, reads: Sequence[ReadBlock], scales: Sequence[float], row: int = 1) -> WholeInputs:
+    weights, own = [term.weight for term in tensor.terms], [term.options for term in tensor.terms]
+    return WholeInputs(reads, tensor.numel, weights, scales, tensor.options, row, tensor.shape, own)
+
+
+def _statistic(by: Consensus, inputs: WholeInputs, report: dict[str, Any]) -> Any:
+    statistic = by.statistic(inputs)
+    if (share := by.share(statistic)) is not None:
+        report["share"] = share
+    return statistic

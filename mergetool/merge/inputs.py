@@ -42,7 +42,10 @@ def plan_of(plan: Plan) -> str:
         parts.append([pinned.repo, pinned.commit] if pinned else beside_weights(plan.tokenizer.directory))
     if plan.vocabulary is not None:
         parts.append(plan.vocabulary.digest)
-    return digest([__version__, plan.recipe.to_dict(), parts])
+    recipe = plan.recipe.to_dict()
+    if plan.recipe.calibration is not None:  # by what it holds, wherever it lies
+        recipe["calibration"] = plan.recipe.calibration.identity()
+    return digest([__version__, recipe, parts])
 
 
 def fingerprint(plan: Plan) -> str:

@@ -72,7 +72,8 @@ class Plan:
 
     `engine` is "native" or "mergekit"; `reason` says why it is not ours. `tensors` are in output order. `added` are those
     that the base does not hold under their own name, and `notes` say what was carried over or left out. `tokenizer` is
-    where the result's tokenizer files lie; `vocabulary` is set where the sources are shown with other rows than they have.
+    where the result's tokenizer files lie; `vocabulary` is set where the sources are shown with other rows than they have,
+    `config` where the result's configuration is not the base's, `chat_template` where its template is not the tokenizer's.
     """
 
     recipe: MergeRecipe
@@ -86,6 +87,14 @@ class Plan:
     added: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     vocabulary: Vocabulary | None = field(default=None, repr=False)
+    config: Mapping[str, Any] | None = field(default=None, repr=False)
+    chat_template: str | None = field(default=None, repr=False)
+
+    def entry(self, role: str) -> str:
+        """Where in the recipe a term's model stands, and the model: ``models[1] org/name``."""
+        number, _, one = role.rpartition(".")
+        place = f"slices[{number}].sources[{one}]" if number else f"models[{one}]"
+        return f"{place} {dict(self.recipe.entries())[place].model}"
 
     def stored_layout(self, source: int) -> Layout:
         """A source as it is on disk, where it is shown with other rows."""

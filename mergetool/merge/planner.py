@@ -6,28 +6,32 @@ the engine only carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mergetool.architecture.differences import config_differences
 from mergetool.architecture.differences import said as said_of
 from mergetool.architecture.match import match
+from mergetool.architecture.roles import depth_of
 from mergetool.checkpoint.adapter import ADAPTER
 from mergetool.checkpoint.dequantised import must_get_a_dtype, must_not_be_codes
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.model_files import check_beside
 from mergetool.checkpoint.open import layout_of
 from mergetool.checkpoint.place import Directory
-from mergetool.config.strict_yaml import validate
 from mergetool.errors import CheckpointError, RecipeError, nearest
 from mergetool.hub.model_reference import is_local
 from mergetool.hub.references import open_layout
+from mergetool.merge.chat_template import chat_template
 from mergetool.merge.dialect import PARAMETERS
-from mergetool.merge.mergekit import MERGEKIT_METHODS
-from mergetool.merge.plan import Plan, Source
-from mergetool.merge.recipe import MergeRecipe, ModelEntry
-from mergetool.merge.terms import tensor_plans
+from mergetool.merge.plan import Plan, Source, TensorPlan
+from mergetool.merge.recipe import MergeRecipe
+from mergetool.merge.recipe_entries import ModelEntry
+from mergetool.merge.slices import Slice, Stacking, over, slices_of, without_modules
+from mergetool.merge.terms import Called, tensor_plans
 from mergetool.merge.vocabulary import plan_vocabulary
 from mergetool.methods import METHODS, Method
 
@@ -47,42 +51,103 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         CheckpointError: an input is missing, damaged, or does not fit the others.
     """
     said = recipe.notes
-    recipe = _whole_models(recipe, allow_pickle)
     method = METHODS.get(recipe.merge_method)
-    if method is None and recipe.merge_method not in MERGEKIT_METHODS:
+    several = recipe.modules is not None and len(recipe.modules) > 1
+    if method is None and engine != "mergekit":
+        hint = "a method of a later mergekit runs with --engine mergekit"
         raise RecipeError(
-            f"unknown merge_method '{recipe.merge_method}'", nearest(recipe.merge_method, [*METHODS, *MERGEKIT_METHODS])
+            f"unknown merge_method '{recipe.merge_method}'", f"{nearest(recipe.merge_method, [*METHODS])}; {hint}"
         )
-    reason = "asked for" if engine == "mergekit" else _not_native(recipe, method)
-    if reason:
+    if engine == "mergekit" or several:
+        reason = "asked for" if engine == "mergekit" else "modules of several parts"
         if engine == "native":
             raise RecipeError(f"the native engine cannot run this recipe: {reason}", "use --engine auto")
-        for name in references(recipe.to_dict()):
-            for layout in _local(name):
-                must_not_be_codes(layout)
-        # mergekit reads headers when it runs; what it is to be given from the Hub is looked at now
-        remote = [name for name in references(recipe.to_dict()) if not all(map(is_local, name.split("+")))]
-        found = tuple(Source(name, open_layout(name, allow_pickle)) for name in remote)
-        for source in found:
-            must_not_be_codes(source.layout)
-        return Plan(recipe, "mergekit", reason, method, found, 0, None)
-    assert method is not None  # _not_native answered for a method that is not in the table
-    unread = _check_shape_of_recipe(recipe, method)
-    names = _distinct_names(recipe)
+        return _handed_over(recipe, method, reason, allow_pickle)
+    assert method is not None  # what is not in the table was refused
+    recipe = _whole_models(without_modules(recipe), allow_pickle)
+    slices = slices_of(recipe, method)
+    unread = list(dict.fromkeys(line for one in slices or [None] for line in _check(recipe, method, one)))
+    names = _distinct_names(recipe, slices)
     layouts = [open_layout(name, allow_pickle) for name in names]
-    index = {name: i for i, name in enumerate(names)}
-    base = index[recipe.base_model] if recipe.base_model else index[recipe.models[0].model]
+    base = names.index(recipe.base_model or names[0])
     for layout in layouts:
         must_get_a_dtype(layout, recipe.out_dtype or recipe.dtype)
     tokenizer, vocabulary, layouts = plan_vocabulary(recipe, names, layouts, base)
     if (place := layouts[base].place) is not None:
         check_beside(place, tokenizer)
+    if slices:
+        made = _stacked(Stacking(slices, names, layouts), recipe, method, base, allow_differences)
+    else:
+        made = _whole(recipe, method, names, layouts, base, allow_differences)
+    if recipe.calibration is not None:
+        from mergetool.merge.projected import rules_of  # with torch, which a plan does without elsewhere
+
+        recipe.calibration.check(((t.name, t.shape) for t in made.tensors if t.floating), rules_of(made.tensors))
+    return Plan(
+        recipe, "native", "", method, made.sources, base, tokenizer, made.tensors, made.added,
+        notes=(*said, *unread, *made.notes), vocabulary=vocabulary, config=made.config,
+        chat_template=chat_template(recipe.chat_template, [one.place for one in layouts if one.place is not None]),
+    )  # fmt: skip
+
+
+def _handed_over(recipe: MergeRecipe, method: Method | None, reason: str, allow_pickle: bool) -> Plan:
+    """A plan for mergekit, which reads headers when it runs; what it is to be given from the Hub is looked at now."""
+    for name in references(recipe.to_dict()):
+        for layout in _local(name):
+            must_not_be_codes(layout)
+    remote = [name for name in references(recipe.to_dict()) if not all(map(is_local, name.split("+")))]
+    found = tuple(Source(name, open_layout(name, allow_pickle)) for name in remote)
+    for source in found:
+        must_not_be_codes(source.layout)
+    return Plan(recipe, "mergekit", reason, method, found, 0, None)
+
+
+class _Made(NamedTuple):
+    """What of a plan depends on how the inputs' tensors belong together."""
+
+    sources: tuple[Source, ...]
+    tensors: tuple[TensorPlan, ...]
+    added: tuple[str, ...]
+    notes: list[str]
+    config: Mapping[str, Any] | None = None
+
+
+def _whole(
+    recipe: MergeRecipe, method: Method, names: Sequence[str], layouts: Sequence[Layout], base: int, allow_differences: bool,
+    called: Called | None = None,
+) -> _Made:  # fmt: skip
+    """Of models that have the same layers."""
     found = match(layouts, base)
     differences = _used_alike(layouts, base, allow_differences)
     sources = tuple(Source(*one) for one in zip(names, layouts, found.stands_for, strict=True))
-    tensors = tensor_plans(recipe, method, sources, index, base, found)
-    notes = (*said, *unread, *found.notes(layouts[base].name), *differences)
-    return Plan(recipe, "native", "", method, sources, base, tokenizer, tensors, found.added, notes, vocabulary)
+    index = {name: i for i, name in enumerate(names)}
+    more = {} if called is None else {"called": called}
+    tensors = tensor_plans(recipe, method, sources, index, base, found, **more)
+    return _Made(sources, tensors, found.added, [*found.notes(layouts[base].name), *differences])
+
+
+def _stacked(stacking: Stacking, recipe: MergeRecipe, method: Method, base: int, allow_differences: bool) -> _Made:
+    """Of slices: each is planned as models that have its layers alone."""
+    notes: dict[str, None] = {}
+    for number, one in enumerate(stacking.slices):
+        views = stacking.views(one)
+        names, layouts = list(views), [each.layout for each in views.values()]
+        made = _whole(
+            one.recipe, method, names, layouts, names.index(one.base), allow_differences, partial(stacking.called, one, views)
+        )
+        notes |= dict.fromkeys(made.notes)
+        stacking.add(number, views, made.sources, made.tensors, made.added)
+    layouts = stacking.layouts
+    bases = [layouts[base], *(layouts[stacking.names.index(one.base)] for one in stacking.slices)]
+    notes |= dict.fromkeys(_used_alike([_of_no_layer(layout) for layout in bases], 0, allow_differences))
+    sources = tuple(Source(*one) for one in zip(stacking.names, layouts, stacking.stands_for, strict=True))
+    return _Made(sources, stacking.whole(), tuple(stacking.added), list(notes), stacking.config(layouts[base]))
+
+
+def _of_no_layer(layout: Layout) -> Layout:
+    """A model's layout whose configuration says what all of its layers share."""
+    shared = {key: value for key, value in layout.config.items() if not isinstance(value, list)}
+    return replace(layout, config=shared)
 
 
 def _used_alike(layouts: Sequence[Layout], base: int, allow: bool) -> list[str]:
@@ -121,55 +186,60 @@ def references(value: Any, key: str = "") -> list[str]:
 
 def _whole_models(recipe: MergeRecipe, allow_pickle: bool) -> MergeRecipe:
     """A recipe in slices form that takes one slice, every layer of each model, says the same as its models form."""
-    if not recipe.slices or len(recipe.slices) != 1 or set(recipe.slices[0]) - {"sources", "parameters"}:
+    if not recipe.slices or len(recipe.slices) != 1:
         return recipe
-    entries, parameters = [], recipe.slices[0].get("parameters") or {}
-    for source in recipe.slices[0].get("sources") or []:
-        if not isinstance(source, dict) or set(source) - {"model", "layer_range", "parameters"} or "model" not in source:
+    (only,) = recipe.slices
+    entries = []
+    for source in only.sources:
+        depth = depth_of(open_layout(source.model, allow_pickle)).depth
+        if [source.layer_range] != [(0, count) for count in depth.values()]:
             return recipe
-        entry = validate(ModelEntry, {k: v for k, v in source.items() if k != "layer_range"}, "slices[0].sources")
-        layers = open_layout(entry.model, allow_pickle).config.get("num_hidden_layers")
-        if source.get("layer_range") != [0, layers]:
-            return recipe
-        entries.append(entry)
-    models = [entry.model_dump(exclude_none=True) for entry in entries]
-    content = {**recipe.to_dict(), "models": models, "parameters": {**recipe.parameters, **parameters}}
-    content.pop("slices")
-    return validate(MergeRecipe, content, "slices")
+        entries.append(ModelEntry(model=source.model, relative_to=source.relative_to, parameters=source.parameters))
+    update = {"models": entries, "parameters": over(only.parameters, recipe.parameters), "slices": None}
+    return recipe.model_copy(update={**update, "base_model": only.base_model or recipe.base_model})
 
 
-def _not_native(recipe: MergeRecipe, method: Method | None) -> str:
-    """Why a recipe is not ours to run; empty where it is."""
-    if method is None:
-        return f"merge_method {recipe.merge_method}"
-    for key in ("slices", "modules"):
-        if getattr(recipe, key):
-            return key
-    if recipe.chat_template and "{" not in recipe.chat_template:
-        return f"chat_template {recipe.chat_template}"
-    return ""
-
-
-def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> list[str]:
+def _check(recipe: MergeRecipe, method: Method, part: Slice | None) -> list[str]:
     """Refuse what the method cannot do; a line on parameters that it does not read, though mergekit knows them."""
-    if method.needs_base and not recipe.base_model:
+    one = recipe if part is None else part.recipe
+    if method.needs_base and not one.base_model:
         raise RecipeError(f"merge_method {method.name} needs base_model", "add `base_model:` to the recipe")
-    if method.of_models:
-        relative = next((i for i, m in enumerate(recipe.models) if m.relative_to), None)
+    if method.projects and recipe.calibration is None:
+        raise RecipeError(
+            f"merge_method {method.name} needs to know what should stay",
+            "add `calibration: {data: ROWS}`, or the path of a file of mergetool calibrate",
+        )
+    if recipe.calibration is not None and not method.projects:
+        raise RecipeError(f"calibration has no meaning for {method.name}", "remove it, or use merge_method: null_space")
+    if recipe.calibration is not None and part is not None:
+        raise RecipeError(
+            "slices: a calibration is of a whole model, whose layers are where they are", "merge first, then slice"
+        )
+    if method.merges_models(one.base_model):
+        relative = next((i for i, m in enumerate(one.models) if m.relative_to), None)
         if relative is not None:
             raise RecipeError(
                 f"models[{relative}].relative_to has no meaning for {method.name}, which merges models, not deltas",
                 "remove it, or use task_arithmetic, ties or a dare method",
             )
+    others = [m for m in one.models if m.relative_to or m.model != one.base_model]
     if method.consensus.pair:
-        others = {m.model for m in recipe.models} - {recipe.base_model}
-        if len(others) != 1:
+        if len({m.model for m in others}) != 1:
             raise RecipeError(
-                f"{method.name} takes base_model and one other model, found {len(others)} others", "list exactly two"
+                f"{method.name} takes base_model and one other model, found {len({m.model for m in others})} others",
+                "list exactly two",
             )
+    else:
+        count = len(one.models if method.merges_models(one.base_model) else others)
+        least, most = method.consensus.models
+        if count < least or (most is not None and count > most):
+            wanted = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
+            beside = " beside base_model" if one.base_model else ""
+            noun = "model" if most == 1 else "models"
+            raise RecipeError(f"{method.name} takes {wanted} {noun}{beside}, found {count}", "list as many under `models:`")
     unread: dict[str, None] = {}
-    places = [("parameters", recipe.parameters)]
-    places += [(f"models[{i}].parameters", m.parameters) for i, m in enumerate(recipe.models)]
+    places = [("parameters", one.parameters)]
+    places += [(f"models[{i}].parameters", m.parameters) for i, m in enumerate(one.models)]
     for place, parameters in places:
         for name in parameters:
             if name in PARAMETERS - method.parameters:
@@ -179,8 +249,10 @@ def _check_shape_of_recipe(recipe: MergeRecipe, method: Method) -> list[str]:
     return [f"{method.name} does not read {', '.join(unread)}: left out"] if unread else []
 
 
-def _distinct_names(recipe: MergeRecipe) -> list[str]:
+def _distinct_names(recipe: MergeRecipe, slices: Sequence[Slice]) -> list[str]:
     names = [recipe.base_model] if recipe.base_model else []
     for entry in recipe.models:
         names += [entry.model] + ([entry.relative_to] if entry.relative_to else [])
+    for one in slices:
+        names += one.layers
     return list(dict.fromkeys(names))

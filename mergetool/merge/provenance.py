@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -28,19 +29,36 @@ from mergetool.merge.recipe import MergeRecipe
 from mergetool.merge.vocabulary import write_vocabulary
 from mergetool.version import __version__
 
+_HARDLY = 0.1  # of the way from the base to the models' mean: below it a merge says that it changed little
 
-def finish(plan: Plan, directory: Path, hashes: dict[str, str], reports: dict[str, dict[str, Any]], inputs: Inputs) -> Manifest:
+
+def finish(
+    plan: Plan,
+    directory: Path,
+    hashes: dict[str, str],
+    reports: dict[str, dict[str, Any]],
+    inputs: Inputs,
+    calibration: Mapping[str, Any] | None = None,
+) -> Manifest:
     """Write everything beside the weights into the directory under construction.
+
+    Args:
+        plan: what was merged.
+        directory: under construction.
+        hashes: of the weight files.
+        reports: of each tensor.
+        inputs: of the merge.
+        calibration: the facts of the calibration that it was projected by.
 
     Returns:
         The manifest.
     """
     largest = max((t for t in plan.tensors if t.floating), key=lambda t: t.numel, default=None)
     dtype = DTYPES[largest.dtype_name][0] if largest else "float32"
-    write_config(plan.sources[plan.sidecar].layout.directory, directory, dtype)
+    write_config(plan.sources[plan.sidecar].layout.directory, directory, dtype, plan.config)
     untie_if_different(directory)
     assert plan.tokenizer is not None  # a native plan has one
-    write_tokenizer(plan.tokenizer.directory, directory, plan.recipe.chat_template)
+    write_tokenizer(plan.tokenizer.directory, directory, plan.chat_template)
     if plan.vocabulary is not None:
         write_vocabulary(plan.vocabulary, directory)
     base = plan.sources[plan.sidecar].layout.place
@@ -53,7 +71,7 @@ def finish(plan: Plan, directory: Path, hashes: dict[str, str], reports: dict[st
         for name, distance in distances.items()
         if distance == 0.0
     ]
-    warnings += [*plan.notes, *left_behind(files)]
+    warnings += [*plan.notes, *_near_base(plan, reports), *left_behind(files)]
     if code:
         warnings.append(
             f"loading the result runs code that was carried over from the models and not read here ({', '.join(code)}): "
@@ -66,6 +84,7 @@ def finish(plan: Plan, directory: Path, hashes: dict[str, str], reports: dict[st
         plan=inputs.plan,
         fingerprint=inputs.fingerprint(),
         recipe=plan.recipe.to_dict(),
+        calibration=None if calibration is None else dict(calibration),
         seed=plan.recipe.seed,
         versions=versions(),
         inputs=[
@@ -174,14 +193,28 @@ def _distances(plan: Plan, reports: dict[str, dict[str, Any]]) -> dict[str, floa
 
 
 def _kept(plan: Plan, reports: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """For each sparsified model of the recipe (by its place in `models`), the fraction of its delta that was kept."""
+    """For each sparsified model of the recipe (by its place there), the fraction of its delta that was kept."""
     kept: dict[str, int] = {}
     numel: dict[str, int] = {}
     for report in reports.values():
         for role, count in report["kept"].items():
             kept[role] = kept.get(role, 0) + count
             numel[role] = numel.get(role, 0) + report["numel"]
-    return {f"models[{role}] {plan.recipe.models[int(role)].model}": kept[role] / numel[role] for role in sorted(kept)}
+    return {plan.entry(role): kept[role] / numel[role] for role in sorted(kept)}
+
+
+def _near_base(plan: Plan, reports: dict[str, dict[str, Any]]) -> list[str]:
+    """A line where the method itself found how far to go from the base, and hardly went."""
+    found = [(report["share"], report["numel"]) for report in reports.values() if "share" in report]
+    if not found:
+        return []
+    share = math.fsum(share * numel for share, numel in found) / sum(numel for _, numel in found)
+    if share >= _HARDLY:
+        return []
+    return [
+        f"the result is nearly the base: {plan.recipe.merge_method} took {share:.1%} of the models' mean, for their deltas are "
+        "near orthogonal; task_arithmetic or ties adds such deltas"
+    ]
 
 
 def _write(directory: Path, manifest: Manifest) -> Manifest:

@@ -1,72 +1,40 @@
-"""The merge recipe: mergekit's own dialect, read strictly, with `relative_to`, `rescale`, `scope` and `seed` added.
+"""The merge recipe: mergekit's own dialect, read strictly, with `relative_to`, `rescale`, `scope`, `calibration` and `seed`
+added.
 
 A recipe holds what the user wrote and nothing else; what it means for each tensor is worked out by `plan`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from mergetool.activations.recipe import CalibrationEntry, calibration_given
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import validate
 from mergetool.merge.dialect import dtype_name, understood, with_truths
+from mergetool.merge.recipe_entries import (
+    Conditional,
+    ModelEntry,
+    ModelName,
+    ModuleEntry,
+    Parameters,
+    Scalar,
+    Setting,
+    SliceEntry,
+    reference_of,
+)  # fmt: skip
 from mergetool.merge.recipe_source import recipe_source
 
-Scalar = bool | int | float | str
 DTypeName = Annotated[Literal["float32", "float16", "bfloat16", "float64"], BeforeValidator(dtype_name)]
-
-
-class Conditional(BaseModel):
-    """A value for the tensors whose name contains `filter`; for all where there is none or it is ``*``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    value: Scalar | list[Scalar]
-    filter: str | None = None
-
-
-Setting = Scalar | Conditional | list[Scalar] | list[Conditional]
-Parameters = dict[str, Setting]
-
-
-def reference_of(value: Any) -> Any:
-    """mergekit's mapping form of a model reference -> the text form ``path[@revision][+adapter]``."""
-    if not isinstance(value, dict):
-        return value
-    unknown = set(value) - {"model", "path", "revision", "lora"}
-    if unknown:
-        raise ValueError(f"unknown key '{sorted(unknown)[0]}' in a model reference; known: model, path, revision, lora")
-    if "path" in value:
-        return f"{value['path']}@{value['revision']}" if value.get("revision") else value["path"]
-    text = reference_of(value.get("model", ""))
-    return f"{text}+{reference_of(value['lora'])}" if value.get("lora") else text
-
-
-ModelName = Annotated[str, BeforeValidator(reference_of), Field(min_length=1)]
-
-
-class ModelEntry(BaseModel):
-    """One model of a merge, what it is a delta from, and its own parameters."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    model: ModelName
-    relative_to: ModelName | None = None
-    parameters: Parameters = Field(default_factory=dict)
-
-    @field_validator("parameters", mode="before")
-    @classmethod
-    def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else with_truths(value)
+Entry = TypeVar("Entry", bound=ModelEntry)
 
 
 class MergeRecipe(BaseModel):
-    """A merge as the user wrote it.
-
-    `slices` and `modules` are kept as they are: they are mergekit's, and the plan hands them on.
-    """
+    """A merge as the user wrote it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     merge_method: str
@@ -77,9 +45,10 @@ class MergeRecipe(BaseModel):
     out_dtype: DTypeName | None = None
     tokenizer_source: ModelName | None = None
     chat_template: str | None = None
-    slices: list[dict[str, Any]] | None = None
-    modules: dict[str, Any] | None = None
+    slices: list[SliceEntry] | None = None
+    modules: dict[str, ModuleEntry] | None = None
     tokenizer: dict[str, Any] | None = None
+    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
     seed: int = 0
     name: str | None = None
     _notes: tuple[str, ...] = PrivateAttr(())
@@ -108,14 +77,19 @@ class MergeRecipe(BaseModel):
         def place(text: str | None) -> str | None:
             return None if text is None else "+".join(str(resolve_source(part, directory)) for part in text.split("+"))
 
-        models = [m.model_copy(update={"model": place(m.model), "relative_to": place(m.relative_to)}) for m in self.models]
-        slices = self.slices
-        if slices:
-            slices = [
-                {**s, "sources": [{**e, "model": place(reference_of(e["model"]))} if isinstance(e, dict) and "model" in e else e
-                                  for e in s.get("sources") or []]} if isinstance(s, dict) else s
-                for s in slices
-            ]  # fmt: skip
+        def placed(entry: Entry) -> Entry:
+            return entry.model_copy(update={"model": place(entry.model), "relative_to": place(entry.relative_to)})
+
+        def sliced(slices: list[SliceEntry] | None) -> list[SliceEntry] | None:
+            return slices and [
+                one.model_copy(update={"sources": [*map(placed, one.sources)], "base_model": place(one.base_model)})
+                for one in slices
+            ]
+
+        modules = self.modules and {
+            name: module.model_copy(update={"models": [*map(placed, module.models)], "slices": sliced(module.slices)})
+            for name, module in self.modules.items()
+        }
 
         def named(value: Any) -> Any:  # a model, or one of mergekit's two words for several
             return value if value in ("base", "union") else place(reference_of(value))
@@ -132,13 +106,22 @@ class MergeRecipe(BaseModel):
             tokens = {word: row(setting) for word, setting in tokens.items()} if isinstance(tokens, dict) else tokens
             tokenizer = {**tokenizer, "source": named(tokenizer.get("source", "union")), "tokens": tokens}
         source = None if self.tokenizer_source is None else named(self.tokenizer_source)
-        update = {"models": models, "base_model": place(self.base_model), "tokenizer_source": source,
-                  "slices": slices, "tokenizer": tokenizer}  # fmt: skip
+        calibration = None if self.calibration is None else self.calibration.resolved(directory)
+        update = {"calibration": calibration, "models": [*map(placed, self.models)], "base_model": place(self.base_model)}
+        update |= {"slices": sliced(self.slices), "modules": modules, "tokenizer": tokenizer, "tokenizer_source": source}
         return self.model_copy(update=update)
+
+    def entries(self) -> Iterator[tuple[str, ModelEntry]]:
+        """Every model that is merged, whatever the form, with its place: ``slices[0].sources[1]``."""
+        for at, held in (("", self), *((f"modules.{name}.", module) for name, module in (self.modules or {}).items())):
+            yield from ((f"{at}models[{i}]", entry) for i, entry in enumerate(held.models))
+            for k, one in enumerate(held.slices or []):
+                yield from ((f"{at}slices[{k}].sources[{i}]", entry) for i, entry in enumerate(one.sources))
 
     def to_dict(self) -> dict[str, Any]:
         """What the user wrote, without defaults: for YAML and JSON."""
-        return self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        written = self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        return written if self.calibration is None else written | {"calibration": self.calibration.written()}
 
 
 def load_merge_recipe(path: str | Path) -> MergeRecipe:

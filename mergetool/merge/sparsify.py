@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import torch
 
 from mergetool.merge.input_blocks import InputBlocks
 from mergetool.merge.plan import Plan, TensorPlan, Term
+from mergetool.merge.projected import Projections, projected, rows_of
 from mergetool.methods import Method
 from mergetool.ops.blocks import ReadBlock, spans
 from mergetool.ops.noise import stream_key
@@ -44,21 +46,27 @@ def method_of(plan: Plan) -> Method:
 
 
 def rows_together(method: Method, tensor: TensorPlan) -> int:
-    """Entries of a tensor that the method must be given together: a row's, or 1."""
-    return row_length(tensor.shape) if sparsifier(method.sparsifier.name).whole_rows else 1
+    """Entries of a tensor that the method must be given together: a row's, or 1; a multiple of it for a projection."""
+    row = row_length(tensor.shape) if sparsifier(method.sparsifier.name).whole_rows else 1
+    return math.lcm(row, rows_of(tensor)) if method.projects else row
 
 
-def sparse(inputs: InputBlocks, plan: Plan, tensor: TensorPlan, term: Term, whole: Thresholds) -> Sparse:
+def sparse(
+    inputs: InputBlocks, plan: Plan, tensor: TensorPlan, term: Term, whole: Thresholds, projections: Projections | None = None
+) -> Sparse:
     """Take a delta's statistic.
 
     Args:
         inputs: this thread's.
         plan, tensor, term: which delta.
         whole: the statistics that were taken over a whole model.
+        projections: of a method that projects its deltas first.
     """
-    read = inputs.delta_reader(tensor.name, term)
+    read, options = inputs.delta_reader(tensor.name, term), {**tensor.options, **term.options}
+    first = None if projections is None else projected(projections, tensor, term, read, options)
+    read = read if first is None else first.read
     key = stream_key(plan.recipe.seed, 0, term.role, tensor.name)
-    delta = WholeDelta(read, tensor.shape, key, {**tensor.options, **term.options})
+    delta = WholeDelta(read, tensor.shape, key, options)
     by = _sparsifier(method_of(plan), delta.options)
     if (vector := _task_vector(term)) in whole:
         (statistic, before), known = whole[vector], None
@@ -66,6 +74,8 @@ def sparse(inputs: InputBlocks, plan: Plan, tensor: TensorPlan, term: Term, whol
         statistic, before, known = by.statistic(delta), 0, by.kept(delta)
 
     def apply(x: torch.Tensor, start: int) -> int:
+        if first is not None:
+            first.apply_(x, start)
         count = by.apply(x, statistic, before + start)
         if known is not None:
             return 0
@@ -76,17 +86,18 @@ def sparse(inputs: InputBlocks, plan: Plan, tensor: TensorPlan, term: Term, whol
         by.apply(block, statistic, before + start)
         return block
 
-    return Sparse(sparsified, apply, known or 0, _scale(by, delta, sparsified, inputs))
+    step = rows_together(method_of(plan), tensor)
+    return Sparse(sparsified, apply, known or 0, _scale(by, delta, sparsified, inputs.step(step)))
 
 
-def _scale(by: Sparsifier, delta: WholeDelta, sparsified: ReadBlock, inputs: InputBlocks) -> float:
+def _scale(by: Sparsifier, delta: WholeDelta, sparsified: ReadBlock, step: int) -> float:
     rescale = delta.options.get("rescale")
     if rescale is None or by is KEEP_ALL or rescale in by.rescales:
         return 1.0
     before = after = 0.0
     if reads_norms(rescale):
         before = l1_norm(delta.read, delta.numel)
-        for start, stop in spans(delta.numel, inputs.step(delta.row if by.whole_rows else 1)):
+        for start, stop in spans(delta.numel, step):
             after += float(sparsified(start, stop).abs().sum())
     return rescale_factor(rescale, delta.density, before, after)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,16 +14,25 @@ from mergetool.merge.plan import Source, TensorPlan, Term
 from mergetool.merge.recipe import MergeRecipe, ModelEntry, evaluate, has_gradients
 from mergetool.methods import Method
 
+Called = Callable[[str, str | None], str]
+"""``called(tensor, model)``: the name that filters of that model's parameters are compared with; of the result's for None."""
+
+
+def _by_its_name(tensor: str, model: str | None) -> str:
+    return tensor
+
 
 def tensor_plans(
-    recipe: MergeRecipe, method: Method, sources: tuple[Source, ...], index: dict[str, int], base: int, found: Match
-) -> tuple[TensorPlan, ...]:
+    recipe: MergeRecipe, method: Method, sources: tuple[Source, ...], index: dict[str, int], base: int, found: Match,
+    called: Called = _by_its_name,
+) -> tuple[TensorPlan, ...]:  # fmt: skip
     """How each tensor of the result is made.
 
     Args:
         recipe, method: what is asked for.
         sources: the inputs. index: name in the recipe -> its place among them. base: the place of the base.
         found: how the inputs' tensors belong together.
+        called: what a filter takes a tensor's name for.
     """
     stacks = depth_of(sources[base].layout) if has_gradients(recipe) else None
     asked = recipe.out_dtype or recipe.dtype
@@ -35,7 +45,7 @@ def tensor_plans(
         t = stacks.height(name) if stacks is not None else 0.0
         dtype_name = BY_TORCH_NAME[asked] if asked and info.floating else info.dtype_name
         plan = TensorPlan(name, info.shape, info.numel, dtype_name, info.floating, base, ())
-        plans.append(_with_terms(plan, recipe, method, index, t) if info.floating else _carried(plan, sources))
+        plans.append(_with_terms(plan, recipe, method, index, t, called) if info.floating else _carried(plan, sources))
     return tuple(plans)
 
 
@@ -45,22 +55,26 @@ def _carried(plan: TensorPlan, sources: tuple[Source, ...]) -> TensorPlan:
     return TensorPlan(plan.name, plan.shape, plan.numel, plan.dtype_name, False, plan.base, others)
 
 
-def _with_terms(plan: TensorPlan, recipe: MergeRecipe, method: Method, index: dict[str, int], depth: float) -> TensorPlan:
-    shared = _options(method, recipe, plan.name, depth)
+def _with_terms(
+    plan: TensorPlan, recipe: MergeRecipe, method: Method, index: dict[str, int], depth: float, called: Called
+) -> TensorPlan:
+    shared = _options(method, recipe, called(plan.name, None), depth)
     if method.consensus.pair:
         other = next(m.model for m in recipe.models if m.model != recipe.base_model)
-        terms = [Term(plan.base, None, 1.0 - shared["t"], "0"), Term(index[other], None, shared["t"], "1")]
+        terms = [Term(plan.base, None, 1.0, "0"), Term(index[other], None, 1.0, "1")]
         return replace(plan, terms=tuple(terms), options=shared)
-    terms = []
+    terms, of_models = [], method.merges_models(recipe.base_model)
     for i, entry in enumerate(recipe.models):
         origin = entry.relative_to or recipe.base_model
-        if not method.of_models and entry.model == origin:
+        if not of_models and entry.model == origin:
             continue  # the base among the models is a delta of zero, as in mergekit
-        own = _options(method, recipe, plan.name, depth, i)
-        if problem := method.sparsifier.fits(shared | own):
+        own = _options(method, recipe, called(plan.name, entry.model), depth, i)
+        if problem := method.fits(shared | own):
             raise RecipeError(f"models[{i}]: {problem[0]} for tensor '{plan.name}'", problem[1])
-        from_ = None if method.of_models else index[str(origin)]
-        terms.append(Term(index[entry.model], from_, own.pop("weight"), str(i), own))
+        from_ = None if of_models else index[str(origin)]
+        terms.append(Term(index[entry.model], from_, own.pop("weight", 1.0), str(i), own))
+    if method.consensus.base_too and recipe.base_model and all(term.source != plan.base for term in terms):
+        terms.append(Term(plan.base, None, 1.0, str(len(recipe.models))))
     if not terms:
         raise RecipeError("models holds nothing but base_model", "list at least one other model")
     return replace(plan, terms=tuple(terms), options=shared)

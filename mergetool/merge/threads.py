@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from mergetool.activations.artifact import Calibration
 from mergetool.checkpoint.content import Seen, known_weights_hash
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.open import open_reader
@@ -17,6 +18,7 @@ from mergetool.checkpoint.writer import CheckpointWriter
 from mergetool.hub.stream import Stream
 from mergetool.merge.combine import TensorMerger
 from mergetool.merge.plan import Plan, TensorPlan
+from mergetool.merge.projected import Projections
 
 Progress = Callable[[int, int, str], None]
 """Receives (elements done, elements in all, tensor name); before that (bytes, bytes in all, "fetching FILE")."""
@@ -26,11 +28,22 @@ class Mergers:
     """One TensorMerger for each thread, over shared readers."""
 
     def __init__(
-        self, plans: Sequence[Plan], device: str, allow_nonfinite: bool, places: dict[Path, Path] | None = None
+        self,
+        plans: Sequence[Plan],
+        device: str,
+        allow_nonfinite: bool,
+        places: dict[Path, Path] | None = None,
+        calibrations: Sequence[Calibration | None] = (),
     ) -> None:
         if any(plan.sources != plans[0].sources for plan in plans):
             raise ValueError("merges in one reading need the same inputs in the same order")
-        self._make = lambda: TensorMerger(plans, self.readers, device=device, allow_nonfinite=allow_nonfinite)
+        projections = [
+            None if one is None else Projections(one, plan.sources[plan.sidecar].layout, device)
+            for plan, one in zip(plans, calibrations or [None] * len(plans), strict=True)
+        ]
+        self._make = lambda: TensorMerger(
+            plans, self.readers, device=device, allow_nonfinite=allow_nonfinite, projections=projections
+        )
         self.readers = [open_reader(s.layout, places) for s in plans[0].sources]
         self.seen = Seen()
         for reader, source in zip(self.readers, plans[0].sources, strict=True):

@@ -16,9 +16,9 @@ Source: NSPO, arXiv 2512.11391 (hard); the soft P solves argmin_D ℓ‖D − Δ
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -90,6 +90,11 @@ class Rule:
     def left(self) -> float:
         """What is left of the delta of a tensor whose inputs are not known: of a constant input, the soft P; hard has none."""
         return self.strength / (1 + self.strength) if self.kind == "soft" and not self.identity else 1.0
+
+
+def rule_of(values: Mapping[str, Any]) -> Rule:
+    """The rule that options of these names ask for."""
+    return Rule(values["kind"], values["strength"], values["threshold"], values["energy"], values["rank"])
 
 
 def _soft(moments: Moments, rule: Rule) -> torch.Tensor:

@@ -8,6 +8,7 @@ from mergetool.exports import lazy
 
 if TYPE_CHECKING:
     from mergetool.optim.base import MergedAmount
+    from mergetool.optim.null_space import OnNullSpace
     from mergetool.optim.online import OnlineMerge
     from mergetool.optim.optimizers import OnDARE, OnLinear, OnTIES
     from mergetool.optim.reference import Reference
@@ -16,6 +17,7 @@ _LAZY = {
     "MergedAmount": "mergetool.optim.base",
     "OnDARE": "mergetool.optim.optimizers",
     "OnLinear": "mergetool.optim.optimizers",
+    "OnNullSpace": "mergetool.optim.null_space",
     "OnTIES": "mergetool.optim.optimizers",
     "OnlineMerge": "mergetool.optim.online",
     "Reference": "mergetool.optim.reference",
@@ -24,6 +26,7 @@ __all__ = [
     "MergedAmount",
     "OnDARE",
     "OnLinear",
+    "OnNullSpace",
     "OnTIES",
     "OnlineMerge",
     "Reference",

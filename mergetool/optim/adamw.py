@@ -117,6 +117,8 @@ class MergingAdamW(Merging):
             rest: of those that have none now, and are merged.
             step: the optimizer's, from 1.
         """
+        for part in parts:
+            self.operator.before_step(part)
         now = self._merging_now(group, step)
         merging = [part.parameter for part in (*parts, *rest)] if now else []
         fast = bool(merging) and not self.operator.is_the_step(group) and compiles(group["compile"], merging)

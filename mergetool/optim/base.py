@@ -26,7 +26,7 @@ from mergetool.optim.rounded import COARSE
 from mergetool.optim.settings import Group, check, resolve_alpha
 from mergetool.optim.sharding import shard_of
 
-Method = Literal["dare", "ties", "linear"]
+Method = Literal["dare", "ties", "linear", "null_space"]
 Anyref = Reference | Mapping[str, torch.Tensor] | None
 
 
@@ -270,13 +270,13 @@ class Merging(torch.optim.Optimizer):
                     number_of(account[key], f"{key} of group {index}")
                 for i, (p, state) in enumerate(zip(group["params"], saved.states, strict=True)):
                     states[at + i] = self._saved_state(state, p, loaded, name_of(loaded, i, index))
+                self._same_method(mark, account)
             except MergetoolError:
                 raise
             except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
                 raise CheckpointError(f"group {index} of the state is damaged ({error})", OURS) from error
             count = len(group["params"])
             groups.append({**loaded, "params": list(range(at, at + count))})
-            self._same_method(mark, account)
             at += count
         beside = {key: value for key, value in given["state"].items() if isinstance(key, str) and not _is_id(key, given)}
         return {"state": {i: state for i, state in states.items() if state} | beside, "param_groups": groups}

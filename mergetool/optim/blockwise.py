@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mergetool.ops.blocks import spans
 from mergetool.ops.rescale import reads_norms, rescale_factor
-from mergetool.ops.sparsifiers import row_length
-from mergetool.optim.deltas import Delta, block_size
+from mergetool.optim.deltas import Delta
 from mergetool.optim.job import REFERENCE, ROUNDING, UPDATE, Job
 from mergetool.optim.rounded import WIDE, rounded_sum
 from mergetool.optim.sharding import blocks_of
@@ -43,12 +41,6 @@ def _side(job: Job, role: str) -> _Side:
     return side._replace(scale=rescale_factor(merge.rescale, merge.density, before, after))
 
 
-def _step(job: Job) -> int:
-    """Entries to take at once."""
-    row = row_length(job.binding.shard.extent) if job.merge.operator.whole_rows else 1
-    return max(block_size(job.theta.device) // row, 1) * row
-
-
 def merge_blocks(job: Job) -> None:
     """θ ← decay·origin + [F(Δ) ⊕ F(τ_s)], in place."""
     theta, origin, decay, merge, shard = job.theta, job.origin, job.decay, job.merge, job.binding.shard
@@ -57,7 +49,7 @@ def merge_blocks(job: Job) -> None:
     key = job.key(ROUNDING)
     scales = (update.scale, 1.0 if reference is None else reference.scale)
 
-    for start, stop in spans(theta.numel(), _step(job)):
+    for start, stop in merge.operator.blocks(shard, theta.device):
         d = update.of(start, stop)
         t = None if reference is None else reference.of(start, stop)
         total = merge.operator.combine(merge, d, t, scales)

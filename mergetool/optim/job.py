@@ -8,14 +8,16 @@ alone, block by block, in one compiled pass) is `road`'s choice and the same for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from mergetool.methods import ONLINE, Online
+from mergetool.ops.blocks import spans
 from mergetool.ops.noise import stream_key
-from mergetool.optim.deltas import Delta
+from mergetool.ops.sparsifiers import row_length
+from mergetool.optim.deltas import Delta, block_size
 from mergetool.optim.parts import AdamPart, Binding
 from mergetool.optim.sharding import Shard
 from mergetool.optim.step import Elect
@@ -133,7 +135,15 @@ class Operator:
         """θ ← a share of the way to θ_s, after the optimizer's own step: where the row says that the reference is points."""
         raise NotImplementedError
 
+    def before_step(self, part: AdamPart) -> None:
+        """Changes a gradient, in place, before Adam reads it."""
+
     # --- block by block -----------------------------------------------------------------------------------------------
+
+    def blocks(self, shard: Shard, device: torch.device) -> Iterator[tuple[int, int]]:
+        """(start, stop) of the local blocks that `sparsified` is given, ascending."""
+        row = row_length(shard.extent) if self.whole_rows else 1
+        return spans(shard.held, max(block_size(device) // row, 1) * row)
 
     def statistic(self, delta: Delta, role: str, merge: Merge, binding: Binding) -> Any:
         """What F has to know of a whole delta (over all ranks) before any block of it; None for nothing."""

@@ -60,6 +60,8 @@ class OnlineMerge(Merging):
         **settings: Any,
     ) -> None:
         self.base_optimizer = base_optimizer
+        if method in ONLINE and ONLINE[method].calibrated:
+            raise RecipeError(f"OnlineMerge has no method '{method}'", f"use {ONLINE[method].optimizer}, which is around AdamW")
         if method not in ONLINE:
             raise RecipeError(f"OnlineMerge has no method '{method}'", nearest(method, ONLINE))
         known = ONLINE[method].settings

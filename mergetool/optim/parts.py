@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mergetool.errors import RecipeError
+from mergetool.ops.projector import Projector
 from mergetool.optim.deltas import AdamDelta, Delta
 from mergetool.optim.rounded import COARSE
 from mergetool.optim.sharding import Shard, local
@@ -17,14 +18,15 @@ from mergetool.optim.sharding import Shard, local
 class Binding:
     """What an optimizer knows about one parameter and can find again: nothing of it goes into a state_dict.
 
-    `fixed` holds what stays the same between merges: the kept entries of τ where their mask is fixed or they are the
-    largest, under the settings that they were found with.
+    `projector` is the F_P of an optimizer that projects. `fixed` holds what stays the same between merges: the kept entries
+    of τ where their mask is fixed or they are the largest, under the settings that they were found with.
     """
 
     name: str
     shard: Shard
     tau: Delta | None = None
     looked_up: bool = False
+    projector: Projector | None = None
     fixed: dict[Any, Any] = field(default_factory=dict)
 
 

@@ -124,7 +124,7 @@ class Reference:
         directory = Path(sft)
         file = directory / "adapter_model.safetensors"
         tensors, identity = read_header(file)
-        layout = Layout(directory, {}, {_adapter_name(n): t for n, t in tensors.items()}, {file.name: identity})
+        layout = Layout(directory, {}, {adapter_name(n): t for n, t in tensors.items()}, {file.name: identity})
         other = [n for n in layout.tensors if not n.endswith((".lora_A.weight", ".lora_B.weight"))]
         other = [n for n in other if not n.endswith((".lora_embedding_A", ".lora_embedding_B"))]
         if other:
@@ -158,7 +158,7 @@ class Reference:
 
     def stored_name(self, name: str) -> str | None:
         """The reference's own name of the parameter `name` (canonical), None where it has none."""
-        found = self._top.find(_adapter_name(name) if self.adapter else name)
+        found = self._top.find(adapter_name(name) if self.adapter else name)
         below = found is not None and (self._bottom is None or self._bottom.find(found) is not None)
         return found if below else None
 
@@ -269,7 +269,7 @@ class Reference:
         return below
 
 
-def _adapter_name(name: str) -> str:
+def adapter_name(name: str) -> str:
     """PEFT's parameter name as its files have it: without ``base_model.model.`` and without the adapter's own name."""
     while name.startswith("base_model.model."):
         name = name.removeprefix("base_model.model.")

@@ -7,7 +7,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from mergetool.errors import RecipeError, nearest
-from mergetool.methods import SETTINGS, Online
+from mergetool.methods import Online
 from mergetool.options import Word
 
 Group = MutableMapping[str, Any]
@@ -39,7 +39,7 @@ def check(row: Online, group: Group) -> None:
     Raises:
         RecipeError: names the setting and what it may be.
     """
-    for setting in SETTINGS:
+    for setting in row.options:
         value = group[setting.name]
         try:
             setting.read(value)

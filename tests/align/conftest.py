@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.align.tiny import REWARD, make_pairs, make_triple
+from tests.align.tiny import REWARD, make_pairs, make_stay, make_triple
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -31,11 +31,12 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def triple(tmp_path_factory) -> Path:
-    """A directory with base/, sft/, train.jsonl and eval.jsonl; not to be written to."""
+    """A directory with base/, sft/, train.jsonl, eval.jsonl and stay.jsonl; not to be written to."""
     folder = tmp_path_factory.mktemp("triple")
     make_triple(folder)
     make_pairs(folder / "train.jsonl", 24)
     make_pairs(folder / "eval.jsonl", 6, start=100)
+    make_stay(folder / "stay.jsonl")
     return folder
 
 

@@ -120,3 +120,17 @@ def test_the_docs_have_every_row() -> None:
     text = (Path(__file__).parents[2] / "docs/align.md").read_text()
     for row in ALGORITHMS.values():
         assert f"| `{row.name}` | {row.about} | {row.source} |\n" in text
+
+
+def test_rpo_is_dpo_with_two_of_trls_losses_and_trains_beside_a_baseline(triple, tmp_path) -> None:
+    """Pang et al. 2024: the sigmoid loss and the likelihood of the chosen side; here with rows that should stay too."""
+    values = recipe_text(triple, merging={"method": "replay", "rows": {"data": "stay.jsonl"}, "batch_size": 2})
+    values["training"] |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5], "max_steps": 2}
+    rpo = align(align_recipe(values, triple), tmp_path / "rpo")
+    values["training"] |= {"loss_type": "sigmoid", "loss_weights": None}
+    dpo = align(align_recipe(values, triple), tmp_path / "dpo")
+    first = {name: json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0]) for name in ("rpo", "dpo")}
+    assert first["rpo"]["rows_loss"] == first["dpo"]["rows_loss"]
+    assert first["rpo"]["loss"] > first["dpo"]["loss"] + 1.5, "half the chosen side's loss per token, about ln 44"
+    assert rpo.drift["norm"] > 0
+    assert rpo.drift["norm"] != dpo.drift["norm"]

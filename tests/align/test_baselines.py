@@ -23,7 +23,7 @@ def weights(triple, tmp_path_factory):
         key = str(merging)
         if key not in made:
             out = tmp_path_factory.mktemp("baseline") / "out"
-            align(align_recipe(recipe_text(triple, merging=merging)), out)
+            align(align_recipe(recipe_text(triple, merging=merging), triple), out)
             made[key] = load(out)
         return made[key]
 
@@ -52,6 +52,19 @@ def test_l2_of_strength_zero_is_adamw_and_a_strong_one_stays_near_the_sft_model(
     sft = load(triple / "sft")
     assert same(weights(method="l2", strength=0), weights(method="adamw"))
     assert distance(weights(method="l2", strength=100.0), sft) < 0.9 * distance(weights(method="adamw"), sft)
+
+
+def test_l1_of_strength_zero_is_adamw_and_a_strong_one_stays_near_the_sft_model(triple, weights) -> None:
+    sft = load(triple / "sft")
+    assert same(weights(method="l1", strength=0), weights(method="adamw"))
+    assert distance(weights(method="l1", strength=100.0), sft) < 0.9 * distance(weights(method="adamw"), sft)
+
+
+@pytest.mark.parametrize("method", ["replay", "lwf", "ewc"])
+def test_rows_of_weight_zero_change_no_bit_and_of_a_large_one_the_weights(weights, method: str) -> None:
+    rows = {"data": "stay.jsonl"}
+    assert same(weights(method=method, rows=rows, **{"lambda": 0}), weights(method="adamw"))
+    assert not same(weights(method=method, rows=rows, **{"lambda": 50}), weights(method="adamw"))
 
 
 def test_ema_of_coefficient_one_is_adamw_and_a_small_one_stays_near_the_sft_model(triple, weights) -> None:

@@ -62,6 +62,29 @@ def test_the_fingerprint_follows_content_and_not_place(triple, tmp_path) -> None
     assert fingerprint(recipe(triple)) != fingerprint(recipe(triple, beta=0.2))
 
 
+def stay(folder: Path, rows: str = "stay.jsonl", **more: object):
+    merging = {"method": "replay", "rows": {"data": rows, **more}}
+    return align_recipe(recipe_text(folder, merging=merging), folder)
+
+
+def test_rows_that_should_stay_are_counted_and_a_missing_or_unusable_file_is_told(triple) -> None:
+    assert check_align(stay(triple))["rows"] == {"of": ["stay.jsonl"], "usable": 10}
+    assert check_align(stay(triple, limit=4))["rows"]["usable"] == 4
+    json.dumps(check_align(stay(triple)))
+    with pytest.raises(DataError, match=r"none\.jsonl: no such file"):
+        check_align(stay(triple, rows="none.jsonl"))
+
+
+def test_the_fingerprint_follows_what_the_rows_that_should_stay_hold(triple, tmp_path) -> None:
+    shutil.copytree(triple, tmp_path / "moved")
+    (tmp_path / "moved" / "stay.jsonl").rename(tmp_path / "moved" / "other.jsonl")
+    assert fingerprint(stay(triple)) == fingerprint(stay(tmp_path / "moved", rows="other.jsonl"))
+    with (tmp_path / "moved" / "other.jsonl").open("a") as file:
+        file.write('{"prompt": "p", "completion": "yes"}\n')
+    assert fingerprint(stay(triple)) != fingerprint(stay(tmp_path / "moved", rows="other.jsonl"))
+    assert fingerprint(stay(triple)) != fingerprint(stay(triple, limit=4))
+
+
 def test_the_number_of_merges_and_a_run_too_short_for_one(triple) -> None:
     def every(value: object):
         return recipe(triple, merging={"method": "ondare", "alpha": 1e-3, "every": value})

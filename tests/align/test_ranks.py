@@ -15,17 +15,32 @@ from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.reader import Reader
 from tests.align.tiny import recipe_text
 
+ONDARE = {"method": "ondare", "density": 0.3, "alpha": 1e-2, "every": 2}
+ROWS = {"data": "lab:skills_validation", "limit": 16, "max_length": 64}
+
 
 @pytest.mark.dist
 @pytest.mark.slow
-@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
-@pytest.mark.parametrize("method", ["ondare", "onties"])
-def test_two_gloo_processes_give_the_weights_of_one(tmp_path, method: str, sharded: bool) -> None:
+@pytest.mark.parametrize(
+    ("merging", "sharded"),
+    [
+        pytest.param(ONDARE, False, id="ondare-ddp"),
+        pytest.param(ONDARE, True, id="ondare-fsdp2"),
+        pytest.param({**ONDARE, "method": "onties"}, False, id="onties-ddp"),
+        pytest.param({**ONDARE, "method": "onties"}, True, id="onties-fsdp2"),
+        pytest.param({"method": "replay", "rows": ROWS, "batch_size": 4}, False, id="replay-ddp"),
+        pytest.param({"method": "lwf", "rows": ROWS, "lambda": 10.0, "batch_size": 4}, True, id="lwf-fsdp2"),
+        pytest.param({"method": "ewc", "rows": ROWS, "lambda": 100.0}, True, id="ewc-fsdp2"),
+    ],
+)
+def test_two_gloo_processes_give_the_weights_of_one(tmp_path, merging: dict, sharded: bool) -> None:
     import torch
 
     for processes in (1, 2):
         # Adam divides by the size of a gradient, so eps is set above the noise that another order of sums makes.
-        values = recipe_text(tmp_path, merging={"method": method, "density": 0.3, "alpha": 1e-2, "every": 2})
+        values = recipe_text(tmp_path, merging=dict(merging))
+        if "batch_size" in merging:  # of each process
+            values["merging"]["batch_size"] = merging["batch_size"] // processes
         values |= {"base_model": "lab:base", "sft_model": "lab:sft", "out_dtype": "float32"}
         values["data"] = {"train": "lab:preferences_train", "limit": 24, "max_length": 128}
         values["training"] |= {"per_device_train_batch_size": 4 // processes, "adam_epsilon": 1e-3, "save_steps": 3}

@@ -41,6 +41,14 @@ def test_the_least_recipe_is_plain_dpo() -> None:
         ({"merging": {"method": "ondare", "every": 0}}, "merging.every"),
         ({"merging": {"method": "ondare", "every": "never"}}, "merging.every"),
         ({"merging": {"method": "ondare", "alpha": 1e-6}}, "base_model is missing, and ondare merges sft - base; add"),
+        ({"merging": {"method": "replay"}}, "replay needs to know what should stay; add `rows: {data: ...}`"),
+        ({"merging": {"method": "l2", "rows": {"data": "r.jsonl"}}}, "'rows' is no knob of method l2"),
+        (
+            {"merging": {"method": "replay", "rows": {"data": "r.jsonl", "limt": 3}}},
+            "merging.rows.limt: unknown key; did you mean 'limit'?",
+        ),
+        ({"merging": {"method": "replay", "lambd": 3}}, "merging.lambd: unknown key; did you mean 'lambda'?"),
+        ({"merging": {"method": "replay", "lambda": -1}}, "merging.lambda: should be greater than or equal to 0, not -1"),
         ({"beta": "strong"}, "r.yaml: beta: should be a valid number, not 'strong'"),
         ({"beta": float("nan")}, "r.yaml: beta"),
         ({"data": {}}, "r.yaml: data.train: required, but missing; add `train:`"),
@@ -54,6 +62,14 @@ def test_a_mistake_is_one_line_with_place_and_next_step(parts: dict, says: str) 
     assert "\n" not in text
 
 
+def test_lambda_is_written_and_read_under_its_own_name() -> None:
+    merging = {"method": "replay", "rows": {"data": "r.jsonl", "limit": 3}, "lambda": 2.0}
+    recipe = align_recipe({**LEAST, "merging": merging})
+    assert recipe.as_written()["merging"] == merging
+    assert recipe.merging.given() == {"rows": {"data": "r.jsonl", "limit": 3}, "lambda": 2.0}
+    assert override(recipe, merging={"lambda": 3}).merging.lambda_ == 3
+
+
 def test_methods_without_a_delta_need_no_base() -> None:
     for merging in ({"method": "onlinear", "alpha": 1e-3}, {"method": "childtuning"}, {"method": "ondare", "alpha": 0}):
         assert not align_recipe({**LEAST, "merging": merging}).merging.needs_base
@@ -65,7 +81,8 @@ def test_every_method_has_a_row_of_knobs_that_are_fields() -> None:
     from mergetool.align.recipe import Merging, Method
 
     assert set(KNOBS) == set(get_args(Method))
-    assert all(knobs <= set(Merging.model_fields) for knobs in KNOBS.values())
+    written = {field.alias or name for name, field in Merging.model_fields.items()}
+    assert all(knobs <= written for knobs in KNOBS.values())
 
 
 def test_paths_start_from_the_recipes_own_directory(tmp_path) -> None:

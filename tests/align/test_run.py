@@ -23,6 +23,9 @@ METHODS = {
     "onlinear": {"method": "onlinear", "alpha": 1e-3, "every": 3},
     "ema": {"method": "ema", "coefficient": 0.1},
     "lora": {"method": "lora", "rank": 2},
+    "replay": {"method": "replay", "rows": {"data": "stay.jsonl"}, "batch_size": 3},
+    "lwf": {"method": "lwf", "rows": {"data": "stay.jsonl"}, "lambda": 50},
+    "ewc": {"method": "ewc", "rows": {"data": "stay.jsonl"}, "lambda": 0.1},
 }
 
 
@@ -33,7 +36,7 @@ class Killed(BaseException):
 def recipe(folder: Path, method: str = "adamw", **training: object):
     parts = recipe_text(folder, merging=METHODS[method])
     parts["training"] = {**parts["training"], "save_steps": 2, **training}
-    return align_recipe(parts)
+    return align_recipe(parts, folder)
 
 
 def weights(folder: Path) -> bytes:

@@ -92,6 +92,12 @@ def make_pairs(path: Path, count: int, start: int = 0) -> None:
             )
 
 
+def make_stay(path: Path, count: int = 10) -> None:
+    """Writes answers of different lengths that should stay."""
+    rows = [{"prompt": f"is the cat {i} ", "completion": "yes it is red" + " please" * (i % 3)} for i in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def recipe_text(folder: Path, **parts: object) -> dict:
     """The values of a recipe of a few steps on the tiny triple; `parts` replaces whole top-level keys."""
     recipe = {

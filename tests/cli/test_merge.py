@@ -40,13 +40,15 @@ def test_a_sweep_makes_a_directory_for_each_value(recipe: Path, tmp_path: Path) 
     assert len(out.split()) == 2
 
 
-def test_what_is_not_ours_goes_to_mergekit_and_the_user_is_told_in_one_line(triple: dict[str, Path], tmp_path: Path) -> None:
+def test_what_mergekit_is_asked_to_run_it_runs_and_the_user_is_told_in_one_line(
+    triple: dict[str, Path], tmp_path: Path
+) -> None:
     content = {"merge_method": "nearswap", "base_model": str(triple["sft"]), "parameters": {"t": 0.001},
                "models": [{"model": str(triple["rlhf"])}]}  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
-    out, err = run("merge", tmp_path / "recipe.yaml", tmp_path / "out")
+    out, err = run("merge", tmp_path / "recipe.yaml", tmp_path / "out", "--engine", "mergekit")
     assert out.strip() == str(tmp_path / "out")
-    assert err.splitlines()[0] == "mergekit runs this recipe (merge_method nearswap)"
+    assert err.splitlines()[0] == "mergekit runs this recipe (asked for)"
     assert (tmp_path / "out/model.safetensors").exists() or list((tmp_path / "out").glob("model-*.safetensors"))
 
 

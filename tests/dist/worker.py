@@ -13,7 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mergetool.optim import OnDARE, OnTIES, Reference, kernels, passes
+from mergetool.optim import OnDARE, OnNullSpace, OnTIES, Reference, kernels, passes
+from tests.optim.calibrations import calibration
 
 CASES = {
     f"{cls.__name__} K={every} p={density:g}": (cls, {"density": density, "every": every})
@@ -25,6 +26,7 @@ CASES |= {
     f"{cls.__name__} K=1 p={density:g} compiled": (cls, {"density": density, "every": 1, "compile": True})
     for cls, density in ((OnDARE, 0.3), (OnTIES, 0.02))
 }
+CASES |= {f"OnNullSpace K={every}": (OnNullSpace, {"every": every}) for every in (1, 3)}
 
 
 class Net(torch.nn.Module):
@@ -70,6 +72,9 @@ def whole(net: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def optimizer(net: torch.nn.Module, case: str, directory: Path) -> torch.optim.Optimizer:
     cls, options = CASES[case]
+    if cls is OnNullSpace:
+        found = calibration({name: tuple(p.shape) for name, p in net.named_parameters()})
+        return cls(net.named_parameters(), lr=1e-3, eps=1e-3, calibration=found, strength=1.0, **options)
     reference = Reference.from_checkpoints(directory / "base", directory / "sft", storage="mmap")
     return cls(net.named_parameters(), lr=1e-3, eps=1e-3, alpha=0.01, reference=reference, seed=5, **options)
 
@@ -99,7 +104,7 @@ def main() -> None:
                 assert all(isinstance(v, DTensor) for k, v in state.items() if k not in ("step", "anchor_decay"))
             for binding in opt._bindings.values():
                 assert binding.shard.held < binding.shard.numel
-                assert binding.tau.numel == binding.shard.held
+                assert binding.tau is None or binding.tau.numel == binding.shard.held
             state = {
                 "model": {n: p.detach() for n, p in net.named_parameters()},
                 "optimizer": get_optimizer_state_dict(net, opt),

@@ -24,7 +24,6 @@ def test_bytes_and_tensors_are_those_of_the_result(tmp_path: Path) -> None:
 
 def test_of_mergekits_part_the_reason_is_told(tmp_path: Path) -> None:
     triple = write_triple(tmp_path)
-    sources = [{"model": str(triple["sft"]), "layer_range": [0, 2]}]
-    plan = plan_merge(MergeRecipe.model_validate({"merge_method": "passthrough", "slices": [{"sources": sources}]}))
-    assert describe(plan)["engine"] == "mergekit"
-    assert describe(plan)["reason"]
+    models = [{"model": str(triple["sft"]), "parameters": {"weight": 1.0}}]
+    plan = plan_merge(MergeRecipe.model_validate({"merge_method": "linear", "models": models}), engine="mergekit")
+    assert describe(plan) == {"engine": "mergekit", "reason": "asked for"}

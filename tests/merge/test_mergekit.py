@@ -9,20 +9,15 @@ import pytest
 
 from mergetool.errors import RecipeError
 from mergetool.merge import MergeRecipe
-from mergetool.merge.mergekit import MERGEKIT_METHODS, command, run
-from mergetool.methods import METHODS
-
-
-def test_no_name_is_both_ours_and_theirs() -> None:
-    assert not MERGEKIT_METHODS & set(METHODS)
+from mergetool.merge.mergekit import command, run
 
 
 def test_the_command_line_names_shards_and_device(tmp_path: Path) -> None:
-    words = command(tmp_path / "r.yaml", tmp_path / "out", device="cpu", shard_bytes=123)
+    words = command(tmp_path / "r.yaml", tmp_path / "out", device="cpu", shard_bytes=123, adapters=tmp_path)
     assert words[0] == sys.executable
     assert words[words.index("--out-shard-size") + 1] == "123"
     assert "--cuda" not in words
-    assert "--cuda" in command(tmp_path / "r.yaml", tmp_path / "out", device="cuda:0", shard_bytes=123)
+    assert "--cuda" in command(tmp_path / "r.yaml", tmp_path / "out", device="cuda:0", shard_bytes=123, adapters=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,13 @@ NEEDS = {
     "linear": {}, "task_arithmetic": {}, "dare_linear": {"density": 0.5}, "dare_ties": {"density": 0.5},
     "ties": {"density": 0.5}, "slerp": {"t": 0.4}, "breadcrumbs": {"density": 0.5, "gamma": 0.05},
     "breadcrumbs_ties": {"density": 0.5}, "della": {"density": 0.5}, "della_linear": {"density": 0.5, "epsilon": 0.2},
+    "null_space": {"strength": 2.0}, "null_space_dare": {"density": 0.5, "strength": 2.0},
+    "null_space_ties": {"density": 0.5, "kind": "hard", "rank": 9},
+    "nuslerp": {}, "multislerp": {}, "karcher": {}, "model_stock": {}, "sce": {"select_topk": 0.5}, "ram": {},
+    "ramplus_tl": {}, "nearswap": {"t": 0.01}, "arcee_fusion": {}, "passthrough": {"scale": 1.0},
 }  # fmt: skip
+ONE = {"slerp", "nearswap", "arcee_fusion", "passthrough"}  # take one model beside the base
+UNWEIGHTED = {name for name, method in METHODS.items() if "weight" not in method.parameters}
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +32,18 @@ def triple(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def recipe(triple: dict[str, Path], method: str, *, weights: tuple[float, float] = (0.3, 0.7), models=("sft", "rlhf"),
            **parameters: object) -> MergeRecipe:  # fmt: skip
-    if method == "slerp":
+    if method in ONE:
         entries = [{"model": str(triple[models[-1]])}]
+    elif method in UNWEIGHTED:
+        entries = [{"model": str(triple[m])} for m in models]
     else:
         entries = [{"model": str(triple[m]), "parameters": {"weight": w}} for m, w in zip(models, weights, strict=True)]
-    settings = {**NEEDS[method], **parameters}
-    return MergeRecipe(merge_method=method, base_model=str(triple["base"]), models=entries, parameters=settings)
+    settings, more = {**NEEDS[method], **parameters}, {}
+    if METHODS[method].projects:
+        rows = triple["base"].parent / "rows.jsonl"
+        rows.write_text("".join(json.dumps({"text": f"w{i} w{7 * i % 50} w{i * i % 60}"}) + "\n" for i in range(30)))
+        more["calibration"] = {"data": str(rows)}
+    return MergeRecipe(merge_method=method, base_model=str(triple["base"]), models=entries, parameters=settings, **more)
 
 
 def merged(recipe: MergeRecipe) -> dict[str, torch.Tensor]:

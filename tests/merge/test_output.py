@@ -370,8 +370,7 @@ def test_a_full_disk_is_told_before_the_work_and_nothing_appears(triple: dict[st
     assert not list(small_disk.iterdir())
 
 
-def test_what_is_not_ours_cannot_be_merged_in_memory(triple: dict[str, Path]) -> None:
-    plan = plan_merge(ties(triple, merge_method="model_stock"))
-    assert plan.engine == "mergekit"
+def test_what_mergekit_is_asked_to_run_cannot_be_merged_in_memory(triple: dict[str, Path]) -> None:
+    plan = plan_merge(ties(triple), engine="mergekit")
     with pytest.raises(MergetoolError, match="needs mergekit"):
         next(merge_tensors(plan))

@@ -20,8 +20,11 @@ def test_the_kept_fraction_is_that_of_the_weights(tmp_path: Path, method: str, s
         pytest.skip("has no scope")
     triple = write_triple(tmp_path / "in")
     given = {"density": 0.4, "rescale": "none"} | ({"scope": "model"} if scope == "model" else {})
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "w1 w2 w3"}\n{"text": "w4 w5"}\n')
+    calibration = {"data": str(rows)} if METHODS[method].projects else None
     recipe = MergeRecipe(
-        merge_method=method, base_model=str(triple["base"]), parameters=given,
+        calibration=calibration, merge_method=method, base_model=str(triple["base"]), parameters=given,
         models=[{"model": str(triple["rlhf"]), "parameters": {"weight": 1.0}}],
     )  # fmt: skip
     manifest = merge_to_directory(plan_merge(recipe), tmp_path / "out")

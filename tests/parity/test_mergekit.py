@@ -10,7 +10,6 @@ import yaml
 from safetensors.torch import load_file
 
 from mergetool.merge import load_merge_recipe, merge_tensors, plan_merge
-from mergetool.merge.mergekit import MERGEKIT_METHODS
 from mergetool.methods import METHODS
 from tests.helpers import write_triple
 
@@ -32,6 +31,31 @@ RECIPES = {
                               "parameters": {"density": [0.3, 0.99], "gamma": 0.1, "rescale": True}},
     "ties with filters": {"merge_method": "ties", "weights": ([{"filter": "mlp", "value": 0.5}, {"value": 0}], 1.0),
                           "parameters": {"density": 0.33}},
+    "nuslerp": {"merge_method": "nuslerp", "weights": (0.3, 0.9)},
+    "nuslerp by row": {"merge_method": "nuslerp", "weights": (0.3, [0.2, 0.9]), "parameters": {"nuslerp_flatten": False}},
+    "nuslerp by column": {"merge_method": "nuslerp", "weights": (0.3, 0.9),
+                          "parameters": {"nuslerp_flatten": False, "nuslerp_row_wise": True}},
+    "nuslerp of models": {"merge_method": "nuslerp", "weights": (0.3, 0.9), "base": None},
+    "nuslerp of models by row": {"merge_method": "nuslerp", "weights": (0.3, 0.9), "base": None,
+                                 "parameters": {"nuslerp_flatten": False}},
+    "multislerp": {"merge_method": "multislerp", "weights": (0.3, 0.9)},
+    "multislerp of models": {"merge_method": "multislerp", "weights": (0.3, 0.9, 0.5), "base": None},
+    "multislerp, weights as they are": {"merge_method": "multislerp", "weights": (0.3, 0.9),
+                                        "parameters": {"normalize_weights": False}},
+    "karcher": {"merge_method": "karcher", "weights": (None, None, None), "base": None},
+    "karcher with a base": {"merge_method": "karcher", "weights": (None, None), "parameters": {"max_iter": 3, "tol": 1e-4}},
+    "model_stock": {"merge_method": "model_stock", "weights": (None, None)},
+    "model_stock by filter": {"merge_method": "model_stock", "weights": (None, None), "parameters": {"filter_wise": True}},
+    "sce": {"merge_method": "sce", "weights": (None, None)},
+    "sce, selected": {"merge_method": "sce", "weights": (None, None), "parameters": {"select_topk": [0.1, 0.7]}},
+    "ram": {"merge_method": "ram", "weights": (None, None), "parameters": {"epsilon": 0.01}},
+    "ramplus_tl": {"merge_method": "ramplus_tl", "weights": (None, None),
+                   "parameters": {"epsilon": 0.01, "r": 0.4, "alpha": [0.1, 2.0]}},
+    "nearswap": {"merge_method": "nearswap", "parameters": {"t": [0.001, 0.02]}},
+    "nearswap, hardly": {"merge_method": "nearswap", "parameters": {"t": 1e-7}},
+    "arcee_fusion": {"merge_method": "arcee_fusion"},
+    "passthrough": {"merge_method": "passthrough", "weights": (None,), "base": None,
+                    "parameters": {"scale": [{"filter": "o_proj", "value": 0.0}, {"filter": "mlp", "value": [0.5, 1.0]}]}},
 }  # fmt: skip
 
 
@@ -41,15 +65,15 @@ def triple(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def as_yaml(triple: dict[str, Path], spec: dict) -> str:
-    if spec["merge_method"] == "slerp":
-        models = [{"model": str(triple["sft"])}, {"model": str(triple["rlhf"])}]
+    if "weights" not in spec:  # of two models, one of them the base
+        models = [{"model": str(triple[m])} for m in ("sft", "rlhf")]
         base = triple["sft"]
     else:
-        pairs = zip(("sft", "rlhf"), spec["weights"], strict=True)
-        models = [{"model": str(triple[m]), "parameters": {"weight": w}} for m, w in pairs]
-        base = triple["base"]
+        pairs = zip(("sft", "rlhf", "base"), spec["weights"], strict=False)
+        models = [{"model": str(triple[m]), **({} if w is None else {"parameters": {"weight": w}})} for m, w in pairs]
+        base = triple[spec.get("base") or "base"]
     recipe = {"merge_method": spec["merge_method"], "models": models, "dtype": "float32"}
-    if spec["merge_method"] != "linear":
+    if spec["merge_method"] != "linear" and spec.get("base", "base"):
         recipe["base_model"] = str(base)
     if "parameters" in spec:
         recipe["parameters"] = spec["parameters"]
@@ -75,9 +99,10 @@ def test_a_recipe_gives_what_mergekit_gives(triple: dict[str, Path], tmp_path: P
         torch.testing.assert_close(value, theirs[tensor], rtol=1e-6, atol=1e-6 * scale, msg=lambda m, t=tensor: f"{t}: {m}")
 
 
-def test_the_names_handed_to_mergekit_are_those_that_it_registers() -> None:
+def test_every_method_that_mergekit_registers_is_in_the_table_and_every_deterministic_one_is_compared() -> None:
     from mergekit.merge_methods.registry import registered_methods
 
     theirs = {m.spec.name for m in registered_methods()}
-    assert theirs - set(METHODS) == MERGEKIT_METHODS
-    assert set(METHODS) <= theirs
+    assert theirs <= set(METHODS)
+    compared = {spec["merge_method"] for spec in RECIPES.values()}
+    assert {name for name in theirs if METHODS[name].deterministic} <= compared

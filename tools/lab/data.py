@@ -94,6 +94,8 @@ def make_rows(seed: int) -> dict[str, list[dict]]:
     """All files: name -> rows. A function of the seed alone."""
     world = world_of(seed)
     files = {"sft_train": _sft_rows(world)}
+    # what SFT taught and alignment wears away, without the open chat: rows whose answers should stay
+    files["skills_train"] = [row for row in files["sft_train"] if row["skill"] != "chat"]
     for split, problems in world.held_out.items():
         rng = world.rng(f"skills-{split}")
         files[f"skills_{split}"] = [

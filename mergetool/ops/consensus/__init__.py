@@ -31,6 +31,8 @@ class WholeInputs(NamedTuple):
         scales: the rescaling that is still due for each.
         options: name -> value of each option in the method's row that is not a model's own.
         row: entries that must be read together: `spans` gives ranges that may be read.
+        shape: of each input.
+        own: for each input, name -> value of the options that it has for itself, `weight` aside.
     """
 
     reads: Sequence[ReadBlock]
@@ -39,6 +41,8 @@ class WholeInputs(NamedTuple):
     scales: Sequence[float]
     options: Mapping[str, Any]
     row: int = 1
+    shape: tuple[int, ...] = ()
+    own: Sequence[Mapping[str, Any]] = ()
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """(start, stop) over all entries, in blocks of whole rows where rows must be read whole."""
@@ -52,12 +56,20 @@ class Consensus:
         """What `combine` has to know: weights as they will be used, and anything of the whole tensors."""
         raise NotImplementedError
 
+    def share(self, statistic: Any) -> float | None:
+        """How far the result goes from the base to the models' mean, where the method finds that out and no option says it."""
+        return None
+
+    def at(self, statistic: Any, start: int, stop: int) -> Any:
+        """What `combine` has to know for the flat entries [start, stop)."""
+        return statistic
+
     def combine(self, parts: Sequence[torch.Tensor], statistic: Any, buffer: Buffer) -> torch.Tensor:
         """One part of every input -> that part of the result.
 
         Args:
             parts: fp32, one shape. Deltas may be overwritten, models not.
-            statistic: from `statistic`.
+            statistic: from `at`.
             buffer: memory to work in.
 
         Returns:

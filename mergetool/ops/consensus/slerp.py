@@ -37,8 +37,9 @@ class Slerp(Linear):
 
     def statistic(self, inputs: WholeInputs) -> list[float]:
         """The weights of the two: three sums over both tensors."""
-        if alone(inputs.weights) is not None:
-            return list(inputs.weights)
+        t = inputs.options["t"]
+        if alone(ends := [1.0 - t, t]) is not None:
+            return ends
         first, second = inputs.reads
         dot = norm_a = norm_b = 0.0
         for start, stop in inputs.spans():
@@ -46,7 +47,7 @@ class Slerp(Linear):
             dot += float(torch.dot(x, y))
             norm_a += float(torch.dot(x, x))
             norm_b += float(torch.dot(y, y))
-        return list(slerp_coefficients(dot, math.sqrt(norm_a), math.sqrt(norm_b), inputs.options["t"]))
+        return list(slerp_coefficients(dot, math.sqrt(norm_a), math.sqrt(norm_b), t))
 
 
 CONSENSUS = Slerp()

@@ -6,13 +6,16 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from mergetool.activations.recipe import CalibrationEntry, calibration_given
 from mergetool.align.algorithms import ALGORITHMS
 from mergetool.align.recipe import takes_seed
+from mergetool.align.stay import Rows
 from mergetool.errors import RecipeError
+from mergetool.methods import TRAININGS
 from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.content import with_rows_by_content
 from mergetool.study.candidates.entry import Entry
@@ -30,6 +33,8 @@ class AlignGrid(BaseModel):
     seed goes to both the trainer (data order) and the merging (masks). algorithm, beta and training override
     align_defaults. `every: total` merges once, at the last step. Every other key goes to the align recipe's `merging`
     (density, alpha, alpha_total, every, rescale, ...), which validates it.
+    calibration: of methods that project; the study's own where it is left out.
+    rows: of the methods that need rows whose outputs should stay; one entry, no grid.
     checkpoints: models along the run that become candidates of their own: shares of it, steps, or {every: N}.
     """
 
@@ -39,6 +44,8 @@ class AlignGrid(BaseModel):
     algorithm: str | None = None
     beta: Searched | None = None
     training: dict[str, Any] = Field(default_factory=dict)
+    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    rows: Rows | None = None
     checkpoints: CheckpointSteps | None = None
 
     @field_validator("checkpoints")
@@ -83,6 +90,9 @@ class AlignCandidate(Candidate):
         varying = named or varying
         seeds = grid.seed if isinstance(grid.seed, list) else [grid.seed]
         training = {**defaults.training, **grid.training}
+        trained_by = TRAININGS.get(grid.method)
+        projects = grid.calibration is not None or (trained_by is not None and trained_by.online.calibrated)
+        calibration = study.calibration_for(grid.calibration) if projects else None
         checkpoints = steps_of(grid.checkpoints, training.get("max_steps", -1), entry.name)
         found = []
         for point, seed in itertools.product(points, seeds):
@@ -91,6 +101,9 @@ class AlignCandidate(Candidate):
             knobs = {key: value for key, value in point.items() if key != "beta"}
             beta = point.get("beta", defaults.beta)
             algorithm = grid.algorithm or defaults.algorithm
+            if grid.rows is not None:
+                places = [str(study.source(name)) for name in grid.rows.names]
+                knobs["rows"] = {**grid.rows.model_dump(exclude_none=True), "data": places}
             row = ALGORITHMS.get(algorithm)  # an unknown one is for the align recipe to refuse
             rewards = [defaults.reward] if isinstance(defaults.reward, str) else defaults.reward or []
             align = {
@@ -104,6 +117,7 @@ class AlignCandidate(Candidate):
                     for key, value in defaults.data.items()
                 },
                 "merging": {"method": grid.method, **knobs} | ({"seed": seed} if takes_seed(grid.method) else {}),
+                **({} if calibration is None else {"calibration": calibration}),
                 "training": {**training, "seed": seed},
                 **{key: value for key in ("dtype", "out_dtype") if (value := getattr(defaults, key)) is not None},
             }

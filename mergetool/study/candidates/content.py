@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mergetool.activations.recipe import CalibrationEntry, calibration_given
 from mergetool.config.sources import resolve_source
 from mergetool.fingerprints import data_identity
 
@@ -20,11 +21,23 @@ def with_rows_by_content(recipe: dict[str, Any], identify: Identify) -> dict[str
     """An align or AMA recipe whose data files and rewards are replaced by hashes of what they hold."""
     files = {key: recipe["data"][key] for key in ("train", "eval") if recipe["data"].get(key)}
     rows = {key: data_identity(_source(text)) for key, text in files.items()}
-    found = {**recipe, "data": {**recipe["data"], **rows}}
+    found = with_calibration_by_content({**recipe, "data": {**recipe["data"], **rows}})
+    if stay := recipe.get("merging", {}).get("rows"):
+        names = [stay["data"]] if isinstance(stay["data"], str) else stay["data"]
+        kept = {**stay, "data": [data_identity(_source(name)) for name in names]}
+        found["merging"] = {**recipe["merging"], "rows": kept}
     if "reward" in recipe:
         rewards = [recipe["reward"]] if isinstance(recipe["reward"], str) else recipe["reward"]
         found["reward"] = [_reward_identity(text, identify) for text in rewards]
     return found
+
+
+def with_calibration_by_content(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe whose calibration is replaced by what its rows or its file hold; the same where it has none."""
+    if "calibration" not in recipe:
+        return recipe
+    entry = CalibrationEntry.model_validate(calibration_given(recipe["calibration"]))
+    return {**recipe, "calibration": entry.identity()}
 
 
 def models_by_content(recipe: dict[str, Any], identify: Identify) -> list[str]:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from mergetool.activations.recipe import CalibrationEntry, calibration_given
 from mergetool.errors import RecipeError
 from mergetool.study.candidates.candidate import Candidate
-from mergetool.study.candidates.content import models_by_content
+from mergetool.study.candidates.content import models_by_content, with_calibration_by_content
 from mergetool.study.candidates.entry import Entry
 from mergetool.study.candidates.grid import grid_points, label_of
 from mergetool.study.candidates.models import StudyModels
-from mergetool.study.candidates.offline_recipe import by_part, combinations, merge_recipe, of_models, rest_of
+from mergetool.study.candidates.offline_recipe import (
+    by_part,
+    combinations,
+    extrapolates,
+    merge_recipe,
+    of_models,
+    projects,
+    rest_of,
+)
 from mergetool.study.candidates.ranges import Range, SearchedShares
 from mergetool.study.candidates.rlhf import rlhf_runs
 from mergetool.study.candidates.weights import MergedWeights
@@ -30,7 +41,10 @@ class MergeGrid(BaseModel):
     into three consecutive parts, the embeddings with the first and the final norm and the head with the last.
     parts: `parts: 3` makes every combination of the given shares over three parts.
     relative_to: what RLHF is a delta from, `base` or `sft`; see `offline_recipe`. With `sft` both may be
-    given, since the two deltas are then of two different things: alpha: 0 leaves SFT + w * F(RLHF - SFT).
+    given, since the two deltas are then of two different things: alpha: 0 leaves SFT + w * F(RLHF - SFT). A method that
+    projects has `sft` and alpha 0 by itself: its calibration is of SFT. A weight above 1 goes beyond RLHF there, and with
+    linear.
+    calibration: of methods that project; the study's own where it is left out.
     Every other key goes to the merge recipe's `parameters` (normalize, rescale, scope, lambda, ...).
     """
 
@@ -40,8 +54,16 @@ class MergeGrid(BaseModel):
     alpha: SearchedShares | None = None
     parts: int | None = Field(default=None, ge=2)
     relative_to: Literal["base", "sft"] = "base"
+    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
     seed: int | list[int] | None = None
     dtype: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_sft(cls, value: Any) -> Any:
+        if isinstance(value, dict) and projects(str(value.get("merge_method"))):
+            return {"relative_to": "sft", "weight": 1, "alpha": 0, **value}
+        return value
 
     @model_validator(mode="after")
     def _one_weight(self) -> MergeGrid:
@@ -53,7 +75,12 @@ class MergeGrid(BaseModel):
             ends = [value.low, value.high] if isinstance(value, Range) else [value] if value is not None else []
             for one in value if isinstance(value, list) else ends:
                 some = one if isinstance(one, list) else [one]
-                if not some or any(not 0 <= share <= 1 for share in some):
+                beyond = (
+                    name == "weight"
+                    and not isinstance(one, list)
+                    and (self.relative_to == "sft" or extrapolates(self.merge_method))
+                )
+                if not some or any(not 0 <= share <= (math.inf if beyond else 1) for share in some):
                     raise ValueError(f"{name} {one} is a share; give numbers from 0 to 1")
                 if isinstance(one, list) and (self.parts or (both_may_be and self.alpha is not None)):
                     raise ValueError(f"{name} {one}: shares by part go neither with `parts` nor with a second share")
@@ -82,8 +109,10 @@ class MergeCandidate(Candidate):
         named: Sequence[str] | None = None,
     ) -> list[Candidate]:
         """One merge recipe per point and, where this study makes the RLHF model, per seed of that."""
+        calibration = study.calibration_for(grid.calibration) if projects(grid.merge_method) else None
         share = "weight" if grid.weight is not None else "alpha"
-        if not of_models(grid.merge_method) and not study.models.base:
+        needs_base = not of_models(grid.merge_method) and not (grid.relative_to == "sft" and grid.alpha == 0)
+        if needs_base and not study.models.base:
             raise RecipeError(
                 f"candidates: '{entry.name}' merges deltas from a base model and the study has none", "add models.base"
             )
@@ -111,6 +140,8 @@ class MergeCandidate(Candidate):
             # masks vary with the RLHF run unless told otherwise, so that the spread over seeds has both in it
             mask = seed if seed is not None else run.seed if run else 0
             whole = merge_recipe(grid.merge_method, weight, grid.relative_to, dtype=grid.dtype, seed=mask or None, **rest)
+            if calibration is not None:
+                whole["calibration"] = calibration
             words = [group]
             if len(runs) > 1 and run is not None:
                 words.append(f"seed={run.seed}")
@@ -128,13 +159,16 @@ class MergeCandidate(Candidate):
         return {**validate(MergeRecipe, recipe, "recipe").to_dict(), "name": None}
 
     def _identity_parts(self, workspace: Workspace) -> list[Any]:
-        recipe = self._recipe_by_content(workspace)
+        recipe = with_calibration_by_content(self._recipe_by_content(workspace))
         return [self.kind, recipe, models_by_content(recipe, workspace.identify)]
 
     def check(self, models: dict[str, str]) -> None:
         from mergetool.config.strict_yaml import validate
         from mergetool.merge import MergeRecipe, plan_merge
 
+        if models.get("RLHF") == models.get("SFT"):  # one that is still to be trained: another model than SFT, of its shape
+            sft = models["SFT"]
+            models = {**models, "RLHF": os.path.join(sft, ".") if Path(sft).is_dir() else f"{sft.partition('@')[0]}@main"}
         plan_merge(validate(MergeRecipe, self.with_models(models), "its merge recipe"))
 
     def checkpoint(self, workspace: Workspace) -> Path | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
+from mergetool.activations.recipe import CalibrationEntry, calibration_given
 from mergetool.config.sources import resolve_source
 
 
@@ -47,6 +48,7 @@ class StudyModels(Strict):
 
     models: Models
     align_defaults: AlignDefaults = Field(default_factory=AlignDefaults)
+    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
     _directory: Path = PrivateAttr(default=Path("."))
     _commits: dict[tuple[str, str, str], str] = PrivateAttr(default_factory=dict)
 
@@ -68,6 +70,11 @@ class StudyModels(Strict):
         """A path or Hub id of this recipe, relative paths from the recipe's own directory, made absolute."""
         found = resolve_source(text, self._directory)
         return found.absolute() if isinstance(found, Path) else found
+
+    def calibration_for(self, own: CalibrationEntry | None) -> str | dict[str, Any] | None:
+        """The calibration of a candidate that projects, as its recipe has it: its own, else the study's; paths resolved."""
+        found = own or self.calibration
+        return None if found is None else found.resolved(self._directory).written()
 
     def reward_source(self, text: str) -> str:
         """`FILE.py:FUNCTION` or a reward model, as an align recipe that lies elsewhere can name it."""

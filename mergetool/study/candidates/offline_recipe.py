@@ -27,6 +27,16 @@ def of_models(method: str) -> bool:
     return method in METHODS and METHODS[method].of_models
 
 
+def projects(method: str) -> bool:
+    """Whether a method projects its deltas, so that it needs a calibration of the SFT model."""
+    return method in METHODS and METHODS[method].projects
+
+
+def extrapolates(method: str) -> bool:
+    """Whether a share of RLHF above 1 means a step beyond it: a weighted mean of the two models."""
+    return of_models(method) and not METHODS[method].consensus.pair
+
+
 def merge_recipe(
     method: str,
     weight: float | list[Any],

@@ -40,3 +40,25 @@ def test_every_seed_of_a_point_has_its_beta(folder):
     )
     found = {one.name: one.recipe["beta"] for one in expand(study) if one.kind == "align"}
     assert found == {"a β=0.1 seed=0": 0.1, "a β=0.1 seed=1": 0.1, "a β=0.5 seed=0": 0.5, "a β=0.5 seed=1": 0.5}
+
+
+def test_rows_that_should_stay_are_one_entry_beside_grids_and_lie_where_the_study_says(folder):
+    rows = {"data": "skills_validation.jsonl", "limit": 8}
+    study = tiny.study(
+        folder,
+        candidates=[{"name": "r", "align": {"method": "replay", "lambda": [0.1, 1.0], "batch_size": 2, "rows": rows}}],
+        align_defaults={"data": {"train": "pairs_validation.jsonl"}},
+    )
+    found = {one.name: one.recipe["merging"] for one in expand(study) if one.kind == "align"}
+    assert set(found) == {"r lambda=0.1", "r lambda=1"}
+    assert found["r lambda=1"]["rows"] == {"data": [str(folder / "skills_validation.jsonl")], "limit": 8}
+    check_study(study)
+    rows["data"] = "none.jsonl"
+    with pytest.raises(MergetoolError, match=r"candidate 'r lambda=0.1'.*none\.jsonl: no such file"):
+        check_study(
+            tiny.study(
+                folder,
+                candidates=[{"name": "r", "align": {"method": "replay", "lambda": [0.1, 1.0], "rows": rows}}],
+                align_defaults={"data": {"train": "pairs_validation.jsonl"}},
+            )
+        )

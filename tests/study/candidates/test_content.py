@@ -23,6 +23,21 @@ def test_rows_and_rewards_are_known_by_content(folder, tmp_path):
     assert again["data"]["train"] != one["data"]["train"]
 
 
+def test_rows_that_should_stay_are_known_by_content(folder, tmp_path):
+    moved = shutil.copy(folder / "skills_test.jsonl", tmp_path / "moved.jsonl")
+    changed = tiny.write(tmp_path / "changed.jsonl", tiny.SKILLS[:3])
+
+    def known(rows) -> dict:
+        recipe = {"data": {}, "merging": {"method": "replay", "lambda": 2, "rows": {"data": str(rows), "limit": 3}}}
+        return with_rows_by_content(recipe, checkpoint_identity)["merging"]
+
+    found = known(folder / "skills_test.jsonl")
+    assert found["rows"] == {"data": [data_identity(folder / "skills_test.jsonl")], "limit": 3}
+    assert found["lambda"] == 2
+    assert found == known(moved)
+    assert found != known(changed)
+
+
 def test_models_of_a_merge_are_known_by_content_wherever_they_are_named(folder):
     sft, rlhf = (checkpoint_identity(folder / name) for name in ("sft", "rlhf"))
     entries = [{"model": f"{folder}/sft+{folder}/rlhf"}, {"model": str(folder / "rlhf"), "relative_to": str(folder / "sft")}]

@@ -1,0 +1,101 @@
+"""The parts of a merge recipe: values of parameters, names of models, and the models, slices and modules that are merged."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from mergetool.merge.dialect import with_truths
+
+Scalar = bool | int | float | str
+
+
+class Conditional(BaseModel):
+    """A value for the tensors whose name contains `filter`; for all where there is none or it is ``*``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    value: Scalar | list[Scalar]
+    filter: str | None = None
+
+
+Setting = Scalar | Conditional | list[Scalar] | list[Conditional]
+Parameters = dict[str, Setting]
+
+
+def reference_of(value: Any) -> Any:
+    """mergekit's mapping form of a model reference -> the text form ``path[@revision][+adapter]``."""
+    if not isinstance(value, dict):
+        return value
+    unknown = set(value) - {"model", "path", "revision", "lora"}
+    if unknown:
+        raise ValueError(f"unknown key '{sorted(unknown)[0]}' in a model reference; known: model, path, revision, lora")
+    if "path" in value:
+        return f"{value['path']}@{value['revision']}" if value.get("revision") else value["path"]
+    text = reference_of(value.get("model", ""))
+    return f"{text}+{reference_of(value['lora'])}" if value.get("lora") else text
+
+
+ModelName = Annotated[str, BeforeValidator(reference_of), Field(min_length=1)]
+
+
+class ModelEntry(BaseModel):
+    """One model of a merge, what it is a delta from, and its own parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    model: ModelName
+    relative_to: ModelName | None = None
+    parameters: Parameters = Field(default_factory=dict)
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _no_parameters(cls, value: Any) -> Any:
+        return {} if value is None else with_truths(value)
+
+
+class SliceSource(ModelEntry):
+    """Some layers of one model, from the first to the one before the last."""
+
+    layer_range: tuple[int, int]
+
+    @field_validator("layer_range")
+    @classmethod
+    def _forward(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 0 <= value[0] < value[1]:
+            raise ValueError(f"layer_range {list(value)} holds no layer; write [FIRST, LAST + 1], counted from 0")
+        return value
+
+
+class SliceEntry(BaseModel):
+    """Layers of the result that are merged of the same number of layers of each source."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    sources: list[SliceSource] = Field(min_length=1)
+    base_model: ModelName | None = None
+    parameters: Parameters = Field(default_factory=dict)
+    residual_weight: float | None = None
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _no_parameters(cls, value: Any) -> Any:
+        return {} if value is None else with_truths(value)
+
+
+class ModuleEntry(BaseModel):
+    """A part of a model, merged by slices or whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    models: list[ModelEntry] = Field(default_factory=list)
+    slices: list[SliceEntry] | None = None
+    parameters: Parameters = Field(default_factory=dict)
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _no_parameters(cls, value: Any) -> Any:
+        return {} if value is None else with_truths(value)
+
+    @model_validator(mode="after")
+    def _one_list_of_inputs(self) -> ModuleEntry:
+        if bool(self.models) == bool(self.slices):
+            raise ValueError("a module needs exactly one of models and slices; give one")
+        return self
