@@ -52,6 +52,7 @@ class ConsensusRow:
         pair: whether it takes base_model and one other model, in this order.
         base_too: whether base_model is one of the models that are combined.
         models: the fewest and the most models that it takes beside base_model; None for any number.
+        gathers: whether its statistic holds a part of a tensor in memory.
     """
 
     name: str
@@ -60,6 +61,7 @@ class ConsensusRow:
     pair: bool = False
     base_too: bool = False
     models: tuple[int, int | None] = (1, None)
+    gathers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +242,9 @@ KARCHER = ConsensusRow(
 )  # fmt: skip
 MODEL_STOCK = ConsensusRow("model_stock", (Truth("filter_wise", False),), models=(2, None))
 NEARSWAP = ConsensusRow("nearswap", (_T,), of_models=True, pair=True)
-ARCEE_FUSION = ConsensusRow("arcee_fusion", of_models=True, pair=True)
+ARCEE_FUSION = ConsensusRow("arcee_fusion", of_models=True, pair=True, gathers=True)
 PASSTHROUGH = ConsensusRow("passthrough", (Number("scale", 1.0, per_model=True),), of_models=True, models=(1, 1))
-SCE = ConsensusRow("sce", (Number("select_topk", 1.0, low=0.0), _INT8_MASK))
+SCE = ConsensusRow("sce", (Number("select_topk", 1.0, low=0.0), _INT8_MASK), gathers=True)
 RAM = ConsensusRow("ram", (_FLOOR,))
 RAM_PLUS = ConsensusRow("ramplus_tl", (_FLOOR, Number("r", 0.1), Number("alpha", 0.2, low=0.0)))
 SUM = ConsensusRow("sum", (_WEIGHT, _LAMBDA, _NORMALIZE, _INT8_MASK))

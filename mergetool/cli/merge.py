@@ -49,9 +49,11 @@ def merge(
 ) -> None:
     """Merge checkpoints offline: recipe in, complete checkpoint out."""
     from mergetool.errors import RecipeError, nearest
-    from mergetool.merge import load_merge_recipe, merge_to_directories, plan_merge
+    from mergetool.merge import merge_to_directories, plan_merge
     from mergetool.merge.describe import describe
+    from mergetool.merge.documents import steps_of
     from mergetool.merge.engine import already_made
+    from mergetool.merge.run import merge as run
     from mergetool.merge.sweep import expand
 
     if engine not in ("auto", "native", "mergekit"):
@@ -59,7 +61,19 @@ def merge(
     _check_device(device)
     _check_push(push, sweep, public or pr or revision is not None)
     shard_bytes = parse_size(shard_size, "--shard-size")
-    loaded = load_merge_recipe(recipe)
+    *before, last = steps_of(recipe, out)
+    for step in before:
+        if dry_run and not step.out.exists():
+            raise RecipeError(f"--dry-run: {step.out} has to be made first", "mergetool check reads all of the file's recipes")
+        if not dry_run:
+            with naming(recipe), progress_bar(f"merging {step.recipe.name}") as update:
+                made = run(
+                    step.recipe, step.out, seed=seed, engine=engine, allow_pickle=allow_pickle, fresh=fresh, device=device,
+                    allow_differences=allow_differences, threads=threads, shard_bytes=shard_bytes, low_disk=low_disk,
+                    allow_nonfinite=allow_nonfinite, progress=update,
+                )  # fmt: skip
+            note("\n".join([f"{step.recipe.name} -> {step.out}", *(f"warning: {line}" for line in made["warnings"])]))
+    loaded, out = last.recipe, last.out
     if seed is not None:
         loaded = loaded.model_copy(update={"seed": seed})
     with naming(recipe):

@@ -20,7 +20,7 @@ def describe(plan: Plan, threads: int | None = None) -> dict[str, Any]:
     threads = threads or cores()
     terms = max((len(t.terms) for t in plan.tensors), default=0)
     largest = max((t.numel for t in plan.tensors), default=0)
-    selecting = plan.method is not None and plan.method.sparsifier.gathers
+    selecting = plan.method is not None and (plan.method.sparsifier.gathers or plan.method.consensus.gathers)
     buffers = (len(plan.sources) + 2 * terms + 6) * BLOCK * 4 + (largest // 4 if selecting else 0)
     return {
         "engine": plan.engine,
