@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.beside import template_identity
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reward import check_rewards, reward_identities
 from mergetool.align.training import training_config
@@ -119,6 +120,9 @@ def fingerprint(recipe: AlignRecipe) -> str:
         "data": [None if place is None else _rows_identity(place) for place in (recipe.train_data, recipe.eval_data)],
         "rewards": reward_identities(recipe),
     }
+    template = template_identity(recipe.training, recipe.directory)
+    if template is not None:
+        parts["template"] = template
     parts["recipe"]["data"] = {k: v for k, v in written["data"].items() if k not in ("train", "eval")}
     return digest(parts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.beside import TEMPLATE
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.result import layout_fits
 from mergetool.align.watch import Report
@@ -65,7 +66,8 @@ def load_policy(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
         raise CheckpointError(
             f"{sft}: its tokenizer has more tokens than its embedding has rows", "take the tokenizer that belongs to this model"
         )
-    if any(isinstance(value, list) for value in rows[0].values()) and not tokenizer.chat_template:
+    talk = any(isinstance(value, list) for value in rows[0].values())
+    if talk and not tokenizer.chat_template and not recipe.training.get(TEMPLATE):
         raise DataError(
             "data.train: the rows are conversations, and the tokenizer has no chat template",
             f"add chat_template.jinja to {sft}, or give the rows as text",

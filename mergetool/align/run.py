@@ -180,7 +180,7 @@ def _finish(
         model = trainer.accelerator.unwrap_model(trainer.model)
         if hasattr(model, "merge_and_unload"):  # LoRA: what is published is a whole model
             model = model.merge_and_unload()
-        dtype = write_model(model, state, recipe, sft, work.result)
+        dtype = write_model(model, state, recipe, sft, work.result, trainer.processing_class)
         moved = drift(work.result, sft, base)
         manifest = Manifest(
             mergetool=__version__,

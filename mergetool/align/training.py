@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.beside import located
 from mergetool.align.recipe import AlignRecipe
 from mergetool.errors import RecipeError, nearest
 
@@ -41,7 +42,7 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path) -> Any:
     """
     algorithm = recipe.algorithm_row
     config_class = algorithm.config_class()
-    given = _checked(recipe, config_class)
+    given = located(_checked(recipe, config_class), recipe.directory)
     clash = sorted(set(given) & set(algorithm.sets))
     if clash:
         raise RecipeError(f"training.{clash[0]}: algorithm {algorithm.name} sets it", "remove it, or change `algorithm:`")
