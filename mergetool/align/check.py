@@ -8,10 +8,12 @@ from typing import Any
 from mergetool.align.beside import template_identity
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reward import check_rewards, reward_identities
+from mergetool.align.rows import is_conversation, text_column
 from mergetool.align.training import training_config
 from mergetool.architecture.match import match
 from mergetool.checkpoint.content import sha256_of
 from mergetool.checkpoint.layout import Layout
+from mergetool.data.containers import files_of
 from mergetool.data.rows import data_commit
 from mergetool.errors import CheckpointError, DataError, RecipeError
 from mergetool.fingerprints import checkpoint_identity, digest
@@ -48,8 +50,8 @@ def check_align(recipe: AlignRecipe) -> dict[str, Any]:
     facts |= _on_the_hub([sft] if base is None else [sft, base])
     for key, place in (("train", recipe.train_data), ("eval", recipe.eval_data)):
         if isinstance(place, Path):
-            rows, told = recipe.algorithm_row.rows.read(place, FIRST_ROWS, int(recipe.training.get("seed", 0)))
-            form = "messages" if any(isinstance(value, list) for value in rows[0].values()) else "text"
+            rows, told = recipe.algorithm_row.rows.read(place, FIRST_ROWS, text=text_column(recipe.training))
+            form = "messages" if is_conversation(rows[0]) else "text"
             facts[key] = {"file": str(place), "rows": f"{recipe.algorithm_row.rows.name} of {form}", "first rows": told}
         elif place is not None:
             facts[key] = {"hub": place, "commit": data_commit(place)}
@@ -131,7 +133,9 @@ def _rows_identity(place: Path | str) -> Any:
     if not isinstance(place, Path):
         return place, data_commit(place)
     try:
-        return sha256_of(place)
+        if place.is_file():
+            return sha256_of(place)
+        return [sha256_of(file) for file in files_of(place)]
     except CheckpointError as error:
         raise DataError(error.message, "check the path in `data:`") from None
 

@@ -100,7 +100,7 @@ def align(
         if work.appeared:  # by another run: the same, or this says that it is not
             _is_done(out, identity, fresh)
             return _done_before(out)
-        rows, told = load_rows(recipe, report)
+        rows, told = load_rows(recipe, report, work.rows(ranks.process_index))
         if ranks.num_processes > 1:
             rows = {name: shared_by_ranks(data, work.directory / f"rows-{name}", ranks) for name, data in rows.items()}
         config = training_config(recipe, work.training)
