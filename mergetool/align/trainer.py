@@ -135,7 +135,9 @@ def _online(base: type) -> type:
                 raise DataError(
                     f"{name} data: no row has a prompt shorter than {args.max_length} tokens", "raise data.max_length"
                 )
-            self.told("data", {"name": name, "rows": len(prepared), "too_long": len(dataset) - len(prepared), **told})
+            packed = len(rest) > 1 and bool(rest[0])  # SFT's trainer says here whether rows are put together
+            become = {"packed": len(dataset)} if packed else {"too_long": len(dataset) - len(prepared)}
+            self.told("data", {"name": name, "rows": len(prepared), **become, **told})
             return prepared
 
         def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
