@@ -48,6 +48,12 @@ def merged_so_far(optimizer: Any, method: str) -> float:
     return 0.0 if amount is None else _total(TRAININGS[method], amount)
 
 
+def merges_so_far(optimizer: Any) -> int:
+    """How many merges there have been; 0 of an optimizer that merges nothing."""
+    amount = getattr(getattr(optimizer, "optimizer", optimizer), "merged", None)
+    return 0 if amount is None else int(amount.merges)
+
+
 def _total(row: Training, amount: MergedAmount) -> float:
     """The part of tau_s; where merging moves toward theta_s, the part 1 - (1 - alpha)^M of the distance taken back."""
     if not row.online.points:

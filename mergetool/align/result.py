@@ -146,7 +146,7 @@ def card(manifest: Manifest) -> str:
 # {manifest.name}
 
 Trained by mergetool {manifest.mergetool} from `{recipe["sft_model"]}`: {how}.
-{manifest.steps} steps on {manifest.data["train"]}.
+{manifest.steps} steps{f" (the best of {manifest.trained})" if manifest.trained else ""} on {manifest.data["train"]}.
 The weights are {manifest.drift["relative"]:.3g} (relative norm) away from the SFT model.
 {warning}
 | metric | value |

@@ -10,7 +10,6 @@ from typing import Any
 
 from mergetool.align.check import check_align, fingerprint
 from mergetool.align.inputs import load_policy, load_rows, shared_by_ranks
-from mergetool.align.optimizer import merged_so_far
 from mergetool.align.picture import draw
 from mergetool.align.preview import preview
 from mergetool.align.quiet import quiet
@@ -21,6 +20,7 @@ from mergetool.align.trainer import make_trainer
 from mergetool.align.training import training_config
 from mergetool.align.watch import Report, stop_on_signal
 from mergetool.align.workspace import Workspace, disk_errors
+from mergetool.align.written import amount_of, best_checkpoint, date_evaluation, log_of, relocate_best, step_of_checkpoint
 from mergetool.checkpoint.manifest import Input, Manifest
 from mergetool.checkpoint.output import check_output, files_beside, weight_hashes
 from mergetool.config.given import recipe_given
@@ -35,13 +35,15 @@ class AlignResult:
 
     Attributes:
         out: the checkpoint.
-        steps: optimizer steps of the whole run.
+        steps: optimizer steps behind the weights that were written: those of the whole run, or of its best step.
         merging: method, K, number of merges, alpha, and `merged_total`, the part of tau_s merged in all.
         metrics: the last logged training metrics and, with `data.eval`, the metrics at the end.
         drift: distance to theta_s, see result.drift.
         seconds: of this call.
         resumed_from: the step that an interrupted run had reached.
         already_done: OUT held this very result before the call.
+        data: what was kept and dropped of its rows, in words.
+        trained: optimizer steps of the whole run.
     """
 
     out: Path
@@ -53,6 +55,7 @@ class AlignResult:
     resumed_from: int | None = None
     already_done: bool = False
     data: dict[str, str] = field(default_factory=dict)
+    trained: int | None = None
 
     def as_facts(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -146,8 +149,11 @@ def _train(trainer: Any, work: Workspace, kept: Snapshots, report: Report) -> in
     if checkpoint is None or kept.lacks(checkpoint):
         trainer.train()
         return None
-    step = int(checkpoint.name.rpartition("-")[2])
+    step = step_of_checkpoint(checkpoint)
     report("resume", {"step": step})
+    if trainer.is_world_process_zero():
+        relocate_best(checkpoint)
+    trainer.accelerator.wait_for_everyone()
     trainer.train(resume_from_checkpoint=str(checkpoint))
     return step
 
@@ -165,13 +171,18 @@ def _finish(
 ) -> dict[str, Any]:
     """Evaluates, writes the result, publishes it; returns the fields of AlignResult."""
     base, sft = paths
+    best, trained = best_checkpoint(trainer), trainer.state.global_step
+    step = trained if best is None else step_of_checkpoint(best)
     if trainer.average is not None:
+        if best is not None:
+            trainer.average.load(best)
         trainer.average.put(trainer.model)
+    log = trainer.state.log_history
     if trainer.eval_dataset is not None:
         trainer.evaluate()
-    log = trainer.state.log_history
-    metrics = _last(log)
-    merging = {**asdict(trainer.plan), "merged_total": merged_so_far(trainer.optimizer, recipe.merging.method)}
+        date_evaluation(log, step)
+    metrics = _last(log_of(log, step))
+    merging = {**asdict(trainer.plan), **amount_of(trainer, recipe.merging.method)}
     moved: dict[str, Any] = {}
     # A sharded model has to be gathered by all ranks together; the others are whole on each.
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
@@ -188,7 +199,8 @@ def _finish(
             fingerprint=identity,
             name=work.out.name,
             recipe=recipe.as_written(),
-            steps=trainer.state.global_step,
+            steps=step,
+            trained=trained if trained != step else None,
             merging=merging,
             metrics=metrics,
             drift=moved,
@@ -209,12 +221,14 @@ def _finish(
                 moved["layers"],
                 recipe.algorithm_row.logged,
                 f"{work.out.name}: {trainer.plan.method}",
+                step if trained != step else None,
             )
         work.publish()
     trainer.accelerator.wait_for_everyone()
     return {
         "out": work.out,
-        "steps": trainer.state.global_step,
+        "steps": step,
+        "trained": trained,
         "merging": merging,
         "metrics": metrics,
         "drift": moved,
@@ -247,7 +261,8 @@ def _inputs(recipe: AlignRecipe) -> list[Input]:
 
 def _done_before(out: Path) -> AlignResult:
     found = Manifest.read(out)
-    return AlignResult(out, found.steps or 0, found.merging, found.metrics, found.drift, already_done=True, data=found.data)
+    steps, same = found.steps or 0, (found.merging, found.metrics, found.drift)
+    return AlignResult(out, steps, *same, already_done=True, data=found.data, trained=found.trained or steps)
 
 
 def _versions() -> dict[str, str]:

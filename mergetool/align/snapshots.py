@@ -39,13 +39,14 @@ def place_of(result: Path, place: float) -> Path | None:
         place: a share below 1, or a step.
     """
     try:
-        steps = Manifest.read(result).steps
+        found = Manifest.read(result)
     except CheckpointError:
         return None
+    steps = found.trained or found.steps
     if steps is None:
         return None
-    found = result / FOLDER / f"step-{step_of(place, steps)}"
-    return found if (found / "config.json").exists() else None
+    kept = result / FOLDER / f"step-{step_of(place, steps)}"
+    return kept if (kept / "config.json").exists() else None
 
 
 class Snapshots:

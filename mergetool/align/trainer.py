@@ -59,7 +59,7 @@ def make_trainer(
         trainer.drift = None  # theta_s has no adapters to be far from
         more["peft_config"] = baseline.adapter(merging)
     # The callback that marks a checkpoint as whole comes last.
-    callbacks = [each for each in (trainer.average, watcher(stop, report)) if each is not None]
+    callbacks = [each for each in (trainer.average, watcher(stop, report, merging.method)) if each is not None]
     try:
         trainer.__init__(
             model=model,
@@ -156,6 +156,13 @@ def _online(base: type) -> type:
             found, cached = with_reference(dataset, key_of(dataset, about), compute)
             self.told("reference", {"name": name, "cached": cached})
             return found
+
+        def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+            """As Trainer's, but of the weights that would be published: of an average, the average."""
+            if self.average is None or not self.is_in_train:
+                return super().evaluate(*args, **kwargs)
+            with self.average.in_place(self.model):
+                return super().evaluate(*args, **kwargs)
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """None beside checkpoints: the result gets ours."""

@@ -117,7 +117,7 @@ _LINES = {
 def _tell_result(result: Any, recipe: Any) -> None:
     note(
         f"{recipe.algorithm} with {result.merging['method']} -> {result.out} "
-        f"({result.steps} steps, {result.seconds:.1f} s{_resumed(result)})"
+        f"({result.steps} steps{_best(result)}, {result.seconds:.1f} s{_resumed(result)})"
     )
     moved = result.drift
     if moved:
@@ -143,6 +143,10 @@ def _tell_result(result: Any, recipe: Any) -> None:
         }
         if shown:
             note(f"  {'evaluation' if prefix else 'training'}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
+
+
+def _best(result: Any) -> str:
+    return f", the best of {result.trained}" if result.trained != result.steps else ""
 
 
 def _resumed(result: Any) -> str:
