@@ -14,6 +14,7 @@ from mergetool.align.picture import draw
 from mergetool.align.preview import preview
 from mergetool.align.quiet import quiet
 from mergetool.align.recipe import AlignRecipe, align_recipe, load_align_recipe
+from mergetool.align.refusals import refusals
 from mergetool.align.result import drift, write_account, write_model
 from mergetool.align.snapshots import Snapshots
 from mergetool.align.trainer import make_trainer
@@ -21,6 +22,8 @@ from mergetool.align.training import training_config
 from mergetool.align.watch import Report, stop_on_signal
 from mergetool.align.workspace import Workspace, disk_errors
 from mergetool.align.written import amount_of, best_checkpoint, date_evaluation, log_of, relocate_best, step_of_checkpoint
+from mergetool.architecture.context import learned_positions
+from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.manifest import Input, Manifest
 from mergetool.checkpoint.output import check_output, files_beside, weight_hashes
 from mergetool.config.given import recipe_given
@@ -106,7 +109,7 @@ def align(
         rows, told = load_rows(recipe, report, work.rows(ranks.process_index))
         if ranks.num_processes > 1:
             rows = {name: shared_by_ranks(data, work.directory / f"rows-{name}", ranks) for name, data in rows.items()}
-        config = training_config(recipe, work.training)
+        config = training_config(recipe, work.training, learned_positions(read_layout(sft).config))
         model, tokenizer = load_policy(recipe, sft, rows["train"])
         trainer = make_trainer(recipe, config, model, tokenizer, rows, (base, sft), stop, report)
         preview(trainer, tokenizer, report)
@@ -147,14 +150,16 @@ def _train(trainer: Any, work: Workspace, kept: Snapshots, report: Report) -> in
     set_seed(trainer.args.seed)
     checkpoint = work.last_checkpoint()
     if checkpoint is None or kept.lacks(checkpoint):
-        trainer.train()
+        with refusals(trainer.args, trainer.recipe.training):
+            trainer.train()
         return None
     step = step_of_checkpoint(checkpoint)
     report("resume", {"step": step})
     if trainer.is_world_process_zero():
         relocate_best(checkpoint)
     trainer.accelerator.wait_for_everyone()
-    trainer.train(resume_from_checkpoint=str(checkpoint))
+    with refusals(trainer.args, trainer.recipe.training):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
     return step
 
 

@@ -12,9 +12,10 @@ from mergetool.align.drift import Drift
 from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reference_cache import key_of, with_reference
+from mergetool.align.refusals import refusals
 from mergetool.align.reward import load_rewards
 from mergetool.align.tokenised import lengths, rows_of
-from mergetool.align.training import first_line
+from mergetool.align.training import check_batch
 from mergetool.align.watch import Report, Stop, watcher
 from mergetool.errors import DataError, RecipeError
 
@@ -60,7 +61,7 @@ def make_trainer(
         more["peft_config"] = baseline.adapter(merging)
     # The callback that marks a checkpoint as whole comes last.
     callbacks = [each for each in (trainer.average, watcher(stop, report, merging.method)) if each is not None]
-    try:
+    with refusals(config, recipe.training):  # TRL refuses some combinations only here
         trainer.__init__(
             model=model,
             args=config,
@@ -70,8 +71,7 @@ def make_trainer(
             callbacks=callbacks,
             **more,
         )
-    except (ValueError, NotImplementedError) as error:  # TRL refuses some combinations only here
-        raise RecipeError(f"training: {first_line(error)}", f"see TRL's {type(config).__name__}") from error
+    check_batch(config, len(trainer.train_dataset))
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)  # stdout belongs to the command line
     return trainer
