@@ -46,9 +46,9 @@ class Drift:
                 stored = self._start.stored_name(name)
                 if stored is None:
                     continue
-                rows = self._shapes.get(stored, parameter.shape)[:1]
-                if rows and rows[0] < parameter.shape[0] and parameter.ndim == 2:
-                    parameter = parameter[: rows[0]]  # words that a chat template has brought are in no SFT model
+                shape = self._shapes.get(stored, ())
+                if len(shape) == parameter.ndim == 2 and shape[0] < parameter.shape[0]:
+                    parameter = parameter[: shape[0]]  # words that a chat template has brought are in no SFT model
                 shard, theta = shard_of(parameter), local(parameter)
                 origin = self._start.delta(name, shard, theta.device)
                 assert origin is not None  # it has a stored name
