@@ -52,10 +52,10 @@ def _merge() -> _Language:
 
 
 def _align() -> _Language:
-    from mergetool.align.check import check_align
+    from mergetool.align.check import rehearsed_check
     from mergetool.align.recipe import AlignRecipe, align_recipe, load_align_recipe
 
-    return _Language(AlignRecipe, load_align_recipe, align_recipe, check_align)
+    return _Language(AlignRecipe, load_align_recipe, align_recipe, rehearsed_check)
 
 
 # kind -> the keys that tell it, any one of which is enough; the first kind that has one. A study has `models` as a merge has.

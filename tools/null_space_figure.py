@@ -1,6 +1,6 @@
 """The figure of docs/null-space.md: what is taken from an update, in two dimensions and in a real layer.
 
-    python -m tools.null_space_figure docs/img/null-space.png
+python -m tools.null_space_figure docs/img/null-space.png
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def left(axes: object) -> None:
 
 
 def right(axes: object) -> None:
-    """The eigenvalues of one layer's inputs on the skill rows of the lab, and the share of an update that is left along each."""
+    """The eigenvalues of one layer's inputs on skill rows of the lab, and the share of an update that is left along each."""
     from mergetool.activations import calibrate
     from mergetool.lab import lab_path
     from mergetool.ops.projection import Rule, shares
@@ -53,7 +53,9 @@ def right(axes: object) -> None:
     axes.set_xlabel("eigenvector of the second moment, largest first", fontsize=9)
     other = axes.twinx()
     for strength, colour in ((1, "#0f766e"), (3, "#2dd4bf"), (10, "#a7f3d0")):
-        other.plot(place, 1 - shares(moments, Rule(strength=strength)).numpy(), color=colour, lw=2, label=f"strength {strength}")
+        other.plot(
+            place, 1 - shares(moments, Rule(strength=strength)).numpy(), color=colour, lw=2, label=f"strength {strength}"
+        )
     other.set_ylim(0, 1.02)
     other.set_ylabel("share of the update that is left", color="#0f766e", fontsize=9)
     other.legend(fontsize=8, loc="center right", frameon=False)

@@ -74,6 +74,7 @@ class Manifest:
         steps, merging, metrics, drift, data, seeds, along: of an alignment: its optimizer steps; method, times, amount;
             the last ones logged; distance to theta_s; rows kept and dropped; of data and masks; the steps whose weights
             are kept beside it.
+        trained: the steps of its whole run, where the written weights are those of an earlier one.
         step: of one of these: the step that it was taken at.
         mergetool: the version that made it.
         schema: of this account.
@@ -104,6 +105,7 @@ class Manifest:
     data: dict[str, str] = field(default_factory=dict)
     seeds: dict[str, int] = field(default_factory=dict)
     along: list[int] | None = None
+    trained: int | None = None
     step: int | None = None
     mergetool: str | None = None
     schema: int = SCHEMA
@@ -177,7 +179,7 @@ class Manifest:
 
 
 _OF_MERGE = {"plan", "engine", "reason", "seed", "distances", "kept"}
-_OF_ALIGN = {"steps", "merging", "metrics", "drift", "data", "seeds", "along", "step"}
+_OF_ALIGN = {"steps", "merging", "metrics", "drift", "data", "seeds", "along", "trained", "step"}
 
 
 def _known(record: Any) -> dict[str, Any]:
