@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.architecture.reading import copies_of
-from mergetool.checkpoint.adapter import ADAPTER, Adapter
+from mergetool.checkpoint.adapter import Adapter
 from mergetool.checkpoint.header import TensorInfo
 from mergetool.checkpoint.place import Commit, Directory, Place, read_json
 from mergetool.checkpoint.quantised import Dequantised
@@ -51,7 +51,7 @@ class Layout:
         found = [(self.pinned, self.directory, self.headers)]
         if self.adapter is not None:
             place = self.adapter.place
-            found.append((place.pinned, place.directory, {ADAPTER: self.adapter.header}))
+            found.append((place.pinned, place.directory, {self.adapter.file: self.adapter.header}))
         return found
 
     @property
@@ -64,7 +64,7 @@ class Layout:
         """Every weight file that is read, an adapter's too -> (size in bytes, sha256 of its header)."""
         found = {self.directory / name: identity for name, identity in self.headers.items()}
         if self.adapter is not None:
-            found[self.adapter.place.directory / ADAPTER] = self.adapter.header
+            found[self.adapter.place.directory / self.adapter.file] = self.adapter.header
         return found
 
     def files_of(self, name: str) -> list[Path]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from mergetool.checkpoint.adapted_reader import AdaptedReader
 from mergetool.checkpoint.dequantised import as_numbers
 from mergetool.checkpoint.dequantised_reader import DequantisedReader
 from mergetool.checkpoint.layout import Layout, read_layout
-from mergetool.checkpoint.lora import AdaptedReader, with_adapter
+from mergetool.checkpoint.lora import with_adapter
 from mergetool.checkpoint.place import Place
 from mergetool.checkpoint.reader import PickledReader, Reader
-from mergetool.errors import CheckpointError
 
 
 def layout_of(place: Place, adapter: Place | None = None) -> Layout:
@@ -23,8 +23,6 @@ def layout_of(place: Place, adapter: Place | None = None) -> Layout:
     layout = as_numbers(read_layout(place))
     if adapter is None:
         return layout
-    if layout.pickled:
-        raise CheckpointError(f"{place.name}: an adapter on pickled weights is not supported", "save the model as safetensors")
     return with_adapter(layout, adapter)
 
 
