@@ -23,10 +23,11 @@ from mergetool.config.strict_yaml import validate
 from mergetool.errors import CheckpointError, RecipeError, nearest
 from mergetool.hub.model_reference import is_local
 from mergetool.hub.references import open_layout
+from mergetool.merge.adapter_plan import must_fit_an_adapter
 from mergetool.merge.dialect import PARAMETERS
 from mergetool.merge.mergekit import MERGEKIT_METHODS
 from mergetool.merge.plan import Plan, Source
-from mergetool.merge.recipe import MergeRecipe, ModelEntry
+from mergetool.merge.recipe import ADAPTER_OUTPUT, MergeRecipe, ModelEntry
 from mergetool.merge.terms import tensor_plans
 from mergetool.merge.vocabulary import plan_vocabulary
 from mergetool.methods import METHODS, Method
@@ -65,7 +66,10 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         found = tuple(Source(name, open_layout(name, allow_pickle)) for name in remote)
         for source in found:
             must_not_be_codes(source.layout)
-        return Plan(recipe, "mergekit", reason, method, found, 0, None)
+        plan = Plan(recipe, "mergekit", reason, method, found, 0, None)
+        if recipe.output == ADAPTER_OUTPUT:
+            must_fit_an_adapter(plan)
+        return plan
     assert method is not None  # _not_native answered for a method that is not in the table
     unread = _check_shape_of_recipe(recipe, method)
     names = _distinct_names(recipe)
@@ -82,7 +86,10 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     sources = tuple(Source(*one) for one in zip(names, layouts, found.stands_for, strict=True))
     tensors = tensor_plans(recipe, method, sources, index, base, found)
     notes = (*said, *unread, *found.notes(layouts[base].name), *differences)
-    return Plan(recipe, "native", "", method, sources, base, tokenizer, tensors, found.added, notes, vocabulary)
+    plan = Plan(recipe, "native", "", method, sources, base, tokenizer, tensors, found.added, notes, vocabulary)
+    if recipe.output == ADAPTER_OUTPUT:
+        must_fit_an_adapter(plan)
+    return plan
 
 
 def _used_alike(layouts: Sequence[Layout], base: int, allow: bool) -> list[str]:

@@ -16,6 +16,9 @@ from mergetool.config.strict_yaml import validate
 from mergetool.merge.dialect import dtype_name, understood, with_truths
 from mergetool.merge.recipe_source import recipe_source
 
+ADAPTER_OUTPUT = "adapter"
+"""`output:` of a recipe whose result is an adapter."""
+
 Scalar = bool | int | float | str
 DTypeName = Annotated[Literal["float32", "float16", "bfloat16", "float64"], BeforeValidator(dtype_name)]
 
@@ -82,6 +85,8 @@ class MergeRecipe(BaseModel):
     tokenizer: dict[str, Any] | None = None
     seed: int = 0
     name: str | None = None
+    output: Literal["model", "adapter"] = "model"
+    rank: Annotated[int, Field(ge=1)] | None = None
     _notes: tuple[str, ...] = PrivateAttr(())
 
     @field_validator("parameters", mode="before")

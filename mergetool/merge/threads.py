@@ -30,6 +30,7 @@ class Mergers:
     ) -> None:
         if any(plan.sources != plans[0].sources for plan in plans):
             raise ValueError("merges in one reading need the same inputs in the same order")
+        self.sources = plans[0].sources
         self._make = lambda: TensorMerger(plans, self.readers, device=device, allow_nonfinite=allow_nonfinite)
         self.readers = [open_reader(s.layout, places) for s in plans[0].sources]
         self.seen = Seen()
