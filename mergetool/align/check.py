@@ -10,6 +10,7 @@ from mergetool.align.reward import check_rewards, reward_identities
 from mergetool.align.training import training_config
 from mergetool.architecture.match import match
 from mergetool.checkpoint.content import sha256_of
+from mergetool.checkpoint.in_form import in_form_of
 from mergetool.checkpoint.layout import Layout
 from mergetool.data.rows import data_commit
 from mergetool.errors import CheckpointError, DataError, RecipeError
@@ -76,7 +77,7 @@ def layouts(recipe: AlignRecipe) -> tuple[Layout, Layout | None]:
     sft = open_layout(recipe.sft)
     base = open_layout(recipe.base) if recipe.base is not None else None
     if base is not None:
-        match([sft, base])
+        match([sft, in_form_of(base, sft)])
     return sft, base
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from mergetool.checkpoint.adapted_reader import AdaptedReader
 from mergetool.checkpoint.dequantised import as_numbers
 from mergetool.checkpoint.dequantised_reader import DequantisedReader
+from mergetool.checkpoint.in_form import InFormReader
 from mergetool.checkpoint.layout import Layout, read_layout
 from mergetool.checkpoint.lora import with_adapter
 from mergetool.checkpoint.place import Place
@@ -33,6 +34,8 @@ def open_reader(layout: Layout, places: dict[Path, Path] | None = None) -> Reade
         layout: its files are on this disk, see `checkpoint.fetch.fetch_weights`.
         places: where a file lies that is not where the layout says; it may change while the reader is in use.
     """
+    if layout.in_form is not None:
+        return InFormReader(layout, open_reader(layout.in_form.below, places))
     stored = replace(layout, tensors=layout.dequantised.raw, dequantised=None) if layout.dequantised else layout
     reader = PickledReader(stored) if layout.pickled else Reader(stored, places)
     if layout.dequantised is not None:

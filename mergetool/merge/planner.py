@@ -15,6 +15,7 @@ from mergetool.architecture.differences import said as said_of
 from mergetool.architecture.match import match
 from mergetool.checkpoint.adapter import ADAPTER
 from mergetool.checkpoint.dequantised import must_get_a_dtype, must_not_be_codes
+from mergetool.checkpoint.in_form import in_form_of
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.model_files import check_beside
 from mergetool.checkpoint.open import layout_of
@@ -78,6 +79,7 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     base = index[recipe.base_model] if recipe.base_model else index[recipe.models[0].model]
     for layout in layouts:
         must_get_a_dtype(layout, recipe.out_dtype or recipe.dtype)
+    layouts = [in_form_of(layout, layouts[base]) for layout in layouts]
     tokenizer, vocabulary, layouts = plan_vocabulary(recipe, names, layouts, base)
     if (place := layouts[base].place) is not None:
         check_beside(place, tokenizer)
