@@ -16,6 +16,7 @@ from mergetool.align.training import check_batch, smallest_batch, training_confi
 from mergetool.architecture.context import learned_positions
 from mergetool.architecture.match import match
 from mergetool.checkpoint.content import sha256_of
+from mergetool.checkpoint.in_form import in_form_of
 from mergetool.checkpoint.layout import Layout
 from mergetool.data.containers import files_of
 from mergetool.data.rows import data_commit
@@ -106,7 +107,7 @@ def layouts(recipe: AlignRecipe) -> tuple[Layout, Layout | None]:
     sft = open_layout(recipe.sft)
     base = open_layout(recipe.base) if recipe.base is not None else None
     if base is not None:
-        match([sft, base])
+        match([sft, in_form_of(base, sft)])
     return sft, base
 
 

@@ -67,6 +67,7 @@ class Manifest:
         dtype: torch's name of the type that most weights are stored in.
         warnings: what the user was told.
         trust_remote_code: the files or repositories whose code a loader of the result runs.
+        adapter: of a result that is one: what it is for, its ranks, and the share of the norm that they keep.
         name: of the result.
         calibration: of a method that projects: the facts of its calibration: model, rows and their number, rank, energy.
         engine, reason, seed, distances, kept: of a merge: `native` or `mergekit` and why; of its random masks; to each
@@ -93,6 +94,7 @@ class Manifest:
     dtype: str | None = None
     warnings: list[str] = field(default_factory=list)
     trust_remote_code: list[str] = field(default_factory=list)
+    adapter: dict[str, Any] | None = None
     engine: str | None = None
     reason: str | None = None
     seed: int | None = None

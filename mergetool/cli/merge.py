@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mergetool.cli.push import tell_pushed, upload
-from mergetool.cli.shell import emit_json, naming, note, parse_size, progress_bar, size
+from mergetool.cli.shell import emit_json, naming, note, parse_size, progress_bar, size, tell_adapter
 
 
 def merge(
@@ -24,6 +24,12 @@ def merge(
         typer.Option(
             help="KEY=V1,V2: merge every value in one reading, into OUT/KEY=V. Repeat it for a grid.", show_default=False
         ),
+    ] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write a LoRA adapter of the base in place of a model: output: adapter.")
+    ] = False,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="With --adapter: of each layer, at most.", show_default="what is exact")
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, native or mergekit.")] = "auto",
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and Inf in the inputs pass.")] = False,
@@ -53,6 +59,7 @@ def merge(
     from mergetool.merge.describe import describe
     from mergetool.merge.documents import steps_of
     from mergetool.merge.engine import already_made
+    from mergetool.merge.recipe import ADAPTER_OUTPUT
     from mergetool.merge.run import merge as run
     from mergetool.merge.sweep import expand
 
@@ -76,6 +83,8 @@ def merge(
     loaded, out = last.recipe, last.out
     if seed is not None:
         loaded = loaded.model_copy(update={"seed": seed})
+    if adapter or rank is not None:
+        loaded = loaded.model_copy(update={"output": ADAPTER_OUTPUT, "rank": loaded.rank if rank is None else rank})
     with naming(recipe):
         wanted = [(out / label, r) for label, r in expand(loaded, sweep)] if sweep else [(out, loaded)]
         plans = [plan_merge(r, engine, allow_pickle, allow_differences) for _, r in wanted]
@@ -139,6 +148,10 @@ def _check_device(device: str) -> None:
 
 
 def _report(manifest: dict[str, Any], out: Path, seconds: float, plan: Any) -> None:
+    if manifest.get("adapter"):
+        note(f"{plan.recipe.merge_method} -> {out} (native engine, {seconds:.1f} s, seed {manifest['seed']})")
+        tell_adapter(manifest)
+        return
     written = f", {size(plan.bytes_written)}" if plan.engine == "native" else ""
     note(
         f"{plan.recipe.merge_method} -> {out} ({manifest['engine']} engine{written}, {seconds:.1f} s, seed {manifest['seed']})"

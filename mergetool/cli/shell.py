@@ -74,6 +74,17 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
         yield update
 
 
+def tell_adapter(manifest: dict[str, Any]) -> None:
+    """What an adapter holds of a change."""
+    facts = manifest["adapter"]
+    note(f"  adapter of {facts['base']}: {facts['layers']} layers of rank {facts['rank']} at most")
+    note(f"  keeps {facts['norm_kept']:.4f} of the norm of the change; the least of a layer {facts['least_norm_kept']:.4f}")
+    if whole := facts["saved_whole"]:
+        note(f"  saved whole: {', '.join(whole[:5])}" + (f" and {len(whole) - 5} more" if len(whole) > 5 else ""))
+    for warning in manifest["warnings"]:
+        note(f"warning: {warning}")
+
+
 def size(count: float, unit: str = "B") -> str:
     """1234567 -> '1.2 MB'."""
     for prefix in ("", "k", "M", "G", "T"):

@@ -7,6 +7,7 @@ from typing import Any
 from mergetool.files import cores
 from mergetool.hub.fetch import missing_weights
 from mergetool.merge.plan import Plan
+from mergetool.merge.recipe import ADAPTER_OUTPUT
 from mergetool.ops.blocks import BLOCK
 
 
@@ -28,6 +29,7 @@ def describe(plan: Plan, threads: int | None = None) -> dict[str, Any]:
         "models": [s.name for s in plan.sources],
         "tensors": len(plan.tensors),
         "parameters": sum(t.numel for t in plan.tensors),
+        **({"output": plan.recipe.output, "rank": plan.recipe.rank} if plan.recipe.output == ADAPTER_OUTPUT else {}),
         "dtype": sorted({t.dtype_name for t in plan.tensors}),
         **_fetched(plan),
         "bytes_read": plan.bytes_read,

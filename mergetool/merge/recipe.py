@@ -29,6 +29,8 @@ from mergetool.merge.recipe_entries import (
 )  # fmt: skip
 from mergetool.merge.recipe_source import recipe_source
 
+ADAPTER_OUTPUT = "adapter"
+"""`output:` of a recipe whose result is an adapter."""
 DTypeName = Annotated[Literal["float32", "float16", "bfloat16", "float64"], BeforeValidator(dtype_name)]
 Entry = TypeVar("Entry", bound=ModelEntry)
 
@@ -51,6 +53,8 @@ class MergeRecipe(BaseModel):
     calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
     seed: int = 0
     name: str | None = None
+    output: Literal["model", "adapter"] = "model"
+    rank: Annotated[int, Field(ge=1)] | None = None
     _notes: tuple[str, ...] = PrivateAttr(())
 
     @field_validator("parameters", mode="before")

@@ -37,6 +37,7 @@ class Mergers:
     ) -> None:
         if any(plan.sources != plans[0].sources for plan in plans):
             raise ValueError("merges in one reading need the same inputs in the same order")
+        self.sources = plans[0].sources
         projections = [
             None if one is None else Projections(one, plan.sources[plan.sidecar].layout, device)
             for plan, one in zip(plans, calibrations or [None] * len(plans), strict=True)
