@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mergetool.cli.push import tell_pushed, upload
-from mergetool.cli.shell import emit_json, naming, note, parse_size, progress_bar, size
+from mergetool.cli.shell import Settings, emit_json, naming, note, parse_size, progress_bar, size
 
 
 def merge(
@@ -45,6 +45,7 @@ def merge(
     public: Annotated[bool, typer.Option("--public", help="With --push: everyone may see it.")] = False,
     revision: Annotated[str | None, typer.Option(help="With --push: the branch.", show_default=False)] = None,
     pr: Annotated[bool, typer.Option("--pr", help="With --push: as a pull request.")] = False,
+    settings: Settings = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest (or the plan) as JSON.")] = False,
 ) -> None:
     """Merge checkpoints offline: recipe in, complete checkpoint out."""
@@ -59,7 +60,7 @@ def merge(
     _check_device(device)
     _check_push(push, sweep, public or pr or revision is not None)
     shard_bytes = parse_size(shard_size, "--shard-size")
-    loaded = load_merge_recipe(recipe)
+    loaded = load_merge_recipe(recipe, settings or ())
     if seed is not None:
         loaded = loaded.model_copy(update={"seed": seed})
     with naming(recipe):

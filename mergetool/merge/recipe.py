@@ -5,12 +5,13 @@ A recipe holds what the user wrote and nothing else; what it means for each tens
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from mergetool.config.settings import with_settings
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import validate
 from mergetool.merge.dialect import dtype_name, understood, with_truths
@@ -141,17 +142,18 @@ class MergeRecipe(BaseModel):
         return self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
 
 
-def load_merge_recipe(path: str | Path) -> MergeRecipe:
+def load_merge_recipe(path: str | Path, settings: Sequence[str] = ()) -> MergeRecipe:
     """Read and validate a recipe; relative model paths start from the recipe's directory, then from where you are.
 
     Args:
         path: a file, or what else `recipe_source` takes: ``-``, a recipe of the package, a merged model.
+        settings: values set anew, see `config.settings`.
 
     Raises:
         RecipeError: the file or a key in it is wrong; one line.
     """
     source = recipe_source(str(path))
-    content, notes = understood(source.content, source.anchored - MergeRecipe.model_fields.keys())
+    content, notes = understood(with_settings(source.content, settings), source.anchored - MergeRecipe.model_fields.keys())
     recipe = validate(MergeRecipe, content, source.called).resolved(source.directory)
     recipe._notes = tuple(notes)
     return recipe
