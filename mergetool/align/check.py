@@ -184,7 +184,7 @@ def merges_of(recipe: AlignRecipe, steps: int) -> tuple[int, int]:
     if recipe.merging.training is None:
         return 1, 0
     every = recipe.merging.every or 1
-    gap = steps if every == "total" else int(every)
+    gap = max(1, steps) if every == "total" else int(every)
     if gap > steps:
         raise RecipeError(
             f"merging.every: {gap} is more than the run's {steps} steps, so nothing would be merged",

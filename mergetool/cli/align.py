@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, naming, note, progress_bar
+from mergetool.cli.shell import Settings, emit_json, naming, note, progress_bar
 from mergetool.methods import TRAININGS
 
 
@@ -16,6 +16,7 @@ def align(
     recipe: Annotated[Path, typer.Argument(help="An align recipe.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The directory to make; it appears when complete.", show_default=False)],
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what an interrupted run left.")] = False,
+    settings: Settings = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train from the SFT model with DPO and the like, merging the SFT delta into the optimizer's steps."""
@@ -23,7 +24,7 @@ def align(
     from mergetool.align.run import align as run
 
     with naming(recipe):
-        loaded = load_align_recipe(recipe)
+        loaded = load_align_recipe(recipe, settings or ())
     with naming(recipe), progress_bar("aligning") as update:
         result = run(loaded, out, fresh=fresh, report=_teller(update, loaded.algorithm_row), picture=True)
     if os.environ.get("RANK", "0") != "0":

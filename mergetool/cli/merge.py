@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mergetool.cli.push import tell_pushed, upload
-from mergetool.cli.shell import emit_json, naming, note, parse_size, progress_bar, size, tell_adapter
+from mergetool.cli.shell import Settings, emit_json, naming, note, parse_size, progress_bar, size, tell_adapter
 
 
 def merge(
@@ -51,6 +51,7 @@ def merge(
     public: Annotated[bool, typer.Option("--public", help="With --push: everyone may see it.")] = False,
     revision: Annotated[str | None, typer.Option(help="With --push: the branch.", show_default=False)] = None,
     pr: Annotated[bool, typer.Option("--pr", help="With --push: as a pull request.")] = False,
+    settings: Settings = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest (or the plan) as JSON.")] = False,
 ) -> None:
     """Merge checkpoints offline: recipe in, complete checkpoint out."""
@@ -68,7 +69,7 @@ def merge(
     _check_device(device)
     _check_push(push, sweep, public or pr or revision is not None)
     shard_bytes = parse_size(shard_size, "--shard-size")
-    *before, last = steps_of(recipe, out)
+    *before, last = steps_of(recipe, out, settings or ())
     for step in before:
         if dry_run and not step.out.exists():
             raise RecipeError(f"--dry-run: {step.out} has to be made first", "mergetool check reads all of the file's recipes")

@@ -8,11 +8,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from mergetool.errors import MergetoolError, RecipeError
+
+Settings: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a value of the recipe, e.g. training.learning_rate=1e-5. May be repeated.",
+        show_default=False,
+    ),
+]
 
 
 def guarded(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ the result. Intermediate models stay beside it, so that the same command finds t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,13 @@ class Step:
     needs: tuple[Path, ...] = ()
 
 
-def steps_of(recipe: str | Path, out: str | Path) -> list[Step]:
+def steps_of(recipe: str | Path, out: str | Path, settings: Sequence[str] = ()) -> list[Step]:
     """The merges of a recipe's file, in an order in which they can be made; one for a recipe of one document.
 
     Args:
         recipe: as `load_merge_recipe` takes it; a file or ``-`` may hold several documents.
         out: what the document without a name makes. Named ones make ``OUT.steps/NAME``, or ``OUT/NAME`` where all are named.
+        settings: values of the recipe set anew, see `config.settings`; of a file with one document.
 
     Raises:
         RecipeError: a document is wrong, two have one name, or they need one another in a circle.
@@ -50,8 +51,10 @@ def steps_of(recipe: str | Path, out: str | Path) -> list[Step]:
     text = stdin_text() if str(recipe) == "-" else _text(path)
     parts = documents(text)
     if len(parts) < 2:
-        return [Step(out, load_merge_recipe(path))]
+        return [Step(out, load_merge_recipe(path, settings))]
     called = "standard input" if str(recipe) == "-" else str(path)
+    if settings:
+        raise RecipeError(f"{called}: --set sets values of one recipe, and here are {len(parts)}", "edit the file")
     contents = [parse_yaml(part, called) for part in parts]
     names = [content.get("name") for content in contents]
     for name in names:
