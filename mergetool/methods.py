@@ -92,6 +92,7 @@ class Online:
         merges: what is merged, in words.
         fits: whether a group's settings go together.
         own: settings beside `SETTINGS`.
+        later: settings that a group has where they are not the default alone: a state_dict keeps the keys that it had without.
         calibrated: whether it reads a calibration, and no reference.
     """
 
@@ -105,6 +106,7 @@ class Online:
     merges: str = "the SFT delta"
     fits: Fits = lambda values: None
     own: tuple[Option, ...] = ()
+    later: tuple[Option, ...] = ()
     calibrated: bool = False
 
     @property
@@ -282,13 +284,26 @@ def _not_unbiased(values: Values) -> tuple[str, str] | None:
     return "OnTIES keeps the largest entries, and no factor makes that unbiased", "use 'none' or 'l1'"
 
 
+def _of_ties(values: Values) -> tuple[str, str] | None:
+    if values.get(STATISTIC.name, STATISTIC.default) != STATISTIC.default and values["every"] != 1:
+        return (
+            f"{STATISTIC.name} is {values[STATISTIC.name]} and every is {values['every']}",
+            "momentum ranks a step's update: every: 1",
+        )
+    return _not_unbiased(values)
+
+
+STATISTIC = Word("statistic", "delta", words=("delta", "momentum"))
+"""What OnTIES ranks the entries of an update by: their own magnitude, or that of Adam's m (MoFO)."""
+
 ON_DARE = Online(
     "dare", "OnDARE", "ondare",
     knobs=frozenset(["density", "rescale", "tau_mask", "clip", "seed"]), defaults={"rescale": "unbiased"},
 )  # fmt: skip
 ON_TIES = Online(
     "ties", "OnTIES", "onties",
-    knobs=frozenset(["density", "rescale", "elect", "clip", "seed"]), bounded=True, fits=_not_unbiased,
+    knobs=frozenset(["density", "rescale", "elect", "statistic", "clip", "seed"]), bounded=True, fits=_of_ties,
+    later=(STATISTIC,),
 )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ class Merging(_Strict):
         alpha: weight of the SFT delta at each merge.
         alpha_total: the same, summed over the run: alpha = alpha_total / number of merges.
         every: K, merge at every K-th step; `total` merges once, at the end.
+        statistic: of `onties`: what an update's entries are ranked by, their own magnitude or Adam's momentum (MoFO).
         rescale, tau_mask, elect, clip: see docs/methods.md, "Divergences".
         seed: of the masks, and of the order of `rows`. The order of the data has `training.seed`.
         rounding: how a weight takes an update below its own precision.
@@ -88,6 +89,7 @@ class Merging(_Strict):
     rescale: Literal["unbiased", "l1", "none"] | None = None
     tau_mask: Literal["resample", "fixed"] | None = None
     elect: Literal["weighted", "unweighted"] | None = None
+    statistic: Literal["delta", "momentum"] | None = None
     clip: Annotated[float, Field(gt=0)] | None = None
     seed: Annotated[int, Field(ge=0)] | None = None
     rounding: Literal["stochastic", "nearest"] | None = None

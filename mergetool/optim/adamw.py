@@ -54,10 +54,14 @@ class MergingAdamW(Merging):
 
     def _check(self, group: dict[str, Any], index: int) -> None:
         check_adamw(group)
+        for setting in self.operator.row.later:
+            if group.get(setting.name) == setting.default:
+                del group[setting.name]
         super()._check(group, index)
 
     def _saved_settings(self, saved: dict[str, Any]) -> dict[str, Any]:
-        return adamw_settings(saved)
+        later = {setting.name: setting.default for setting in self.operator.row.later}
+        return later | adamw_settings(saved) if "moments" in saved else adamw_settings(saved)
 
     def _saved_state(self, state: dict[str, Any], parameter: torch.Tensor, group: dict[str, Any], name: str) -> dict[str, Any]:
         return adamw_state(state, parameter, group["moments"], name)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 
 from mergetool.errors import RecipeError
+from mergetool.methods import STATISTIC
 from mergetool.ops.projector import Projector
-from mergetool.optim.deltas import AdamDelta, Delta
+from mergetool.optim.deltas import AdamDelta, Delta, stored
 from mergetool.optim.rounded import COARSE
 from mergetool.optim.sharding import Shard, local
 
@@ -122,7 +123,15 @@ class AdamPart(NamedTuple):
     @property
     def update(self) -> AdamDelta:
         """Δθ, once the moments are this step's."""
-        return AdamDelta(self.m, self.v, int(self.t), self.lr, self.betas, self.group["eps"])
+        delta = AdamDelta(self.m, self.v, int(self.t), self.lr, self.betas, self.group["eps"])
+        delta.ranking = self.ranking
+        return delta
+
+    @property
+    def ranking(self) -> Delta | None:
+        """m, where the update's entries are ranked by it; None where they are by their own magnitude."""
+        by_delta = self.group.get(STATISTIC.name, STATISTIC.default) == STATISTIC.default
+        return None if by_delta else stored(self.m, None)
 
     @property
     def anchor(self) -> torch.Tensor:

@@ -39,7 +39,7 @@ def check(row: Online, group: Group) -> None:
     Raises:
         RecipeError: names the setting and what it may be.
     """
-    for setting in row.options:
+    for setting in (*row.options, *(later for later in row.later if later.name in group)):
         value = group[setting.name]
         try:
             setting.read(value)
