@@ -78,6 +78,7 @@ def check_align(recipe: AlignRecipe, rehearsed: bool = False) -> dict[str, Any]:
     if (calibration := recipe.calibrated_on) is not None:
         calibration.check(((name, info.shape) for name, info in sft.tensors.items() if info.floating), [recipe.merging.rule()])
         facts["calibration"] = calibration.written()
+        facts |= {} if calibration.file is not None else calibration.cost(recipe.sft)
     if recipe.merging.rows is not None:
         facts["rows"] = {"of": recipe.merging.rows.names, "usable": len(recipe.merging.rows.read(recipe.directory))}
     if recipe.reward:

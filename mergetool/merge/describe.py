@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mergetool.config.sources import resolve_source
 from mergetool.files import cores
 from mergetool.hub.fetch import missing_weights
 from mergetool.merge.plan import Plan
@@ -36,7 +37,16 @@ def describe(plan: Plan, threads: int | None = None) -> dict[str, Any]:
         "bytes_written": plan.bytes_written,
         "bytes_of_disk": plan.bytes_written,
         "bytes_of_peak_memory": 250_000_000 + threads * buffers,
+        **_calibrated(plan),
     }
+
+
+def _calibrated(plan: Plan) -> dict[str, Any]:
+    """What making the calibration takes, where the recipe gives rows and not a file."""
+    entry, base = plan.recipe.calibration, plan.recipe.base_model
+    if entry is None or base is None or entry.file is not None:
+        return {}
+    return entry.cost(resolve_source(base, "."))
 
 
 def _fetched(plan: Plan) -> dict[str, Any]:
