@@ -7,6 +7,7 @@ from typing import Any
 
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reward import check_rewards, reward_identities
+from mergetool.align.row_gradients import projection
 from mergetool.align.training import training_config
 from mergetool.architecture.match import match
 from mergetool.checkpoint.content import sha256_of
@@ -57,6 +58,9 @@ def check_align(recipe: AlignRecipe) -> dict[str, Any]:
         facts["calibration"] = calibration.written()
     if recipe.merging.rows is not None:
         facts["rows"] = {"of": recipe.merging.rows.names, "usable": len(recipe.merging.rows.read(recipe.directory))}
+    if (asked := projection(recipe, facts["model"]["parameters"])) is not None:
+        facts["row_gradients"] = {"sets": asked.sets, "every": asked.every}
+        facts["bytes_of_row_gradients"] = asked.bytes
     if recipe.reward:
         check_rewards(recipe)
         facts["reward"] = recipe.reward

@@ -63,7 +63,7 @@ class Merging(_Strict):
         density: p, the fraction of entries kept.
         alpha: weight of the SFT delta at each merge.
         alpha_total: the same, summed over the run: alpha = alpha_total / number of merges.
-        every: K, merge at every K-th step; `total` merges once, at the end.
+        every: K, merge at every K-th step; `total` merges once, at the end. Of `ogpsa`, compute the rows' gradients anew.
         rescale, tau_mask, elect, clip: see docs/methods.md, "Divergences".
         seed: of the masks, and of the order of `rows`. The order of the data has `training.seed`.
         rounding: how a weight takes an update below its own precision.
@@ -73,10 +73,11 @@ class Merging(_Strict):
         strength: of the penalties `l2`, strength/2 * |theta - theta_s|^2, and `l1`, strength * |theta - theta_s|_1; of
             `onnullspace`, how much is left of what the calibration's rows see: the larger, the more.
         rank, lora_alpha: of `lora`; `rank` of `onnullspace` with kind hard, the eigenvectors that are taken away.
-        kind, threshold, energy, project, only, skip: of `onnullspace`, see `mergetool.optim.OnNullSpace`.
-        rows: of `replay`, `lwf` and `ewc`: the rows whose outputs should stay.
+        kind, threshold, energy, project, only, skip: of `onnullspace`, see `mergetool.optim.OnNullSpace`; `project` of `ogpsa`.
+        rows: of `replay`, `lwf`, `ewc` and `ogpsa`: the rows whose outputs should stay.
         lambda_: `lambda` in a recipe, the weight of what these add to the loss; 1 where nothing is said.
         batch_size: of `replay` and `lwf`: rows at each micro step and device; as many as of the data where nothing is said.
+            Of `ogpsa`, rows of one backward pass.
     """
 
     method: Method = "adamw"
