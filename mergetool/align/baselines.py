@@ -58,6 +58,7 @@ class Baseline:
         term: what is added to the loss for the rows that should stay.
         reference: whether `term` reads theta_s, which then stays in memory beside the policy.
         fisher: whether the Fisher information of theta_s on these rows is computed before the run.
+        gradients: whether steps are kept orthogonal to the gradients of these rows.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Baseline:
     term: Term | None = None
     reference: bool = False
     fisher: bool = False
+    gradients: bool = False
 
     @property
     def needs_rows(self) -> bool:
@@ -242,6 +244,13 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
                 frozenset({"rows", "lambda", "storage", "seed"}),
                 attach=_ewc,
                 fisher=True,
+            ),
+            Baseline(
+                "ogpsa",
+                "AdamW without the part of each gradient, or update, in the span of the gradients of sets of rows",
+                "arXiv 2602.07892, OGPSA",
+                frozenset({"rows", "every", "project", "batch_size", "seed"}),
+                gradients=True,
             ),
         )
     }

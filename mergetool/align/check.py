@@ -11,6 +11,7 @@ from mergetool.align.quiet import quiet
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.rehearsal import rehearse
 from mergetool.align.reward import check_rewards, reward_identities
+from mergetool.align.row_gradients import projection
 from mergetool.align.rows import is_conversation, text_column
 from mergetool.align.training import check_batch, smallest_batch, training_config
 from mergetool.architecture.context import learned_positions
@@ -81,6 +82,9 @@ def check_align(recipe: AlignRecipe, rehearsed: bool = False) -> dict[str, Any]:
         facts |= {} if calibration.file is not None else calibration.cost(recipe.sft)
     if recipe.merging.rows is not None:
         facts["rows"] = {"of": recipe.merging.rows.names, "usable": len(recipe.merging.rows.read(recipe.directory))}
+    if (asked := projection(recipe, facts["model"]["parameters"])) is not None:
+        facts["row_gradients"] = {"sets": asked.sets, "every": asked.every}
+        facts["bytes_of_row_gradients"] = asked.bytes
     if recipe.reward:
         check_rewards(recipe)
         facts["reward"] = recipe.reward

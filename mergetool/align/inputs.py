@@ -57,7 +57,8 @@ def load_stay(recipe: AlignRecipe, sft: Path, report: Report) -> Stay | None:
     rows = recipe.merging.rows
     if rows is None:
         return None
-    stay = tokenised(rows.read(recipe.directory), load_tokenizer(sft), rows.max_length or recipe.data.max_length or MAX_LENGTH)
+    each, length = rows.read_each(recipe.directory), rows.max_length or recipe.data.max_length or MAX_LENGTH
+    stay = tokenised([row for part in each for row in part], load_tokenizer(sft), length, [len(part) for part in each])
     report("rows", {"name": recipe.merging.method, "told": str(stay)})
     return stay
 

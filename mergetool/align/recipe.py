@@ -64,7 +64,7 @@ class Merging(_Strict):
         density: p, the fraction of entries kept.
         alpha: weight of the SFT delta at each merge.
         alpha_total: the same, summed over the run: alpha = alpha_total / number of merges.
-        every: K, merge at every K-th step; `total` merges once, at the end.
+        every: K, merge at every K-th step; `total` merges once, at the end. Of `ogpsa`, compute the rows' gradients anew.
         statistic: of `onties`: what an update's entries are ranked by, their own magnitude or Adam's momentum (MoFO).
         rescale, tau_mask, elect, clip: see docs/methods.md, "Divergences".
         seed: of the masks, and of the order of `rows`. The order of the data has `training.seed`.
@@ -75,10 +75,11 @@ class Merging(_Strict):
         strength: of the penalties `l2`, strength/2 * |theta - theta_s|^2, and `l1`, strength * |theta - theta_s|_1; of
             `onnullspace`, how much is left of what the calibration's rows see: the larger, the more.
         rank, lora_alpha: of `lora`; `rank` of `onnullspace` with kind hard, the eigenvectors that are taken away.
-        kind, threshold, energy, project, only, skip: of `onnullspace`, see `mergetool.optim.OnNullSpace`.
-        rows: of `replay`, `lwf` and `ewc`: the rows whose outputs should stay.
+        kind, threshold, energy, project, only, skip: of `onnullspace`, see `mergetool.optim.OnNullSpace`; `project` of `ogpsa`.
+        rows: of `replay`, `lwf`, `ewc` and `ogpsa`: the rows whose outputs should stay.
         lambda_: `lambda` in a recipe, the weight of what these add to the loss; 1 where nothing is said.
         batch_size: of `replay` and `lwf`: rows at each micro step and device; as many as of the data where nothing is said.
+            Of `ogpsa`, rows of one backward pass.
     """
 
     method: Method = "adamw"
@@ -135,6 +136,11 @@ class Merging(_Strict):
     def needs_base(self) -> bool:
         """True where tau_s is merged, so that base_model must be known."""
         return self.training is not None and self.training.merges_delta and bool(self.alpha or self.alpha_total)
+
+    @property
+    def adds(self) -> bool:
+        """True where a merge may add something to an update; a method that projects only takes."""
+        return self.training is not None and not self.training.online.calibrated
 
     @property
     def needs_calibration(self) -> bool:

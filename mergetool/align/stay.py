@@ -5,6 +5,7 @@ The opponents of null-space merging learn from the same rows that `mergetool cal
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +73,11 @@ class Rows(BaseModel):
         Raises:
             DataError: a source is missing, or a row is of no known form or has no answer.
         """
-        found: list[dict[str, Any]] = []
+        return [row for rows in self.read_each(directory) for row in rows]
+
+    def read_each(self, directory: Path) -> list[list[dict[str, Any]]]:
+        """The rows of each source, as `read` gives them together."""
+        found: list[list[dict[str, Any]]] = []
         for source in self.sources(directory):
             rows = input_rows(source, self.limit)
             if any(not row["completion"] for row in rows):
@@ -81,7 +86,7 @@ class Rows(BaseModel):
                     "give rows whose answers should stay ('prompt' and 'completion', 'question' and 'answer', 'messages'), "
                     "or 'text'",
                 )
-            found += rows
+            found.append(rows)
         return found
 
 
@@ -118,10 +123,18 @@ class Stay:
     Attributes:
         rows: prompt and answer of each, as token ids.
         dropped: rows whose prompt alone fills the length.
+        sizes: how many of them each source has given, in order; they are one set where nothing is given.
     """
 
     rows: tuple[Coded, ...]
     dropped: int = 0
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def sets(self) -> list[tuple[Coded, ...]]:
+        """The rows of each source."""
+        ends = list(itertools.accumulate(self.sizes or (len(self.rows),)))
+        return [self.rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     @property
     def tokens(self) -> int:
@@ -179,8 +192,14 @@ def batch_of(rows: Sequence[Coded], tokens: int | None = None) -> Batch:
     return Batch(ids, mask, scored, int(scored.sum()) if tokens is None else tokens)
 
 
-def tokenised(rows: Sequence[dict[str, Any]], tokenizer: Any, max_length: int) -> Stay:
+def tokenised(rows: Sequence[dict[str, Any]], tokenizer: Any, max_length: int, sizes: Sequence[int] = ()) -> Stay:
     """Prompt and answer through the chat template, as rows of SFT are; of running text every token is an answer's.
+
+    Args:
+        rows: as Rows.read gives them.
+        tokenizer: of theta_s.
+        max_length: tokens of prompt and answer; what is longer is cut at the end.
+        sizes: how many of the rows each source has given, in order.
 
     Raises:
         DataError: the rows are conversations and there is no chat template, or no row has an answer within `max_length`.
@@ -202,4 +221,6 @@ def tokenised(rows: Sequence[dict[str, Any]], tokenizer: Any, max_length: int) -
         raise DataError(
             f"merging.rows: no row has a token of an answer within {max_length} tokens", "raise merging.rows.max_length"
         )
-    return Stay(kept, len(coded) - len(kept))
+    ends = list(itertools.accumulate(sizes))
+    each = (coded[start:end] for start, end in zip([0, *ends], ends, strict=False))
+    return Stay(kept, len(coded) - len(kept), tuple(sum(row is not None for row in part) for part in each))

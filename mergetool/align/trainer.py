@@ -16,6 +16,7 @@ from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reference_cache import key_of, with_reference
 from mergetool.align.refusals import refusals
 from mergetool.align.reward import load_rewards
+from mergetool.align.row_gradients import row_gradients
 from mergetool.align.row_terms import RowTerm
 from mergetool.align.stay import Stay
 from mergetool.align.tokenised import lengths, rows_of
@@ -65,12 +66,14 @@ def make_trainer(
     more = {"reward_funcs": load_rewards(recipe)} if algorithm.rewarded else {}
     baseline = merging.baseline
     trainer.average = baseline.average(merging) if baseline and baseline.average else None
+    trainer.row_gradients = row_gradients(recipe, config, model, stay, report)
     trainer.drift = Drift(paths[1])
     if baseline and baseline.adapter:
         trainer.drift = None  # theta_s has no adapters to be far from
         more["peft_config"] = baseline.adapter(merging)
     # The callback that marks a checkpoint as whole comes last.
-    callbacks = [each for each in (trainer.average, watcher(stop, report, merging.method)) if each is not None]
+    callbacks = [trainer.average, trainer.row_gradients, watcher(stop, report, merging.method)]
+    callbacks = [each for each in callbacks if each is not None]
     with refusals(config, recipe.training):  # TRL refuses some combinations only here
         trainer.__init__(
             model=model,
@@ -173,7 +176,9 @@ def _online(base: type) -> type:
                 logs |= {f"drift/{part.replace(' ', '_')}": distance for part, distance in layers.items()}
             if self.row_term is not None and "loss" in logs:
                 logs |= self.row_term.logged(self.accelerator)
-            if self.plan is not None and self.plan.merges and "loss" in logs:
+            if self.row_gradients is not None and "loss" in logs:
+                logs |= self.row_gradients.logged()
+            if self.plan is not None and self.plan.merges and self.recipe.merging.adds and "loss" in logs:
                 logs["merged_total"] = merged_so_far(self.optimizer, self.plan.method)
             super().log(logs, start_time)
 

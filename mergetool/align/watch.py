@@ -14,8 +14,8 @@ from mergetool.align.workspace import mark_complete
 from mergetool.align.written import note_amount
 
 Report = Callable[[str, dict[str, Any]], None]
-"""Called with an event's name and its facts: rows, data, fisher, reference, preview, plan, resume,
-step, log, checkpoint, result."""
+"""Called with an event's name and its facts: rows, data, fisher, reference, preview, plan,
+row_gradients, resume, step, log, checkpoint, result."""
 
 
 class Stop:

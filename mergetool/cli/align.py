@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import Settings, emit_json, naming, note, progress_bar
+from mergetool.cli.shell import Settings, emit_json, naming, note, progress_bar, size
 from mergetool.methods import TRAININGS
 
 
@@ -55,6 +55,7 @@ def _teller(update: Any, algorithm: Any) -> Any:
             shown = [one for one in algorithm.logged if one.word and one.key in facts]
             more = "".join(f"  {one.word} {facts[one.key]:.4f}" for one in shown)
             more += f"  rows {facts['rows_loss']:.4f}" if "rows_loss" in facts else ""
+            more += f"  projected {facts['projected']:.3g}" if "projected" in facts else ""
             more += f"  drift {facts['drift']:.4g}" if "drift" in facts else ""
             merged = f"  merged {facts['merged_total']:.3g} of tau_s" if "merged_total" in facts else ""
             note(f"step {facts['step']}: loss {facts['loss']:.4f}{more}{merged}")
@@ -93,6 +94,13 @@ def _plan(facts: dict[str, Any]) -> str:
     )
 
 
+def _row_gradients(facts: dict[str, Any]) -> str:
+    return (
+        f"gradients of {facts['sets']} sets of rows, computed every {facts['every']} steps, are taken from each "
+        f"{'update' if facts['update'] else 'gradient'}: {size(facts['bytes'])} in memory for it"
+    )
+
+
 def _preview(facts: dict[str, Any]) -> str:
     lines = [
         f"first {side}: {one.get('marked', one['text'])!r} ({one['tokens']} tokens{_in_loss(one)}, "
@@ -117,6 +125,7 @@ _LINES = {
         f"{facts['name']} reference log-probabilities {'read back from the cache' if facts['cached'] else 'computed'}"
     ),
     "plan": _plan,
+    "row_gradients": _row_gradients,
     "preview": _preview,
     "resume": lambda facts: f"going on from the checkpoint at step {facts['step']}",
     "checkpoint": lambda facts: f"checkpoint at step {facts['step']}",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.align.tiny import REWARD, make_pairs, make_stay, make_triple
+from tests.align.tiny import REWARD, make_pairs, make_stay, make_triple, recipe_text
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -51,3 +52,29 @@ def prompts(triple, tmp_path_factory) -> Path:
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "rewards.py").write_text(REWARD)
     return folder
+
+
+@pytest.fixture
+def trainer(triple, tmp_path):
+    """merging, training -> a trainer that has not begun, and its rows."""
+    from mergetool.align import align_recipe
+    from mergetool.align.inputs import load_policy, load_rows, load_stay
+    from mergetool.align.quiet import quiet
+    from mergetool.align.trainer import make_trainer
+    from mergetool.align.training import training_config
+    from mergetool.align.watch import Stop
+
+    def make(merging: dict, **training: Any) -> tuple[Any, Any]:
+        values = recipe_text(triple, merging=merging)
+        values["training"] |= training
+        recipe, told = align_recipe(values, triple), lambda event, facts: None
+        with quiet():
+            rows, _ = load_rows(recipe, told)
+            stay = load_stay(recipe, triple / "sft", told)
+            model, tokenizer = load_policy(recipe, triple / "sft", rows["train"])
+            config = training_config(recipe, tmp_path)
+            made = make_trainer(recipe, config, model, tokenizer, rows, (None, triple / "sft"), Stop(), told, stay)
+        made.current_gradient_accumulation_steps = config.gradient_accumulation_steps
+        return made, stay
+
+    return make

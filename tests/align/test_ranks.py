@@ -16,6 +16,7 @@ from mergetool.checkpoint.reader import Reader
 from tests.align.tiny import recipe_text
 
 ONDARE = {"method": "ondare", "density": 0.3, "alpha": 1e-2, "every": 2}
+SETS = {"data": ["lab:skills_validation", "lab:sft_train"], "limit": 10, "max_length": 64}
 ROWS = {"data": "lab:skills_validation", "limit": 16, "max_length": 64}
 
 
@@ -31,6 +32,7 @@ ROWS = {"data": "lab:skills_validation", "limit": 16, "max_length": 64}
         pytest.param({"method": "replay", "rows": ROWS, "batch_size": 4}, False, id="replay-ddp"),
         pytest.param({"method": "lwf", "rows": ROWS, "lambda": 10.0, "batch_size": 4}, True, id="lwf-fsdp2"),
         pytest.param({"method": "ewc", "rows": ROWS, "lambda": 100.0}, True, id="ewc-fsdp2"),
+        pytest.param({"method": "ogpsa", "rows": SETS, "project": "update", "every": 4}, False, id="ogpsa-ddp"),
     ],
 )
 def test_two_gloo_processes_give_the_weights_of_one(tmp_path, merging: dict, sharded: bool) -> None:

@@ -8,45 +8,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mergetool.align import align_recipe
-from mergetool.align.inputs import load_policy, load_rows, load_stay
-from mergetool.align.quiet import quiet
 from mergetool.align.row_terms import kl, nll
 from mergetool.align.stay import Stay, batch_of, tokenised
-from mergetool.align.trainer import make_trainer
-from mergetool.align.training import training_config
-from mergetool.align.watch import Stop
 from mergetool.data.texts import completions
 from mergetool.data.tokens import Coded
 from mergetool.errors import RecipeError
-from tests.align.tiny import recipe_text
+from tests.align.tiny import plain_nll
 
 ROWS = {"data": "stay.jsonl"}
-
-
-@pytest.fixture
-def trainer(triple, tmp_path):
-    """merging, training -> a trainer that has not begun, and its rows."""
-
-    def make(merging: dict, **training: Any) -> tuple[Any, Stay | None]:
-        values = recipe_text(triple, merging=merging)
-        values["training"] |= training
-        recipe, told = align_recipe(values, triple), lambda event, facts: None
-        with quiet():
-            rows, _ = load_rows(recipe, told)
-            stay = load_stay(recipe, triple / "sft", told)
-            model, tokenizer = load_policy(recipe, triple / "sft", rows["train"])
-            config = training_config(recipe, tmp_path)
-            made = make_trainer(recipe, config, model, tokenizer, rows, (None, triple / "sft"), Stop(), told, stay)
-        made.current_gradient_accumulation_steps = config.gradient_accumulation_steps
-        return made, stay
-
-    return make
-
-
-def plain_nll(model: Any, row: Coded) -> torch.Tensor:
-    logits = model(input_ids=torch.tensor([row.ids])).logits[0]
-    return -sum(logits[at - 1].log_softmax(-1)[row.ids[at]] for at in range(max(row.start, 1), len(row.ids)))
 
 
 def plain_kl(model: Any, reference: Any, row: Coded) -> torch.Tensor:

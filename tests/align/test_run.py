@@ -26,6 +26,8 @@ METHODS = {
     "replay": {"method": "replay", "rows": {"data": "stay.jsonl"}, "batch_size": 3},
     "lwf": {"method": "lwf", "rows": {"data": "stay.jsonl"}, "lambda": 50},
     "ewc": {"method": "ewc", "rows": {"data": "stay.jsonl"}, "lambda": 0.1},
+    "ogpsa": {"method": "ogpsa", "rows": {"data": ["stay.jsonl", "train.jsonl"]}, "every": 3},
+    "ogpsa update": {"method": "ogpsa", "rows": {"data": ["stay.jsonl", "train.jsonl"]}, "every": 3, "project": "update"},
 }
 
 

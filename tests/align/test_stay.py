@@ -88,6 +88,19 @@ def test_several_sources_follow_one_another_and_the_limit_is_of_each(tmp_path) -
     assert [row["completion"] for row in found] == ["a 0", "a 1", "b 0", "b 1"]
 
 
+def test_each_source_is_a_set_of_its_own_without_the_rows_that_are_dropped(triple, tmp_path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(triple / "sft")
+    long = {"prompt": "is it red " * 9, "completion": "yes"}
+    written(tmp_path / "a.jsonl", {"text": "the cat"}, long, {"text": "the dog"})
+    written(tmp_path / "b.jsonl", long, {"text": "the hill"})
+    rows = Rows(data=["a.jsonl", "b.jsonl"])
+    each = rows.read_each(tmp_path)
+    stay = tokenised(rows.read(tmp_path), tokenizer, 8, [len(part) for part in each])
+    assert [[tokenizer.decode(row.ids) for row in rows] for rows in stay.sets] == [["the cat", "the dog"], ["the hill"]]
+    assert (stay.sizes, stay.dropped) == ((2, 1), 2)
+    assert STAY.sets == [STAY.rows]
+
+
 def test_rows_that_cannot_be_used_are_told_in_one_line(triple, tmp_path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(triple / "sft")
     written(tmp_path / "prompts.jsonl", {"prompt": "is it red"})

@@ -98,6 +98,14 @@ def make_stay(path: Path, count: int = 10) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def plain_nll(model: Any, row: Any) -> Any:
+    """-log pi of a row's answer, a token at a time."""
+    import torch
+
+    logits = model(input_ids=torch.tensor([row.ids])).logits[0]
+    return -sum(logits[at - 1].log_softmax(-1)[row.ids[at]] for at in range(max(row.start, 1), len(row.ids)))
+
+
 def recipe_text(folder: Path, **parts: object) -> dict:
     """The values of a recipe of a few steps on the tiny triple; `parts` replaces whole top-level keys."""
     recipe = {

@@ -62,3 +62,20 @@ def test_rows_that_should_stay_are_one_entry_beside_grids_and_lie_where_the_stud
                 align_defaults={"data": {"train": "pairs_validation.jsonl"}},
             )
         )
+
+
+def test_sets_of_rows_are_a_list_in_one_entry_and_their_renewal_and_form_are_grids(folder):
+    rows = {"data": ["skills_validation.jsonl", "pairs_validation.jsonl"], "limit": 8}
+    study = tiny.study(
+        folder,
+        candidates=[
+            {"name": "o", "align": {"method": "ogpsa", "rows": rows, "every": [1, 5], "project": ["gradient", "update"]}}
+        ],
+        align_defaults={"data": {"train": "pairs_validation.jsonl"}},
+    )
+    found = {one.name: one.recipe["merging"] for one in expand(study) if one.kind == "align"}
+    assert {(one["every"], one["project"]) for one in found.values()} == {
+        (every, form) for every in (1, 5) for form in ("gradient", "update")
+    }
+    assert all(one["rows"]["data"] == [str(folder / name) for name in rows["data"]] for one in found.values())
+    check_study(study)
