@@ -53,6 +53,7 @@ class ConsensusRow:
         base_too: whether base_model is one of the models that are combined.
         models: the fewest and the most models that it takes beside base_model; None for any number.
         gathers: whether its statistic holds a part of a tensor in memory.
+        calibrated: whether it reads what the maps of each model read: each has a calibration of its own.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ConsensusRow:
     base_too: bool = False
     models: tuple[int, int | None] = (1, None)
     gathers: bool = False
+    calibrated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,14 @@ PASSTHROUGH = ConsensusRow("passthrough", (Number("scale", 1.0, per_model=True),
 SCE = ConsensusRow("sce", (Number("select_topk", 1.0, low=0.0), _INT8_MASK), gathers=True)
 RAM = ConsensusRow("ram", (_FLOOR,))
 RAM_PLUS = ConsensusRow("ramplus_tl", (_FLOOR, Number("r", 0.1), Number("alpha", 0.2, low=0.0)))
+REGMEAN = ConsensusRow(
+    "regmean",
+    (
+        Number("weight", 1.0, per_model=True, low=0.0, above=True, what="above 0"),
+        Number("off_diagonal", 0.9, low=0.0, high=1.0),
+    ),
+    of_models=True, calibrated=True,
+)  # fmt: skip
 SUM = ConsensusRow("sum", (_WEIGHT, _LAMBDA, _NORMALIZE, _INT8_MASK))
 SIGN = ConsensusRow("sign", (_WEIGHT, _LAMBDA, _NORMALIZE, _INT8_MASK))
 
@@ -416,6 +426,11 @@ METHODS: dict[str, Method] = {
             "null_space_ties", MAGNITUDE_BY_TENSOR, SIGN, projection=PROJECTION, normalize=True,
             source="null_space, then TIES (arXiv 2306.01708)",
             use="as null_space, for several models that disagree in sign",
+        ),
+        row(
+            "regmean", NONE, REGMEAN, needs_base=False,
+            source="RegMean, Jin et al. 2023, arXiv 2212.09849, Eq. 2",
+            use="you have rows of each model: every map comes closest to what each model's own map does on its own rows",
         ),
         row(
             "nuslerp", NONE, NUSLERP, needs_base=False,

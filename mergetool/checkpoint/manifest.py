@@ -51,6 +51,15 @@ class Input:
         return cls(**{key: value for key, value in found.items() if key in names})
 
 
+def _calibrated(what: str, facts: dict[str, Any]) -> str:
+    rows = facts.get("rows") or {}
+    sources = ", ".join(f"`{source}`" for source in rows.get("sources") or [])
+    return (
+        f"{what} on {rows.get('rows')} rows ({rows.get('tokens')} tokens) of {sources or 'unnamed rows'}: "
+        f"at most {facts.get('rank')} eigenvectors of each map's inputs, {facts.get('energy')} of their energy."
+    )
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What is told of a result.
@@ -70,6 +79,7 @@ class Manifest:
         adapter: of a result that is one: what it is for, its ranks, and the share of the norm that they keep.
         name: of the result.
         calibration: of a method that projects: the facts of its calibration: model, rows and their number, rank, energy.
+        calibrations: of a method that reads one of each model: place and name in the recipe -> its facts.
         engine, reason, seed, distances, kept: of a merge: `native` or `mergekit` and why; of its random masks; to each
             input; of each sparsified delta.
         steps, merging, metrics, drift, data, seeds, along: of an alignment: its optimizer steps; method, times, amount;
@@ -87,6 +97,7 @@ class Manifest:
     plan: str | None = None
     name: str | None = None
     calibration: dict[str, Any] | None = None
+    calibrations: dict[str, dict[str, Any]] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     inputs: list[Input] = field(default_factory=list)
     outputs_sha256: dict[str, str] = field(default_factory=dict)
@@ -121,16 +132,10 @@ class Manifest:
 
     @property
     def calibrated_on(self) -> str | None:
-        """The calibration in a sentence for a model card; None where there is none."""
-        if self.calibration is None:
-            return None
-        rows = self.calibration.get("rows") or {}
-        sources = ", ".join(f"`{source}`" for source in rows.get("sources") or [])
-        return (
-            f"Calibrated on {rows.get('rows')} rows ({rows.get('tokens')} tokens) of {sources or 'unnamed rows'}: "
-            f"at most {self.calibration.get('rank')} eigenvectors of each map's inputs, "
-            f"{self.calibration.get('energy')} of their energy."
-        )
+        """The calibrations in a sentence each for a model card; None where there is none."""
+        lines = [] if self.calibration is None else [_calibrated("Calibrated", self.calibration)]
+        lines += [_calibrated(f"`{model}` calibrated", facts) for model, facts in (self.calibrations or {}).items()]
+        return "\n\n".join(lines) or None
 
     def write(self, directory: Path) -> None:
         """Write it into a result; others see all of it or nothing."""

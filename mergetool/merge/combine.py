@@ -19,6 +19,7 @@ from mergetool.checkpoint.reader import Reader
 from mergetool.errors import CheckpointError
 from mergetool.merge import sparsify
 from mergetool.merge.input_blocks import InputBlocks, origin_of
+from mergetool.merge.own_moments import OwnMoments
 from mergetool.merge.plan import Plan, TensorPlan
 from mergetool.merge.projected import Projections
 from mergetool.merge.sparsify import Sparse, Thresholds, method_of, rows_together, sparse
@@ -46,6 +47,7 @@ class TensorMerger:
         device: where the arithmetic happens.
         allow_nonfinite: let NaN and Inf in the inputs pass.
         projections: of each plan whose method projects deltas; they are shared by the threads.
+        own: what the models' maps read, of each plan whose method asks for it; shared too.
     """
 
     def __init__(
@@ -56,9 +58,10 @@ class TensorMerger:
         device: str = "cpu",
         allow_nonfinite: bool = False,
         projections: Sequence[Projections | None] = (),
+        own: Sequence[OwnMoments | None] = (),
     ) -> None:
         self.plans, self.readers = plans, readers
-        self.projections = projections or [None] * len(plans)
+        self.projections, self.own = projections or [None] * len(plans), own or [None] * len(plans)
         self.inputs = InputBlocks(plans[0].sources, readers, device, allow_nonfinite)
 
     def run(
@@ -87,10 +90,7 @@ class TensorMerger:
             {"distance2": {str(s): 0.0 for s in t.sources}, "kept": {}, "numel": t.numel} for t in tensors
         ]
         combines = [
-            self._combiner(plan, tensor, scope, report, projections)
-            for plan, tensor, scope, report, projections in zip(
-                self.plans, tensors, scopes, reports, self.projections, strict=True
-            )
+            self._combiner(*one) for one in zip(self.plans, tensors, scopes, reports, self.projections, self.own, strict=True)
         ]
         rows = {rows_together(method_of(plan), tensor) for plan, tensor in zip(self.plans, tensors, strict=True)}
         row = math.lcm(*rows)
@@ -124,19 +124,21 @@ class TensorMerger:
     # --- what a method does with loaded blocks ---------------------------------------------------------------------
 
     def _combiner(
-        self, plan: Plan, tensor: TensorPlan, whole: Thresholds, report: dict[str, Any], projections: Projections | None
-    ) -> Combine:
+        self, plan: Plan, tensor: TensorPlan, whole: Thresholds, report: dict[str, Any], projections: Projections | None,
+        own: OwnMoments | None,
+    ) -> Combine:  # fmt: skip
         method = method_of(plan)
         if method.merges_models(plan.recipe.base_model):
-            return self._of_models(method.consensus.name, tensor, report)
+            known = None if own is None else own.sides(tensor)
+            return self._of_models(method.consensus.name, tensor, report, known)
         deltas = [sparse(self.inputs, plan, tensor, term, whole, projections) for term in tensor.terms]
         report["kept"] |= {term.role: delta.kept for term, delta in zip(tensor.terms, deltas, strict=True)}
         return self._of_deltas(method.consensus.name, tensor, deltas, rows_together(method, tensor), report)
 
-    def _of_models(self, name: str, tensor: TensorPlan, report: dict[str, Any]) -> Combine:
+    def _of_models(self, name: str, tensor: TensorPlan, report: dict[str, Any], known: Any = None) -> Combine:
         by, terms, inputs = consensus(name), tensor.terms, self.inputs
         reads = [partial(inputs.load, tensor.name, term.source) for term in terms]
-        statistic = _statistic(by, _whole(tensor, reads, [1.0] * len(terms)), report)
+        statistic = _statistic(by, _whole(tensor, reads, [1.0] * len(terms), known=known), report)
 
         def combine(blocks: dict[int, torch.Tensor], start: int, stop: int) -> torch.Tensor:
             parts = [blocks[term.source] for term in terms]
@@ -174,9 +176,11 @@ class TensorMerger:
         return {"distance2": {str(t.source): 0.0 for t in tensor.terms}, "kept": {}, "numel": tensor.numel}
 
 
-def _whole(tensor: TensorPlan, reads: Sequence[ReadBlock], scales: Sequence[float], row: int = 1) -> WholeInputs:
+def _whole(
+    tensor: TensorPlan, reads: Sequence[ReadBlock], scales: Sequence[float], row: int = 1, known: Any = None
+) -> WholeInputs:
     weights, own = [term.weight for term in tensor.terms], [term.options for term in tensor.terms]
-    return WholeInputs(reads, tensor.numel, weights, scales, tensor.options, row, tensor.shape, own)
+    return WholeInputs(reads, tensor.numel, weights, scales, tensor.options, row, tensor.shape, own, known)
 
 
 def _statistic(by: Consensus, inputs: WholeInputs, report: dict[str, Any]) -> Any:

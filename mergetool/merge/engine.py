@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from mergetool.activations.artifact import Calibration
 from mergetool.checkpoint.manifest import Manifest
 from mergetool.checkpoint.output import check_output
 from mergetool.checkpoint.shards import OutTensor
@@ -34,8 +33,8 @@ from mergetool.merge.adapter_plan import base_layout
 from mergetool.merge.combine import torch_dtype
 from mergetool.merge.copies import without_copies
 from mergetool.merge.inputs import Inputs, is_result_of
+from mergetool.merge.obtained import Obtained, obtain
 from mergetool.merge.plan import Plan, TensorPlan
-from mergetool.merge.projected import calibration_of
 from mergetool.merge.recipe import ADAPTER_OUTPUT
 from mergetool.merge.sparsify import Thresholds, method_of
 from mergetool.merge.threads import Mergers, Progress, run_all, single_threaded_torch
@@ -65,7 +64,7 @@ def merge_tensors(
         )
     fetch_weights([s.layout for s in plan.sources])
     plan = without_copies(plan)
-    mergers = Mergers([plan], device, allow_nonfinite, calibrations=[calibration_of(plan)])
+    mergers = Mergers([plan], device, allow_nonfinite, obtained=[obtain(plan)])
 
     def one(tensor: TensorPlan, whole: Thresholds) -> tuple[str, torch.Tensor]:
         result = torch.empty(tensor.numel, dtype=torch_dtype(tensor.dtype_name))
@@ -165,9 +164,9 @@ def merge_to_directories(
                 "parameters.scope: model looks at all tensors before it merges one, and --low-disk has one shard at a time",
                 "use scope: tensor, or leave out --low-disk",
             )
-        if low_disk and any(plans[i].recipe.calibration is not None for i in todo):
+        if low_disk and any(plans[i].recipe.calibrated for i in todo):
             raise RecipeError(
-                "a calibration is of the whole base model, and --low-disk has one shard at a time", "leave out --low-disk"
+                "a calibration is of a whole model, and --low-disk has one shard at a time", "leave out --low-disk"
             )
         if not low_disk:
             fetch_weights(layouts, fetching)
@@ -179,7 +178,7 @@ def merge_to_directories(
         for place in [plans[i].tokenizer for i in todo]:
             if place is not None:
                 fetch_beside(place)
-        calibrations = {i: calibration_of(plans[i], progress) for i in todo}
+        obtained = {i: obtain(plans[i], progress) for i in todo}
         with ExitStack() as stack:
             works: list[_Work] = []
             for i in todo:
@@ -190,13 +189,13 @@ def merge_to_directories(
                     inputs=inputs.noted(), same_inputs=inputs.same,
                 )  # fmt: skip
                 try:
-                    works.append(_Work(plan, inputs, stack.enter_context(writer), calibrations[i]))
+                    works.append(_Work(plan, inputs, stack.enter_context(writer), obtained[i]))
                 except Appeared:  # by another run: the same merge, or this says that it is not
                     if not already_made(plan, paths[i]):
                         raise
             if works:
                 stream = Stream(layouts if low_disk else [], works[0].writer.directory / "inputs")
-                used = [w.calibration for w in works]
+                used = [w.obtained for w in works]
                 mergers = Mergers([w.plan for w in works], device, allow_nonfinite, stream.places, used)
                 _carry_out(works, mergers, threads or cores(), progress, stream)
     return [Manifest.read(path).to_json() for path in paths]
@@ -214,7 +213,7 @@ class _Work:
     plan: Plan
     inputs: Inputs
     writer: CheckpointWriter
-    calibration: Calibration | None
+    obtained: Obtained
 
 
 def _carry_out(works: list[_Work], mergers: Mergers, threads: int, progress: Progress | None, stream: Stream) -> None:
@@ -234,8 +233,7 @@ def _carry_out(works: list[_Work], mergers: Mergers, threads: int, progress: Pro
     for work in works:
         hashes = work.writer.complete()
         work.inputs.see(mergers.seen)
-        facts = None if work.calibration is None else work.calibration.facts
-        provenance.finish(work.plan, work.writer.directory, hashes, work.writer.reports, work.inputs, facts)
+        provenance.finish(work.plan, work.writer.directory, hashes, work.writer.reports, work.inputs, work.obtained)
         work.writer.publish()
 
 

@@ -43,8 +43,11 @@ def plan_of(plan: Plan) -> str:
     if plan.vocabulary is not None:
         parts.append(plan.vocabulary.digest)
     recipe = plan.recipe.to_dict()
-    if plan.recipe.calibration is not None:  # by what it holds, wherever it lies
-        recipe["calibration"] = plan.recipe.calibration.identity()
+    written = [(recipe, plan.recipe.calibration)]  # calibrations by what they hold, wherever they lie
+    written += zip(recipe.get("models", []), (model.calibration for model in plan.recipe.models), strict=True)
+    for place, calibration in written:
+        if calibration is not None:
+            place["calibration"] = calibration.identity()
     return digest([__version__, recipe, parts])
 
 

@@ -86,6 +86,10 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         from mergetool.merge.projected import rules_of  # with torch, which a plan does without elsewhere
 
         recipe.calibration.check(((t.name, t.shape) for t in made.tensors if t.floating), rules_of(made.tensors))
+    if method.consensus.calibrated:
+        from mergetool.merge.obtained import check_own
+
+        made.notes.extend(check_own(recipe, made.tensors, made.sources))
     plan = Plan(
         recipe, "native", "", method, made.sources, base, tokenizer, made.tensors, made.added,
         notes=(*said, *unread, *made.notes), vocabulary=vocabulary, config=made.config,
@@ -205,7 +209,8 @@ def _whole_models(recipe: MergeRecipe, allow_pickle: bool) -> MergeRecipe:
         depth = depth_of(open_layout(source.model, allow_pickle)).depth
         if [source.layer_range] != [(0, count) for count in depth.values()]:
             return recipe
-        entries.append(ModelEntry(model=source.model, relative_to=source.relative_to, parameters=source.parameters))
+        kept = {"relative_to": source.relative_to, "parameters": source.parameters, "calibration": source.calibration}
+        entries.append(ModelEntry(model=source.model, **kept))
     update = {"models": entries, "parameters": over(only.parameters, recipe.parameters), "slices": None}
     return recipe.model_copy(update={**update, "base_model": only.base_model or recipe.base_model})
 
@@ -220,9 +225,21 @@ def _check(recipe: MergeRecipe, method: Method, part: Slice | None) -> list[str]
             f"merge_method {method.name} needs to know what should stay",
             "add `calibration: {data: ROWS}`, or the path of a file of mergetool calibrate",
         )
+    own = [i for i, model in enumerate(one.models) if model.calibration is not None]
+    if method.consensus.calibrated and len(own) < len(one.models):
+        lacking = next(i for i in range(len(one.models)) if i not in own)
+        raise RecipeError(
+            f"merge_method {method.name} needs to know what each model reads, and models[{lacking}] has no calibration",
+            "add `calibration: {data: ROWS}` beside `model:`, rows of what that model is good at",
+        )
+    if own and not method.consensus.calibrated:
+        raise RecipeError(
+            f"models[{own[0]}].calibration has no meaning for {method.name}", "remove it, or use merge_method: regmean"
+        )
     if recipe.calibration is not None and not method.projects:
-        raise RecipeError(f"calibration has no meaning for {method.name}", "remove it, or use merge_method: null_space")
-    if recipe.calibration is not None and part is not None:
+        hint = "give each model its own" if method.consensus.calibrated else "remove it, or use merge_method: null_space"
+        raise RecipeError(f"calibration has no meaning for {method.name}", hint)
+    if recipe.calibrated and part is not None:
         raise RecipeError(
             "slices: a calibration is of a whole model, whose layers are where they are", "merge first, then slice"
         )

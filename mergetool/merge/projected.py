@@ -42,6 +42,18 @@ def rules_of(tensors: Iterable[TensorPlan]) -> list[Rule]:
     return list(dict.fromkeys(rule_of(term.options) for tensor in tensors for term in tensor.terms))
 
 
+def weights_of(layout: Layout) -> dict[str, tuple[str, int]]:
+    """Tensor on disk -> the weight in memory that it is or is a part of, and the place of its first entry there."""
+    reading = reading_of(layout)
+    if reading is None:
+        return {}
+    found = {name: (weight, 0) for name, weight in reading.live.items()}
+    for weight in reading.fused:
+        for run in reading.runs(weight) or ():
+            found.setdefault(run.name, (weight, run.at))
+    return found
+
+
 class Projections:
     """The projectors of one merge. Threads share it.
 
@@ -73,15 +85,8 @@ class Projections:
 
     @cached_property
     def _whole(self) -> dict[str, tuple[str, int]]:
-        """Tensor on disk -> the weight in memory that it is or is a part of, and the place of its first entry there."""
-        reading = reading_of(self._base)
-        if reading is None:
-            return {}
-        found = {name: (weight, 0) for name, weight in reading.live.items()}
-        for weight in reading.fused:
-            for run in reading.runs(weight) or ():
-                found.setdefault(run.name, (weight, run.at))
-        return {name: place for name, place in found.items() if place[0] in self._calibration}
+        """`weights_of` the base, of those weights that the calibration knows."""
+        return {name: place for name, place in weights_of(self._base).items() if place[0] in self._calibration}
 
     def _part(self, tensor: TensorPlan, weight: str, at: int, rule: Rule, held: Any) -> Projector:
         """The projector of a tensor that is one matrix of a stack in memory, or rows of one."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +23,7 @@ from mergetool.hub.card import CARD, licences, merge_card, origin
 from mergetool.hub.fetch import Fetching, fetch_beside, fetch_weights
 from mergetool.merge import mergekit
 from mergetool.merge.inputs import Inputs
+from mergetool.merge.obtained import Obtained
 from mergetool.merge.plan import Plan
 from mergetool.merge.planner import references
 from mergetool.merge.recipe import MergeRecipe
@@ -39,7 +39,7 @@ def finish(
     hashes: dict[str, str],
     reports: dict[str, dict[str, Any]],
     inputs: Inputs,
-    calibration: Mapping[str, Any] | None = None,
+    obtained: Obtained | None = None,
 ) -> Manifest:
     """Write everything beside the weights into the directory under construction.
 
@@ -49,7 +49,7 @@ def finish(
         hashes: of the weight files.
         reports: of each tensor.
         inputs: of the merge.
-        calibration: the facts of the calibration that it was projected by.
+        obtained: the calibrations that were read.
 
     Returns:
         The manifest.
@@ -72,7 +72,8 @@ def finish(
         for name, distance in distances.items()
         if distance == 0.0
     ]
-    warnings += [*plan.notes, *_near_base(plan, reports), *left_behind(files)]
+    obtained = obtained or Obtained()
+    warnings += [*dict.fromkeys([*plan.notes, *obtained.notes]), *_near_base(plan, reports), *left_behind(files)]
     if code:
         warnings.append(
             f"loading the result runs code that was carried over from the models and not read here ({', '.join(code)}): "
@@ -85,7 +86,8 @@ def finish(
         plan=inputs.plan,
         fingerprint=inputs.fingerprint(),
         recipe=plan.recipe.to_dict(),
-        calibration=None if calibration is None else dict(calibration),
+        calibration=None if obtained.of_base is None else dict(obtained.of_base.facts),
+        calibrations=obtained.facts,
         seed=plan.recipe.seed,
         versions=versions(),
         inputs=_inputs(plan, inputs),

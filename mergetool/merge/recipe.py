@@ -72,6 +72,11 @@ class MergeRecipe(BaseModel):
         return self
 
     @property
+    def calibrated(self) -> bool:
+        """True where calibrations are read: the base's, or the models' own."""
+        return self.calibration is not None or any(entry.calibration is not None for _, entry in self.entries())
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What of the recipe was read past, a line each."""
         return self._notes
@@ -83,7 +88,9 @@ class MergeRecipe(BaseModel):
             return None if text is None else "+".join(str(resolve_source(part, directory)) for part in text.split("+"))
 
         def placed(entry: Entry) -> Entry:
-            return entry.model_copy(update={"model": place(entry.model), "relative_to": place(entry.relative_to)})
+            own = entry.calibration and entry.calibration.resolved(directory)
+            update = {"model": place(entry.model), "relative_to": place(entry.relative_to), "calibration": own}
+            return entry.model_copy(update=update)
 
         def sliced(slices: list[SliceEntry] | None) -> list[SliceEntry] | None:
             return slices and [

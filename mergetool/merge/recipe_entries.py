@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator, model_validator
 
+from mergetool.activations.recipe import CalibrationEntry, calibration_given
 from mergetool.merge.dialect import with_truths
 
 Scalar = bool | int | float | str
@@ -40,17 +41,22 @@ ModelName = Annotated[str, BeforeValidator(reference_of), Field(min_length=1)]
 
 
 class ModelEntry(BaseModel):
-    """One model of a merge, what it is a delta from, and its own parameters."""
+    """One model of a merge, what it is a delta from, its own parameters, and what its maps read on rows of its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     model: ModelName
     relative_to: ModelName | None = None
     parameters: Parameters = Field(default_factory=dict)
+    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
 
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
         return {} if value is None else with_truths(value)
+
+    @field_serializer("calibration")
+    def _as_written(self, value: CalibrationEntry | None) -> str | dict[str, Any] | None:
+        return None if value is None else value.written()
 
 
 class SliceSource(ModelEntry):

@@ -97,7 +97,10 @@ def _slice(recipe: MergeRecipe, method: Method, entry: SliceEntry, i: int) -> Sl
             layers[base] = next(iter(layers.values()))
         else:
             raise RecipeError(f"slices[{i}]: which layers of {base} count is not said", "add base_model to its sources")
-    models = [ModelEntry(model=s.model, relative_to=s.relative_to, parameters=s.parameters) for s in entry.sources]
+    models = [
+        ModelEntry(model=s.model, relative_to=s.relative_to, parameters=s.parameters, calibration=s.calibration)
+        for s in entry.sources
+    ]
     parameters = over(entry.parameters, recipe.parameters)
     part = recipe.model_copy(update={"slices": None, "models": models, "base_model": base, "parameters": parameters})
     return Slice(part, layers, base or models[0].model)

@@ -14,6 +14,7 @@ from mergetool.merge.plan import Plan, TensorPlan, Term
 from mergetool.merge.projected import Projections, projected, rows_of
 from mergetool.methods import Method
 from mergetool.ops.blocks import ReadBlock, spans
+from mergetool.ops.consensus import consensus
 from mergetool.ops.noise import stream_key
 from mergetool.ops.rescale import l1_norm, reads_norms, rescale_factor
 from mergetool.ops.sparsifiers import Sparsifier, WholeDelta, row_length, sparsifier
@@ -46,8 +47,9 @@ def method_of(plan: Plan) -> Method:
 
 
 def rows_together(method: Method, tensor: TensorPlan) -> int:
-    """Entries of a tensor that the method must be given together: a row's, or 1; a multiple of it for a projection."""
+    """Entries of a tensor that the method must be given together: a row's, or 1; those of a matrix product."""
     row = row_length(tensor.shape) if sparsifier(method.sparsifier.name).whole_rows else 1
+    row = math.lcm(row, consensus(method.consensus.name).together(tensor.shape))
     return math.lcm(row, rows_of(tensor)) if method.projects else row
 
 

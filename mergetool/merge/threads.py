@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
-from mergetool.activations.artifact import Calibration
 from mergetool.checkpoint.content import Seen, known_weights_hash
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.open import open_reader
 from mergetool.checkpoint.writer import CheckpointWriter
 from mergetool.hub.stream import Stream
 from mergetool.merge.combine import TensorMerger
+from mergetool.merge.obtained import Obtained
+from mergetool.merge.own_moments import OwnMoments
 from mergetool.merge.plan import Plan, TensorPlan
 from mergetool.merge.projected import Projections
 
@@ -33,17 +34,19 @@ class Mergers:
         device: str,
         allow_nonfinite: bool,
         places: dict[Path, Path] | None = None,
-        calibrations: Sequence[Calibration | None] = (),
+        obtained: Sequence[Obtained] = (),
     ) -> None:
         if any(plan.sources != plans[0].sources for plan in plans):
             raise ValueError("merges in one reading need the same inputs in the same order")
         self.sources = plans[0].sources
+        found = list(zip(plans, obtained or [Obtained()] * len(plans), strict=True))
         projections = [
-            None if one is None else Projections(one, plan.sources[plan.sidecar].layout, device)
-            for plan, one in zip(plans, calibrations or [None] * len(plans), strict=True)
+            None if one.of_base is None else Projections(one.of_base, plan.sources[plan.sidecar].layout, device)
+            for plan, one in found
         ]
+        own = [OwnMoments(one.of_models, plan.sources, device) if one.of_models else None for plan, one in found]
         self._make = lambda: TensorMerger(
-            plans, self.readers, device=device, allow_nonfinite=allow_nonfinite, projections=projections
+            plans, self.readers, device=device, allow_nonfinite=allow_nonfinite, projections=projections, own=own
         )
         self.readers = [open_reader(s.layout, places) for s in plans[0].sources]
         self.seen = Seen()

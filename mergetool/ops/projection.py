@@ -133,15 +133,19 @@ def shares(moments: Moments, rule: Rule) -> torch.Tensor:
     return _SHARES[rule.kind](moments, rule)
 
 
+def spread(moments: Moments) -> float:
+    """t: what C has along each direction whose eigenvector was not kept; 0 where that is less than fp32 eigenvalues can say."""
+    others = moments.size - moments.values.numel()
+    rest = moments.trace - float(moments.values.double().sum())
+    return 0.0 if others == 0 or rest <= 1e-6 * moments.trace else rest / others
+
+
 def tail(moments: Moments, rule: Rule) -> float:
     """s₀: the share that a delta loses along the directions whose eigenvectors were not kept."""
     if moments.vectors is None or rule.kind != "soft" or rule.identity or not moments.trace > 0:
         return 0.0
-    others = moments.size - moments.values.numel()
-    rest = moments.trace - float(moments.values.double().sum())
-    if others == 0 or rest <= 1e-6 * moments.trace:  # less than fp32 eigenvalues can say
-        return 0.0
-    return rest / others / (rest / others + rule.strength * moments.trace / moments.size)
+    each = spread(moments)
+    return each / (each + rule.strength * moments.trace / moments.size) if each else 0.0
 
 
 def covered(moments: Moments, rule: Rule) -> bool:

@@ -20,6 +20,7 @@ NEEDS = {
     "null_space_ties": {"density": 0.5, "kind": "hard", "rank": 9},
     "nuslerp": {}, "multislerp": {}, "karcher": {}, "model_stock": {}, "sce": {"select_topk": 0.5}, "ram": {},
     "ramplus_tl": {}, "nearswap": {"t": 0.01}, "arcee_fusion": {}, "passthrough": {"scale": 1.0},
+    "regmean": {},
 }  # fmt: skip
 ONE = {"slerp", "nearswap", "arcee_fusion", "passthrough"}  # take one model beside the base
 UNWEIGHTED = {name for name, method in METHODS.items() if "weight" not in method.parameters}
@@ -40,10 +41,17 @@ def recipe(triple: dict[str, Path], method: str, *, weights: tuple[float, float]
         entries = [{"model": str(triple[m]), "parameters": {"weight": w}} for m, w in zip(models, weights, strict=True)]
     settings, more = {**NEEDS[method], **parameters}, {}
     if METHODS[method].projects:
-        rows = triple["base"].parent / "rows.jsonl"
-        rows.write_text("".join(json.dumps({"text": f"w{i} w{7 * i % 50} w{i * i % 60}"}) + "\n" for i in range(30)))
-        more["calibration"] = {"data": str(rows)}
+        more["calibration"] = {"data": rows_of(triple, 0)}
+    if METHODS[method].consensus.calibrated:
+        entries = [{**entry, "calibration": {"data": rows_of(triple, i)}} for i, entry in enumerate(entries)]
     return MergeRecipe(merge_method=method, base_model=str(triple["base"]), models=entries, parameters=settings, **more)
+
+
+def rows_of(triple: dict[str, Path], which: int) -> str:
+    rows = triple["base"].parent / f"rows-{which}.jsonl"
+    step = 7 + which
+    rows.write_text("".join(json.dumps({"text": f"w{i} w{step * i % 50} w{i * i % 60}"}) + "\n" for i in range(30)))
+    return str(rows)
 
 
 def merged(recipe: MergeRecipe) -> dict[str, torch.Tensor]:

@@ -33,6 +33,7 @@ class WholeInputs(NamedTuple):
         row: entries that must be read together: `spans` gives ranges that may be read.
         shape: of each input.
         own: for each input, name -> value of the options that it has for itself, `weight` aside.
+        known: what a consensus of that kind knows of the inputs beside their entries: of regmean `regression.Sides`.
     """
 
     reads: Sequence[ReadBlock]
@@ -43,6 +44,7 @@ class WholeInputs(NamedTuple):
     row: int = 1
     shape: tuple[int, ...] = ()
     own: Sequence[Mapping[str, Any]] = ()
+    known: Any = None
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """(start, stop) over all entries, in blocks of whole rows where rows must be read whole."""
@@ -55,6 +57,10 @@ class Consensus:
     def statistic(self, inputs: WholeInputs) -> Any:
         """What `combine` has to know: weights as they will be used, and anything of the whole tensors."""
         raise NotImplementedError
+
+    def together(self, shape: Sequence[int]) -> int:
+        """Entries of a tensor that `combine` must be given together: a part is a multiple of them, but for the last."""
+        return 1
 
     def share(self, statistic: Any) -> float | None:
         """How far the result goes from the base to the models' mean, where the method finds that out and no option says it."""

@@ -33,11 +33,13 @@ def with_rows_by_content(recipe: dict[str, Any], identify: Identify) -> dict[str
 
 
 def with_calibration_by_content(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe whose calibration is replaced by what its rows or its file hold; the same where it has none."""
-    if "calibration" not in recipe:
-        return recipe
-    entry = CalibrationEntry.model_validate(calibration_given(recipe["calibration"]))
-    return {**recipe, "calibration": entry.identity()}
+    """A recipe whose calibrations, its models' own among them, are replaced by what their rows or files hold."""
+    found = dict(recipe)
+    if "calibration" in recipe:
+        found["calibration"] = CalibrationEntry.model_validate(calibration_given(recipe["calibration"])).identity()
+    if isinstance(recipe.get("models"), list):
+        found["models"] = [with_calibration_by_content(model) for model in recipe["models"]]
+    return found
 
 
 def models_by_content(recipe: dict[str, Any], identify: Identify) -> list[str]:

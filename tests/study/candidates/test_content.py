@@ -3,7 +3,7 @@
 import shutil
 
 from mergetool.fingerprints import checkpoint_identity, data_identity
-from mergetool.study.candidates.content import models_by_content, with_rows_by_content
+from mergetool.study.candidates.content import models_by_content, with_calibration_by_content, with_rows_by_content
 from tests.study import tiny
 
 
@@ -44,3 +44,15 @@ def test_models_of_a_merge_are_known_by_content_wherever_they_are_named(folder):
     recipe = {"base_model": str(folder / "sft"), "models": entries}
     assert models_by_content(recipe, checkpoint_identity) == [sft, sft, rlhf, rlhf, sft]
     assert models_by_content({"base_model": sft, "models": []}, checkpoint_identity) == [], "a hash is no path"
+
+
+def test_the_calibrations_of_a_merge_are_known_by_content(folder, tmp_path):
+    moved = shutil.copy(folder / "skills_test.jsonl", tmp_path / "moved.jsonl")
+    changed = tiny.write(tmp_path / "changed.jsonl", tiny.SKILLS[:3])
+
+    def known(rows) -> dict:
+        own = {"models": [{"model": "a", "calibration": {"data": [str(rows)]}}, {"model": "b"}]}
+        return with_calibration_by_content({"merge_method": "regmean", **own})
+
+    assert known(folder / "skills_test.jsonl") == known(moved) != known(changed)
+    assert known(moved)["models"][1] == {"model": "b"}
