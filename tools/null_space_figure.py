@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
-def left(axes: object) -> None:
+def left(axes: Any) -> None:
     """Inputs of two numbers that nearly lie on a line, one row of an update, and what the soft projection leaves of it."""
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(200, 2)) @ np.array([[1.5, 0.9], [-0.12, 0.2]])
@@ -36,7 +37,7 @@ def left(axes: object) -> None:
     axes.set_yticks([])
 
 
-def right(axes: object) -> None:
+def right(axes: Any) -> None:
     """The eigenvalues of one layer's inputs on skill rows of the lab, and the share of an update that is left along each."""
     from mergetool.activations import calibrate
     from mergetool.lab import lab_path

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.report import Report
 from mergetool.align.row_terms import nll
 from mergetool.align.stay import Stay, batch_of
-from mergetool.align.watch import Report
 from mergetool.files import cache_directory
 from mergetool.fingerprints import checkpoint_identity, digest
 from mergetool.hub.loading import loaded

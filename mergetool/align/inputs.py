@@ -9,10 +9,10 @@ from mergetool.align.beside import TEMPLATE
 from mergetool.align.datasets import data_set
 from mergetool.align.fisher import fisher_file
 from mergetool.align.recipe import AlignRecipe
+from mergetool.align.report import Report
 from mergetool.align.result import layout_fits
 from mergetool.align.rows import Reading, is_conversation, text_column
 from mergetool.align.stay import MAX_LENGTH, Stay, tokenised
-from mergetool.align.watch import Report
 from mergetool.checkpoint.layout import read_layout
 from mergetool.errors import CheckpointError, DataError
 from mergetool.hub.loading import load_tokenizer

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergetool.align.check import merges_of
 from mergetool.align.recipe import AlignRecipe
+from mergetool.align.report import Report, silent
 from mergetool.methods import TRAININGS, Training
 
 if TYPE_CHECKING:
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from mergetool.optim.base import MergedAmount
 
 Groups = list[dict[str, Any]]
-_Told = Callable[[str, dict[str, Any]], None]
-
-
-def _silent(event: str, facts: dict[str, Any]) -> None:
-    """Says nothing."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def make_optimizer(
     base: Path | None,
     sft: Path,
     fisher: Path | None = None,
-    report: _Told = _silent,
+    report: Report = silent,
 ) -> tuple[torch.optim.Optimizer, Plan]:
     """The optimizer that a recipe asks for, and what it will merge.
 

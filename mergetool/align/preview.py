@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate, groupby
 from typing import Any
 
-from mergetool.align.watch import Report
+from mergetool.align.report import Report
 from mergetool.errors import DataError
 
 OPEN, CLOSE = "⟦", "⟧"  # around what is in the loss

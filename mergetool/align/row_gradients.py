@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergetool.align.recipe import AlignRecipe
+from mergetool.align.report import Report
 from mergetool.align.row_terms import nll
 from mergetool.align.stay import Stay, batch_of
-from mergetool.align.watch import Report
 from mergetool.data.tokens import Coded
 from mergetool.errors import DataError, RecipeError
 

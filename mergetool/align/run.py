@@ -16,12 +16,13 @@ from mergetool.align.preview import preview
 from mergetool.align.quiet import quiet
 from mergetool.align.recipe import AlignRecipe, align_recipe, load_align_recipe
 from mergetool.align.refusals import refusals
+from mergetool.align.report import Report
 from mergetool.align.result import drift, write_account, write_model
 from mergetool.align.snapshots import Snapshots
 from mergetool.align.stay import Stay
 from mergetool.align.trainer import make_trainer
 from mergetool.align.training import training_config
-from mergetool.align.watch import Report, stop_on_signal
+from mergetool.align.watch import stop_on_signal
 from mergetool.align.workspace import Workspace, disk_errors
 from mergetool.align.written import amount_of, best_checkpoint, date_evaluation, log_of, relocate_best, step_of_checkpoint
 from mergetool.architecture.context import learned_positions

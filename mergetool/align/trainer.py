@@ -15,13 +15,14 @@ from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reference_cache import key_of, with_reference
 from mergetool.align.refusals import refusals
+from mergetool.align.report import Report
 from mergetool.align.reward import load_rewards
 from mergetool.align.row_gradients import row_gradients
 from mergetool.align.row_terms import RowTerm
 from mergetool.align.stay import Stay
 from mergetool.align.tokenised import lengths, rows_of
 from mergetool.align.training import check_batch
-from mergetool.align.watch import Report, Stop, watcher
+from mergetool.align.watch import Stop, watcher
 from mergetool.errors import DataError, RecipeError
 
 
@@ -144,7 +145,7 @@ def _online(base: type) -> type:
                 ]
                 groups = [group for group in groups if group["params"]]
                 self.optimizer, self.plan = make_optimizer(
-                    self.recipe, groups, self.state.max_steps, self.args, *self.paths, self.fisher, self.told
+                    self.recipe, groups, self.state.max_steps, self.args, *self.paths, fisher=self.fisher, report=self.told
                 )
                 self.told("plan", {"steps": self.state.max_steps, **asdict(self.plan)})
             return self.optimizer

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.report import Report
 from mergetool.align.training import updates_per_sampling
 from mergetool.align.workspace import mark_complete
 from mergetool.align.written import note_amount
-
-Report = Callable[[str, dict[str, Any]], None]
-"""Called with an event's name and its facts: rows, data, fisher, reference, preview, plan,
-row_gradients, resume, step, log, checkpoint, result."""
 
 
 class Stop:

@@ -16,7 +16,6 @@ from mergetool.evaluate.interval import STATISTICS, bootstrap
 from mergetool.evaluate.passes import Passes, ReferenceScores, refer, wants_model, wants_reference, without_reference
 from mergetool.evaluate.tasks import Prepared, Task, prepare
 from mergetool.hub.loading import load_model, load_tokenizer
-from mergetool.hub.references import open_layout
 
 
 def measure(
@@ -127,4 +126,6 @@ def evaluate(
 
 def _config_of(model: Any) -> dict[str, Any]:
     """What config.json says of a checkpoint, or of a live model."""
+    from mergetool.hub.references import open_layout  # it takes torch with it
+
     return open_layout(model).config if isinstance(model, str | Path) else model.config.to_dict()

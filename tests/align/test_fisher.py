@@ -48,7 +48,10 @@ def test_it_is_the_mean_of_each_rows_squared_gradient_computed_alone(triple, sta
     assert not torch.allclose(fisher_diagonal(model, whole, silent)["model.norm.weight"], found["model.norm.weight"])
 
 
-def test_it_is_computed_once_for_the_same_model_and_rows_and_outlives_the_cache(triple, stay, tmp_path) -> None:
+def test_it_is_computed_once_for_the_same_model_and_rows_and_outlives_the_cache(
+    triple, stay, tmp_path, tmp_path_factory, monkeypatch
+) -> None:
+    monkeypatch.setenv("MERGETOOL_CACHE", str(tmp_path_factory.mktemp("cache")))  # other tests may have computed this very one
     told: list[dict] = []
 
     def make(rows: Stay, name: str) -> dict:

@@ -27,7 +27,20 @@ def test_the_version_is_the_packages() -> None:
 
 def test_every_command_explains_itself_and_its_options() -> None:
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-    assert names == ["demo", "merge", "align", "compare", "ama", "calibrate", "evaluate", "check", "inspect", "push", "methods"]
+    assert names == [
+        "demo",
+        "merge",
+        "extract",
+        "align",
+        "compare",
+        "ama",
+        "calibrate",
+        "evaluate",
+        "check",
+        "inspect",
+        "push",
+        "methods",
+    ]
     for name in [*names, "recipes"]:
         assert "Usage" in run(name, "--help")[0]
 

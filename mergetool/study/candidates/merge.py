@@ -21,7 +21,6 @@ from mergetool.study.candidates.models import StudyModels
 from mergetool.study.candidates.offline_recipe import (
     by_part,
     combinations,
-    extrapolates,
     merge_recipe,
     of_models,
     projects,
@@ -42,8 +41,8 @@ class MergeGrid(BaseModel):
     parts: `parts: 3` makes every combination of the given shares over three parts.
     relative_to: what RLHF is a delta from, `base` or `sft`; see `offline_recipe`. With `sft` both may be
     given, since the two deltas are then of two different things: alpha: 0 leaves SFT + w * F(RLHF - SFT). A method that
-    projects has `sft` and alpha 0 by itself: its calibration is of SFT. A weight above 1 goes beyond RLHF there, and with
-    linear.
+    projects has `sft` and alpha 0 by itself: its calibration is of SFT. A weight above 1 goes beyond RLHF
+    there (ExPO: task_arithmetic with alpha 0).
     calibration: of methods that project; the study's own where it is left out.
     Every other key goes to the merge recipe's `parameters` (normalize, rescale, scope, lambda, ...).
     """
@@ -75,11 +74,7 @@ class MergeGrid(BaseModel):
             ends = [value.low, value.high] if isinstance(value, Range) else [value] if value is not None else []
             for one in value if isinstance(value, list) else ends:
                 some = one if isinstance(one, list) else [one]
-                beyond = (
-                    name == "weight"
-                    and not isinstance(one, list)
-                    and (self.relative_to == "sft" or extrapolates(self.merge_method))
-                )
+                beyond = name == "weight" and not isinstance(one, list) and self.relative_to == "sft"
                 if not some or any(not 0 <= share <= (math.inf if beyond else 1) for share in some):
                     raise ValueError(f"{name} {one} is a share; give numbers from 0 to 1")
                 if isinstance(one, list) and (self.parts or (both_may_be and self.alpha is not None)):

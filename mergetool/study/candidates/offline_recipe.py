@@ -32,11 +32,6 @@ def projects(method: str) -> bool:
     return method in METHODS and METHODS[method].projects
 
 
-def extrapolates(method: str) -> bool:
-    """Whether a share of RLHF above 1 means a step beyond it: a weighted mean of the two models."""
-    return of_models(method) and not METHODS[method].consensus.pair
-
-
 def merge_recipe(
     method: str,
     weight: float | list[Any],
