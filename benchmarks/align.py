@@ -2,8 +2,10 @@
 """What `mergetool align` adds to a training step: the same DPO run under TRL alone and under mergetool.
 
     python benchmarks/align.py SFT --base BASE --data PAIRS.jsonl --steps 12 --rounds 2
+    python benchmarks/align.py SFT --base BASE --data PAIRS.jsonl --calibration ROWS.jsonl    # OnNullSpace in place of OnDARE
 
-TRL runs with torch's fused AdamW, mergetool with OnDARE at density 5e-4 and the SFT delta mapped. Each run is a process
+TRL runs with torch's fused AdamW, mergetool with OnDARE at density 5e-4 and the SFT delta mapped, or with OnNullSpace at the
+default rank, whose calibration is made before the first step and not timed. Each run is a process
 of its own, the two in turn; both precompute the reference log-probabilities, see the same rows in the same order, and
 log every 10 steps. A step is timed from the end of the step before to its own end, so data, logging and drift are in
 it; the first two are left out. Peak memory is resident anonymous memory, sampled every 20 ms. Nothing else should run.
@@ -78,6 +80,8 @@ def run_mergetool(args: argparse.Namespace, out: Path) -> list[float]:
         "data": {"train": str(args.data), "limit": args.steps * args.batch, "max_length": length},
         "merging": {"method": "ondare", "density": 5e-4, "alpha": 1e-6}, "training": training,
     }  # fmt: skip
+    if args.calibration:
+        recipe |= {"merging": {"method": "onnullspace"}, "calibration": {"data": str(args.calibration), "limit": 64}}
     ends: list[float] = []
     align(align_recipe(recipe), out, report=lambda event, facts: ends.append(time.perf_counter()) if event == "step" else None)
     return ends
@@ -99,6 +103,7 @@ def main() -> None:
     parser.add_argument("sft", type=Path)
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="preference pairs")
+    parser.add_argument("--calibration", type=Path, help="rows that should stay: measures OnNullSpace")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--max-length", type=int, default=128)
@@ -124,8 +129,9 @@ def main() -> None:
             print(f"  {name}: median step {statistics.median(runs[-1]['steps']):.3f} s", file=sys.stderr)
     step = {name: statistics.median(s for run in runs for s in run["steps"]) for name, runs in found.items()}
     peak = {name: min(run["peak"] for run in runs) for name, runs in found.items()}
+    ours = "OnNullSpace" if args.calibration else "OnDARE p=5e-4"
     print(f"{'program':28s} {'s/step':>8s} {'peak GB':>8s}")
-    for name, label in (("trl", "TRL, AdamW fused"), ("mergetool", "mergetool, OnDARE p=5e-4")):
+    for name, label in (("trl", "TRL, AdamW fused"), ("mergetool", f"mergetool, {ours}")):
         print(f"{label:28s} {step[name]:8.3f} {peak[name] / 1e9:8.3f}")
     print(f"{'ratio':28s} {step['mergetool'] / step['trl']:8.3f} {peak['mergetool'] / peak['trl']:8.3f}")
 

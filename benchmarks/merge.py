@@ -39,6 +39,8 @@ SIZES = {  # hidden, intermediate, layers, heads, kv heads, vocabulary
 METHODS = {
     "linear": {}, "slerp": {"t": 0.5}, "task_arithmetic": {}, "dare_linear": {"density": 0.5},
     "dare_ties": {"density": 0.5}, "ties": {"density": 0.5}, "breadcrumbs": {"density": 0.5}, "della": {"density": 0.5},
+    "nuslerp": {}, "multislerp": {}, "karcher": {}, "model_stock": {}, "sce": {"select_topk": 0.5}, "ram": {},
+    "ramplus_tl": {}, "nearswap": {"t": 0.001}, "arcee_fusion": {}, "passthrough": {},
 }  # fmt: skip
 _PART = 1 << 23
 PAPER = ["linear", "slerp", "task_arithmetic", "dare_linear", "dare_ties", "ties"]
@@ -92,7 +94,9 @@ def recipe(root: Path, method: str) -> dict:
     """Both programs read this file."""
     two = [{"model": str(root / m), "parameters": {"weight": 0.5}} for m in ("sft", "rlhf")]
     base = str(root / "base")
-    if method == "slerp":
+    if method == "passthrough":
+        return {"merge_method": method, "models": two[:1], "dtype": "bfloat16"}
+    if method in ("slerp", "nearswap", "arcee_fusion"):
         base, two = str(root / "sft"), [{"model": str(root / "sft")}, {"model": str(root / "rlhf")}]
     content = {"merge_method": method, "models": two, "parameters": METHODS[method], "dtype": "bfloat16"}
     return content if method == "linear" else {**content, "base_model": base}

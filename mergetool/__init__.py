@@ -12,12 +12,13 @@ from mergetool.exports import lazy
 from mergetool.version import __version__
 
 if TYPE_CHECKING:
+    from mergetool.activations.run import calibrate
     from mergetool.align.run import align
     from mergetool.errors import MergetoolError
     from mergetool.evaluate.run import evaluate
     from mergetool.merge.inspection import inspect
     from mergetool.merge.run import merge
-    from mergetool.optim import OnDARE, OnLinear, OnlineMerge, OnTIES, Reference
+    from mergetool.optim import OnDARE, OnLinear, OnlineMerge, OnNullSpace, OnTIES, Reference
     from mergetool.recipe_kinds import check
     from mergetool.study.compare import compare
 
@@ -25,10 +26,12 @@ _LAZY = {
     "MergetoolError": "mergetool.errors",
     "OnDARE": "mergetool.optim",
     "OnLinear": "mergetool.optim",
+    "OnNullSpace": "mergetool.optim",
     "OnTIES": "mergetool.optim",
     "OnlineMerge": "mergetool.optim",
     "Reference": "mergetool.optim",
     "align": "mergetool.align",
+    "calibrate": "mergetool.activations",
     "check": "mergetool.recipe_kinds",
     "compare": "mergetool.study.compare",
     "evaluate": "mergetool.evaluate",
@@ -39,11 +42,13 @@ __all__ = [
     "MergetoolError",
     "OnDARE",
     "OnLinear",
+    "OnNullSpace",
     "OnTIES",
     "OnlineMerge",
     "Reference",
     "__version__",
     "align",
+    "calibrate",
     "check",
     "compare",
     "evaluate",

@@ -22,6 +22,7 @@ from mergetool.checkpoint.content import bytes_hash, sha256_of, weights_hash
 from mergetool.checkpoint.layout import INDEX
 from mergetool.checkpoint.model_files import needed_beside
 from mergetool.checkpoint.place import Directory
+from mergetool.data.containers import files_of
 from mergetool.data.rows import data_commit
 from mergetool.errors import CheckpointError, DataError
 from mergetool.hub.model_reference import ModelReference
@@ -112,16 +113,16 @@ def legacy_checkpoint_identity(source: Path | str) -> str:
 
 @lru_cache(maxsize=64)
 def data_identity(source: Path | str) -> str:
-    """A hash of a data file's bytes; of a data set of the Hub, of its commit.
+    """A hash of a data file's bytes; of a directory of shards, of theirs; of a data set of the Hub, of its commit.
 
     Raises:
         DataError: there is no such file, or the Hub refuses.
     """
     if not isinstance(source, Path):
         return digest(["hub", source, data_commit(source)])
-    if not source.is_file():
-        raise DataError(f"{source}: no such file", "check the path, or give a Hub id as org/name")
     try:
-        return sha256_of(source)[:16]
+        if source.is_file():
+            return sha256_of(source)[:16]
+        return digest(["files", [sha256_of(file) for file in files_of(source)]])
     except CheckpointError as error:
         raise DataError(error.message, error.hint) from None

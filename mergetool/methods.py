@@ -53,6 +53,7 @@ class ConsensusRow:
         base_too: whether base_model is one of the models that are combined.
         models: the fewest and the most models that it takes beside base_model; None for any number.
         calibrated: whether it reads what the maps of each model read: each has a calibration of its own.
+        gathers: whether its statistic holds a part of a tensor in memory.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ConsensusRow:
     base_too: bool = False
     models: tuple[int, int | None] = (1, None)
     calibrated: bool = False
+    gathers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Online:
         merges: what is merged, in words.
         fits: whether a group's settings go together.
         own: settings beside `SETTINGS`.
+        later: settings that a group has where they are not the default alone: a state_dict keeps the keys that it had without.
         calibrated: whether it reads a calibration, and no reference.
     """
 
@@ -105,6 +108,7 @@ class Online:
     merges: str = "the SFT delta"
     fits: Fits = lambda values: None
     own: tuple[Option, ...] = ()
+    later: tuple[Option, ...] = ()
     calibrated: bool = False
 
     @property
@@ -242,9 +246,9 @@ KARCHER = ConsensusRow(
 )  # fmt: skip
 MODEL_STOCK = ConsensusRow("model_stock", (Truth("filter_wise", False),), models=(2, None))
 NEARSWAP = ConsensusRow("nearswap", (_T,), of_models=True, pair=True)
-ARCEE_FUSION = ConsensusRow("arcee_fusion", of_models=True, pair=True)
+ARCEE_FUSION = ConsensusRow("arcee_fusion", of_models=True, pair=True, gathers=True)
 PASSTHROUGH = ConsensusRow("passthrough", (Number("scale", 1.0, per_model=True),), of_models=True, models=(1, 1))
-SCE = ConsensusRow("sce", (Number("select_topk", 1.0, low=0.0), _INT8_MASK))
+SCE = ConsensusRow("sce", (Number("select_topk", 1.0, low=0.0), _INT8_MASK), gathers=True)
 RAM = ConsensusRow("ram", (_FLOOR,))
 RAM_PLUS = ConsensusRow("ramplus_tl", (_FLOOR, Number("r", 0.1), Number("alpha", 0.2, low=0.0)))
 REGMEAN = ConsensusRow(
@@ -290,13 +294,26 @@ def _not_unbiased(values: Values) -> tuple[str, str] | None:
     return "OnTIES keeps the largest entries, and no factor makes that unbiased", "use 'none' or 'l1'"
 
 
+def _of_ties(values: Values) -> tuple[str, str] | None:
+    if values.get(STATISTIC.name, STATISTIC.default) != STATISTIC.default and values["every"] != 1:
+        return (
+            f"{STATISTIC.name} is {values[STATISTIC.name]} and every is {values['every']}",
+            "momentum ranks a step's update: every: 1",
+        )
+    return _not_unbiased(values)
+
+
+STATISTIC = Word("statistic", "delta", words=("delta", "momentum"))
+"""What OnTIES ranks the entries of an update by: their own magnitude, or that of Adam's m (MoFO)."""
+
 ON_DARE = Online(
     "dare", "OnDARE", "ondare",
     knobs=frozenset(["density", "rescale", "tau_mask", "clip", "seed"]), defaults={"rescale": "unbiased"},
 )  # fmt: skip
 ON_TIES = Online(
     "ties", "OnTIES", "onties",
-    knobs=frozenset(["density", "rescale", "elect", "clip", "seed"]), bounded=True, fits=_not_unbiased,
+    knobs=frozenset(["density", "rescale", "elect", "statistic", "clip", "seed"]), bounded=True, fits=_of_ties,
+    later=(STATISTIC,),
 )  # fmt: skip
 
 

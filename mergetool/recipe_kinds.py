@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from mergetool.config.given import recipe_given
-from mergetool.config.strict_yaml import load_yaml
+from mergetool.config.strict_yaml import documents, load_yaml
 from mergetool.errors import RecipeError, nearest
 
 Recipe = TypeVar("Recipe", bound=BaseModel)
@@ -52,10 +52,10 @@ def _merge() -> _Language:
 
 
 def _align() -> _Language:
-    from mergetool.align.check import check_align
+    from mergetool.align.check import rehearsed_check
     from mergetool.align.recipe import AlignRecipe, align_recipe, load_align_recipe
 
-    return _Language(AlignRecipe, load_align_recipe, align_recipe, check_align)
+    return _Language(AlignRecipe, load_align_recipe, align_recipe, rehearsed_check)
 
 
 # kind -> the keys that tell it, any one of which is enough; the first kind that has one. A study has `models` as a merge has.
@@ -88,6 +88,21 @@ def kind_of(content: Mapping[str, Any], name: str = "recipe") -> str:
     return found
 
 
+def _several(path: str | Path) -> list[dict[str, Any]]:
+    """The facts of each merge of a file of several; one that needs what another one makes is only read."""
+    from mergetool.merge.documents import steps_of
+
+    file = Path(path)
+    if not file.is_file() or len(documents(file.read_text(encoding="utf-8", errors="replace"))) < 2:
+        return []
+    found, facts = [], _merge().facts
+    for step in steps_of(path, file.with_suffix("")):
+        there = all(one.exists() for one in step.needs)
+        needs = [one.name for one in step.needs]
+        found.append({"document": step.recipe.name, **(facts(step.recipe) if there else {"needs": needs})})
+    return found
+
+
 def check(recipe: BaseModel | Mapping[str, Any] | str | Path) -> dict[str, Any]:
     """Everything about a recipe that can be known from headers and data files; no weight is read.
 
@@ -107,5 +122,7 @@ def check(recipe: BaseModel | Mapping[str, Any] | str | Path) -> dict[str, Any]:
             raise RecipeError(f"a {type(recipe).__name__} is no recipe", "give a merge, align, AMA or study recipe")
         return {"recipe": "recipe", "kind": kind, **_LANGUAGES[kind]().check(recipe)}
     name = "recipe" if isinstance(recipe, Mapping) else str(recipe)
+    if not isinstance(recipe, Mapping) and len(several := _several(recipe)) > 1:
+        return {"recipe": name, "kind": "merge", "documents": several}
     kind = kind_of(recipe if isinstance(recipe, Mapping) else load_yaml(recipe), name)
     return {"recipe": name, "kind": kind, **_LANGUAGES[kind]().check(recipe)}

@@ -32,7 +32,8 @@ def test_a_rows_parts_are_files_and_its_defaults_are_allowed(method: methods.Met
 def test_an_online_method_is_an_operator_and_a_class_with_its_settings(online: methods.Online) -> None:
     assert operator(online.name).row is online
     assert getattr(optim, online.optimizer).__name__ == online.optimizer
-    values = {setting.name: setting.read(online.settings[setting.name]) for setting in SETTINGS}
+    values = {setting.name: setting.read(online.settings[setting.name]) for setting in online.options}
+    assert {setting.name for setting in SETTINGS} <= values.keys()
     assert online.fits(values) is None
     assert values.keys() == online.settings.keys()
     assert TRAININGS[online.word].online is online
@@ -40,17 +41,20 @@ def test_an_online_method_is_an_operator_and_a_class_with_its_settings(online: m
 
 def test_an_online_method_stands_in_the_row_of_its_offline_partner() -> None:
     partners = {method.online.optimizer: method.name for method in METHODS.values() if method.online}
-    assert partners == {"OnDARE": "dare_linear", "OnTIES": "ties", "OnLinear": "linear"}
+    assert partners == {"OnDARE": "dare_linear", "OnTIES": "ties", "OnLinear": "linear", "OnNullSpace": "null_space"}
 
 
 def test_what_a_row_says_of_itself() -> None:
-    assert {m.name for m in METHODS.values() if not m.deterministic} == {"dare_linear", "dare_ties", "della", "della_linear"}
+    assert {m.name for m in METHODS.values() if not m.deterministic} == {
+        "dare_linear", "dare_ties", "della", "della_linear", "null_space_dare"}  # fmt: skip
+    assert {m.name for m in METHODS.values() if m.projects} == {"null_space", "null_space_dare", "null_space_ties"}
     models = {"linear", "slerp", "karcher", "nearswap", "arcee_fusion", "passthrough", "regmean"}
     assert {m.name for m in METHODS.values() if m.of_models} == models
     assert {m.name for m in METHODS.values() if m.merges_models(None) and not m.needs_base} == {
         "linear", "karcher", "passthrough", "nuslerp", "multislerp", "regmean"}  # fmt: skip
     assert not METHODS["nuslerp"].merges_models("base")
     assert {word for word, one in TRAININGS.items() if one.merges_delta} == {"ondare", "onties"}
+    assert {word for word, one in TRAININGS.items() if one.online.calibrated} == {"onnullspace", "nspo"}
     assert {word for word, one in TRAININGS.items() if one.mixes} == {"ondare", "onties", "onlinear"}
 
 

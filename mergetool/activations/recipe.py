@@ -103,6 +103,20 @@ class CalibrationEntry(BaseModel):
             if isinstance(source, Path):
                 input_rows(source, FIRST_ROWS)
 
+    def cost(self, model: str | Path) -> dict[str, Any]:
+        """What `check` says of making it from rows: memory with the model in it, bytes, and passes over the rows.
+
+        Raises:
+            CheckpointError: transformers cannot make a model of the checkpoint.
+        """
+        from mergetool.activations.cost import estimate
+
+        found = estimate(model, self.rank)
+        return {
+            "bytes_of_calibration_memory": found.model_bytes + found.group_bytes,
+            "calibration": {"data": self.data, "limit": self.limit, "rank": self.rank, "passes over the rows": found.passes},
+        }
+
     def obtain(self, model: str | Path, progress: Any = None, identity: str | None = None) -> Calibration:
         """The calibration of a model: opened, found in the user's cache, or made now and kept there.
 

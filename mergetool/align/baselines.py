@@ -7,7 +7,8 @@ recipe.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -92,11 +93,8 @@ def _average_class() -> type:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
             """From the checkpoint's file in a resumed run, else from theta_s."""
-            from safetensors.torch import load_file
-
             if state.global_step:
-                kept = Path(args.output_dir) / f"checkpoint-{state.global_step}" / _AVERAGE
-                self.average = load_file(kept)
+                self.load(Path(args.output_dir) / f"checkpoint-{state.global_step}")
             else:
                 self.average = {name: p.detach().float().clone() for name, p in _trained(model)}
 
@@ -112,6 +110,26 @@ def _average_class() -> type:
 
             if state.is_world_process_zero:
                 save_file(self.average, Path(args.output_dir) / f"checkpoint-{state.global_step}" / _AVERAGE)
+
+        def load(self, checkpoint: Path) -> None:
+            """Takes the average that a checkpoint has kept."""
+            from safetensors.torch import load_file
+
+            self.average = load_file(checkpoint / _AVERAGE)
+
+        @contextmanager
+        def in_place(self, model: Any) -> Iterator[None]:
+            """Within it, the average is the model's weights."""
+            import torch
+
+            kept = {name: p.detach().clone() for name, p in _trained(model)}
+            self.put(model)
+            try:
+                yield
+            finally:
+                with torch.no_grad():
+                    for name, p in _trained(model):
+                        p.copy_(kept[name])
 
         def put(self, model: Any) -> None:
             """Makes the average the model's weights."""

@@ -5,26 +5,43 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.beside import template_identity
+from mergetool.align.datasets import data_set
+from mergetool.align.quiet import quiet
 from mergetool.align.recipe import AlignRecipe
+from mergetool.align.rehearsal import rehearse
 from mergetool.align.reward import check_rewards, reward_identities
-from mergetool.align.training import training_config
+from mergetool.align.rows import is_conversation, text_column
+from mergetool.align.training import check_batch, smallest_batch, training_config
+from mergetool.architecture.context import learned_positions
 from mergetool.architecture.match import match
 from mergetool.checkpoint.content import sha256_of
+from mergetool.checkpoint.in_form import in_form_of
 from mergetool.checkpoint.layout import Layout
+from mergetool.data.containers import files_of
 from mergetool.data.rows import data_commit
 from mergetool.errors import CheckpointError, DataError, RecipeError
 from mergetool.fingerprints import checkpoint_identity, digest
 from mergetool.hub.fetch import missing_weights
-from mergetool.hub.references import open_layout
+from mergetool.hub.references import local_directory, open_layout
 
 FIRST_ROWS = 8  # enough to see a wrong file; the rest is read when training starts
 
 
-def check_align(recipe: AlignRecipe) -> dict[str, Any]:
+def rehearsed_check(recipe: AlignRecipe) -> dict[str, Any]:
+    """As check_align, and TRL's trainer is constructed on the first rows without weights, where the SFT model is on this disk.
+
+    `align` itself constructs it in earnest.
+    """
+    return check_align(recipe, rehearsed=True)
+
+
+def check_align(recipe: AlignRecipe, rehearsed: bool = False) -> dict[str, Any]:
     """Checks a recipe against headers, the first rows of its data, and TRL's config.
 
     Args:
         recipe: from load_align_recipe.
+        rehearsed: whether TRL's trainer is also constructed, without weights.
 
     Returns:
         What was found, ready to be printed or written as JSON: model, data, merging, optimizer steps.
@@ -32,7 +49,7 @@ def check_align(recipe: AlignRecipe) -> dict[str, Any]:
     Raises:
         RecipeError, CheckpointError, DataError: the first thing that would stop `align`.
     """
-    config = training_config(recipe, "unused")
+    training_config(recipe, "unused")  # what is misspelt is told before anything is fetched
     facts: dict[str, Any] = {"algorithm": recipe.algorithm, "method": recipe.merging.method, "beta": recipe.beta}
     sft, base = layouts(recipe)
     facts["model"] = {
@@ -43,23 +60,33 @@ def check_align(recipe: AlignRecipe) -> dict[str, Any]:
     }
     facts["sft"] = sft.name
     check_tokenizer(sft)
+    config = training_config(recipe, "unused", learned_positions(sft.config))
     facts["base"] = base.name if base is not None else recipe.base_model
     facts |= _on_the_hub([sft] if base is None else [sft, base])
+    first: list[dict[str, Any]] = []
     for key, place in (("train", recipe.train_data), ("eval", recipe.eval_data)):
         if isinstance(place, Path):
-            rows, told = recipe.algorithm_row.rows.read(place, FIRST_ROWS, int(recipe.training.get("seed", 0)))
-            form = "messages" if any(isinstance(value, list) for value in rows[0].values()) else "text"
+            enough = max(FIRST_ROWS, smallest_batch(config) if key == "train" else 1)
+            rows, told = recipe.algorithm_row.rows.read(place, enough, text=text_column(recipe.training))
+            if key == "train":
+                check_batch(config, len(rows))
+                first = rows[:FIRST_ROWS]
+            form = "messages" if is_conversation(rows[0]) else "text"
             facts[key] = {"file": str(place), "rows": f"{recipe.algorithm_row.rows.name} of {form}", "first rows": told}
         elif place is not None:
             facts[key] = {"hub": place, "commit": data_commit(place)}
     if (calibration := recipe.calibrated_on) is not None:
         calibration.check(((name, info.shape) for name, info in sft.tensors.items() if info.floating), [recipe.merging.rule()])
         facts["calibration"] = calibration.written()
+        facts |= {} if calibration.file is not None else calibration.cost(recipe.sft)
     if recipe.merging.rows is not None:
         facts["rows"] = {"of": recipe.merging.rows.names, "usable": len(recipe.merging.rows.read(recipe.directory))}
     if recipe.reward:
         check_rewards(recipe)
         facts["reward"] = recipe.reward
+    if rehearsed and first and isinstance(recipe.sft, Path):
+        with quiet():
+            rehearse(recipe, config, local_directory(recipe.sft), data_set(lambda: first, None))
     facts["batch"] = config.per_device_train_batch_size * config.gradient_accumulation_steps
     facts["knobs"] = recipe.merging.given()
     return facts
@@ -81,7 +108,7 @@ def layouts(recipe: AlignRecipe) -> tuple[Layout, Layout | None]:
     sft = open_layout(recipe.sft)
     base = open_layout(recipe.base) if recipe.base is not None else None
     if base is not None:
-        match([sft, base])
+        match([sft, in_form_of(base, sft)])
     return sft, base
 
 
@@ -127,6 +154,9 @@ def fingerprint(recipe: AlignRecipe) -> str:
     if (calibration := recipe.calibrated_on) is not None:
         parts["recipe"].pop("calibration")
         parts["calibration"] = calibration.identity()
+    template = template_identity(recipe.training, recipe.directory)
+    if template is not None:
+        parts["template"] = template
     parts["recipe"]["data"] = {k: v for k, v in written["data"].items() if k not in ("train", "eval")}
     if recipe.merging.rows is not None:
         rows = {key: value for key, value in written["merging"]["rows"].items() if key != "data"}
@@ -139,7 +169,9 @@ def _rows_identity(place: Path | str) -> Any:
     if not isinstance(place, Path):
         return place, data_commit(place)
     try:
-        return sha256_of(place)
+        if place.is_file():
+            return sha256_of(place)
+        return [sha256_of(file) for file in files_of(place)]
     except CheckpointError as error:
         raise DataError(error.message, "check the path in `data:`") from None
 
@@ -153,7 +185,7 @@ def merges_of(recipe: AlignRecipe, steps: int) -> tuple[int, int]:
     if recipe.merging.training is None:
         return 1, 0
     every = recipe.merging.every or 1
-    gap = steps if every == "total" else int(every)
+    gap = max(1, steps) if every == "total" else int(every)
     if gap > steps:
         raise RecipeError(
             f"merging.every: {gap} is more than the run's {steps} steps, so nothing would be merged",

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.align.result import order_of, part_of
+from mergetool.checkpoint.open import layout_of
+from mergetool.checkpoint.place import Directory
 
 
 class Drift:
@@ -20,6 +22,7 @@ class Drift:
         from mergetool.optim.reference import Reference
 
         self._start = Reference.from_checkpoints(None, sft, storage="mmap").points()
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in layout_of(Directory(sft)).tensors.items()}
 
     def layers(self, model: Any) -> dict[str, float]:
         """‖θ − θ_s‖₂ of each layer, over all ranks; every rank must call it.
@@ -40,8 +43,12 @@ class Drift:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 name = canonical(name)
-                if self._start.stored_name(name) is None:
+                stored = self._start.stored_name(name)
+                if stored is None:
                     continue
+                shape = self._shapes.get(stored, ())
+                if len(shape) == parameter.ndim == 2 and shape[0] < parameter.shape[0]:
+                    parameter = parameter[: shape[0]]  # words that a chat template has brought are in no SFT model
                 shard, theta = shard_of(parameter), local(parameter)
                 origin = self._start.delta(name, shard, theta.device)
                 assert origin is not None  # it has a stored name

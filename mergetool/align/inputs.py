@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.beside import TEMPLATE
+from mergetool.align.datasets import data_set
 from mergetool.align.fisher import fisher_file
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.result import layout_fits
+from mergetool.align.rows import Reading, is_conversation, text_column
 from mergetool.align.stay import MAX_LENGTH, Stay, tokenised
 from mergetool.align.watch import Report
 from mergetool.checkpoint.layout import read_layout
@@ -15,19 +18,31 @@ from mergetool.errors import CheckpointError, DataError
 from mergetool.hub.loading import load_tokenizer
 
 
-def load_rows(recipe: AlignRecipe, report: Report) -> tuple[dict[str, Any], dict[str, str]]:
-    """The data sets, and what was kept and dropped in words."""
-    from datasets import Dataset
+def load_rows(recipe: AlignRecipe, report: Report, folder: Path | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The data sets, and what was kept and dropped in words.
 
+    Args:
+        recipe: says where they lie.
+        report: told of each.
+        folder: where they are stored meanwhile; None: in memory.
+    """
     rows, told = {}, {}
+    form, text = recipe.algorithm_row.rows, text_column(recipe.training)
     for name, place, limit in (
         ("train", recipe.train_data, recipe.data.limit),
         ("eval", recipe.eval_data, recipe.data.eval_limit),
     ):
         if place is not None:
-            seed = int(recipe.training.get("seed", 0))
-            found, told[name] = recipe.algorithm_row.rows.read(place, limit, seed)
-            rows[name] = Dataset.from_list(found)
+            readings: list[Reading] = []
+
+            def read(place: Path | str = place, limit: int | None = limit, readings: list[Reading] = readings) -> Reading:
+                readings.append(form.reading(place, limit, text))
+                return readings[-1]
+
+            data = data_set(read, folder / f"{name}.arrow" if folder is not None else None)
+            if form.mixed:
+                data = data.select(form.order(len(data), int(recipe.training.get("seed", 0))))
+            rows[name], told[name] = data, readings[0].told()
             report("rows", {"name": name, "told": told[name]})
     return rows, told
 
@@ -95,7 +110,7 @@ def load_policy(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
         raise CheckpointError(
             f"{sft}: its tokenizer has more tokens than its embedding has rows", "take the tokenizer that belongs to this model"
         )
-    if any(isinstance(value, list) for value in rows[0].values()) and not tokenizer.chat_template:
+    if is_conversation(rows[0]) and not tokenizer.chat_template and not recipe.training.get(TEMPLATE):
         raise DataError(
             "data.train: the rows are conversations, and the tokenizer has no chat template",
             f"add chat_template.jinja to {sft}, or give the rows as text",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mergetool.align.check import merges_of
 from mergetool.align.recipe import AlignRecipe
-from mergetool.align.watch import Report
 from mergetool.methods import TRAININGS, Training
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mergetool.optim.base import MergedAmount
 
 Groups = list[dict[str, Any]]
+_Told = Callable[[str, dict[str, Any]], None]
 
 
 def _silent(event: str, facts: dict[str, Any]) -> None:
@@ -59,6 +60,12 @@ def calibrated_on(optimizer: Any) -> dict[str, Any] | None:
     return None if found is None else dict(found.facts)
 
 
+def merges_so_far(optimizer: Any) -> int:
+    """How many merges there have been; 0 of an optimizer that merges nothing."""
+    amount = getattr(getattr(optimizer, "optimizer", optimizer), "merged", None)
+    return 0 if amount is None else int(amount.merges)
+
+
 def _total(row: Training, amount: MergedAmount) -> float:
     """The part of tau_s; where merging moves toward theta_s, the part 1 - (1 - alpha)^M of the distance taken back."""
     if not row.online.points:
@@ -74,7 +81,7 @@ def make_optimizer(
     base: Path | None,
     sft: Path,
     fisher: Path | None = None,
-    report: Report = _silent,
+    report: _Told = _silent,
 ) -> tuple[torch.optim.Optimizer, Plan]:
     """The optimizer that a recipe asks for, and what it will merge.
 

@@ -11,7 +11,14 @@ from mergetool.align.algorithms import Logged
 BLUE, ORANGE, GREY = "#2563a8", "#d9772b", "#6b7280"
 
 
-def draw(path: Path, log: list[dict[str, Any]], layers: dict[str, float], logged: Sequence[Logged], title: str) -> None:
+def draw(
+    path: Path,
+    log: list[dict[str, Any]],
+    layers: dict[str, float],
+    logged: Sequence[Logged],
+    title: str,
+    written: int | None = None,
+) -> None:
     """Writes a PNG.
 
     Args:
@@ -20,6 +27,7 @@ def draw(path: Path, log: list[dict[str, Any]], layers: dict[str, float], logged
         layers: norm of theta - theta_s by part of the model.
         logged: what the algorithm logs beside the loss.
         title: of the picture.
+        written: the step whose weights were written, where it is not the last; a line marks it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -36,10 +44,12 @@ def draw(path: Path, log: list[dict[str, Any]], layers: dict[str, float], logged
     axes = figure.subplots(1, len(shown) + 1, squeeze=False)[0]
     for axis, (key, label) in zip(axes, shown, strict=False):
         for prefix, colour, name in (("", BLUE, "training"), ("eval_", ORANGE, "evaluation")):
-            points = [(line["step"], line[prefix + key]) for line in log if prefix + key in line]
+            points = sorted({line["step"]: line[prefix + key] for line in log if prefix + key in line}.items())
             if points:
                 axis.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=name)
         axis.set(xlabel="step", title=label)
+        if written is not None:
+            axis.axvline(written, color=GREY, linestyle=":", label="written")
         if key not in ("merged_total", "drift"):
             axis.legend(frameon=False)
     names = list(layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -12,6 +12,7 @@ from mergetool.activations.recipe import CalibrationEntry, calibration_given
 from mergetool.align.algorithms import ALGORITHMS, Algorithm
 from mergetool.align.baselines import BASELINES, Baseline
 from mergetool.align.stay import Rows
+from mergetool.config.settings import with_settings
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import load_yaml, validate
 from mergetool.methods import TRAININGS, Training
@@ -64,6 +65,7 @@ class Merging(_Strict):
         alpha: weight of the SFT delta at each merge.
         alpha_total: the same, summed over the run: alpha = alpha_total / number of merges.
         every: K, merge at every K-th step; `total` merges once, at the end.
+        statistic: of `onties`: what an update's entries are ranked by, their own magnitude or Adam's momentum (MoFO).
         rescale, tau_mask, elect, clip: see docs/methods.md, "Divergences".
         seed: of the masks, and of the order of `rows`. The order of the data has `training.seed`.
         rounding: how a weight takes an update below its own precision.
@@ -87,6 +89,7 @@ class Merging(_Strict):
     rescale: Literal["unbiased", "l1", "none"] | None = None
     tau_mask: Literal["resample", "fixed"] | None = None
     elect: Literal["weighted", "unweighted"] | None = None
+    statistic: Literal["delta", "momentum"] | None = None
     clip: Annotated[float, Field(gt=0)] | None = None
     seed: Annotated[int, Field(ge=0)] | None = None
     rounding: Literal["stochastic", "nearest"] | None = None
@@ -253,14 +256,18 @@ class AlignRecipe(_Strict):
         return written if self.calibration is None else written | {"calibration": self.calibration.written()}
 
 
-def load_align_recipe(path: str | Path) -> AlignRecipe:
+def load_align_recipe(path: str | Path, settings: Sequence[str] = ()) -> AlignRecipe:
     """Reads and checks a recipe; relative paths in it start from its own directory.
+
+    Args:
+        path: of the file.
+        settings: values set anew, see `config.settings`.
 
     Raises:
         RecipeError: one line with every problem found.
     """
     path = Path(path)
-    return align_recipe(load_yaml(path), path.parent, path.name)
+    return align_recipe(with_settings(load_yaml(path), settings), path.parent, path.name)
 
 
 def align_recipe(mapping: Mapping[str, Any], directory: str | Path = ".", source: str = "recipe") -> AlignRecipe:

@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.beside import write_settings
 from mergetool.align.check import stored_dtype
 from mergetool.align.recipe import AlignRecipe
 from mergetool.checkpoint.layout import Layout, read_layout
 from mergetool.checkpoint.manifest import Manifest
-from mergetool.checkpoint.model_files import write_beside, write_config, write_tokenizer
 from mergetool.checkpoint.place import Directory
 from mergetool.hub.card import licences, metadata
 from mergetool.methods import TRAININGS
@@ -21,18 +21,18 @@ _BLOCK = 1 << 22
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
-def write_model(model: Any, state: dict[str, Any] | None, recipe: AlignRecipe, sft: Path, out: Path) -> str:
+def write_model(
+    model: Any, state: dict[str, Any] | None, recipe: AlignRecipe, sft: Path, out: Path, tokenizer: Any = None
+) -> str:
     """Writes weights, configuration, tokenizer and generation settings; returns the dtype that was written.
 
     Args:
         model: the trained model.
         state: its weights, gathered, where the model itself is sharded.
-        recipe: for `out_dtype`.
+        recipe: for `out_dtype`, and for what its `training` alters beside weights.
         sft: the directory of theta_s.
         out: the directory under construction.
-
-    Configuration and tokenizer are the SFT checkpoint's own files: training changes weights alone, and the trainer
-    has meanwhile written its pad token and tags into the configuration that it holds.
+        tokenizer: that it was trained with.
     """
     import torch
 
@@ -45,10 +45,7 @@ def write_model(model: Any, state: dict[str, Any] | None, recipe: AlignRecipe, s
     else:
         state = _cast(state, kind)
         model.save_pretrained(out, state_dict=state, max_shard_size="5GB")
-    (out / "generation_config.json").unlink(missing_ok=True)
-    write_config(sft, out, dtype)
-    write_tokenizer(sft, out)
-    write_beside(Directory(sft), out)
+    write_settings(model, tokenizer, recipe.training, sft, out, dtype)
     return dtype
 
 
@@ -82,8 +79,9 @@ def drift(out: Path, sft: Path, base: Path | None) -> dict[str, Any]:
         if name not in old.tensors or not tensor.floating:
             continue
         part = part_of(name)
-        for at in range(0, tensor.numel, _BLOCK):  # an embedding in double precision would be most of a small machine
-            stop = min(at + _BLOCK, tensor.numel)
+        size = min(tensor.numel, old.tensors[name].numel)  # rows of words that are new have moved from nowhere
+        for at in range(0, size, _BLOCK):  # an embedding in double precision would be most of a small machine
+            stop = min(at + _BLOCK, size)
             start = readers[id(old)].block(name, at, stop).double()
             delta = readers[id(new)].block(name, at, stop).double() - start
             squares[part] = squares.get(part, 0.0) + float(delta.square().sum())
@@ -143,6 +141,7 @@ def card(manifest: Manifest) -> str:
             f", {merging['merges']} merges (every {merging['every']} steps) of alpha = {merging['alpha']:.3g}: "
             f"{merging['merged_total']:.3g} of the SFT delta in all"
         )
+    best = f" (the best of {manifest.trained})" if manifest.trained else ""
     calibrated = "" if manifest.calibrated_on is None else f"\n{manifest.calibrated_on}"
     if rows := merging.get("rows"):
         named = ", ".join(f"`{name}` (sha256 {digest})" for name, digest in zip(rows["of"], rows["content"], strict=True))
@@ -156,7 +155,7 @@ def card(manifest: Manifest) -> str:
 # {manifest.name}
 
 Trained by mergetool {manifest.mergetool} from `{recipe["sft_model"]}`: {how}.
-{manifest.steps} steps on {manifest.data["train"]}.{calibrated}
+{manifest.steps} steps{best} on {manifest.data["train"]}.{calibrated}
 The weights are {manifest.drift["relative"]:.3g} (relative norm) away from the SFT model.
 {warning}
 | metric | value |

@@ -10,11 +10,12 @@ from typing import Any
 
 from mergetool.align.check import check_align, fingerprint
 from mergetool.align.inputs import load_fisher, load_policy, load_rows, load_stay, shared_by_ranks
-from mergetool.align.optimizer import calibrated_on, merged_so_far
+from mergetool.align.optimizer import calibrated_on
 from mergetool.align.picture import draw
 from mergetool.align.preview import preview
 from mergetool.align.quiet import quiet
 from mergetool.align.recipe import AlignRecipe, align_recipe, load_align_recipe
+from mergetool.align.refusals import refusals
 from mergetool.align.result import drift, write_account, write_model
 from mergetool.align.snapshots import Snapshots
 from mergetool.align.stay import Stay
@@ -22,6 +23,9 @@ from mergetool.align.trainer import make_trainer
 from mergetool.align.training import training_config
 from mergetool.align.watch import Report, stop_on_signal
 from mergetool.align.workspace import Workspace, disk_errors
+from mergetool.align.written import amount_of, best_checkpoint, date_evaluation, log_of, relocate_best, step_of_checkpoint
+from mergetool.architecture.context import learned_positions
+from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.manifest import Input, Manifest
 from mergetool.checkpoint.output import check_output, files_beside, weight_hashes
 from mergetool.config.given import recipe_given
@@ -36,13 +40,15 @@ class AlignResult:
 
     Attributes:
         out: the checkpoint.
-        steps: optimizer steps of the whole run.
+        steps: optimizer steps behind the weights that were written: those of the whole run, or of its best step.
         merging: method, K, number of merges, alpha, and `merged_total`, the part of tau_s merged in all.
         metrics: the last logged training metrics and, with `data.eval`, the metrics at the end.
         drift: distance to theta_s, see result.drift.
         seconds: of this call.
         resumed_from: the step that an interrupted run had reached.
         already_done: OUT held this very result before the call.
+        data: what was kept and dropped of its rows, in words.
+        trained: optimizer steps of the whole run.
     """
 
     out: Path
@@ -54,6 +60,7 @@ class AlignResult:
     resumed_from: int | None = None
     already_done: bool = False
     data: dict[str, str] = field(default_factory=dict)
+    trained: int | None = None
 
     def as_facts(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -101,11 +108,11 @@ def align(
         if work.appeared:  # by another run: the same, or this says that it is not
             _is_done(out, identity, fresh)
             return _done_before(out)
-        rows, told = load_rows(recipe, report)
+        rows, told = load_rows(recipe, report, work.rows(ranks.process_index))
         if ranks.num_processes > 1:
             rows = {name: shared_by_ranks(data, work.directory / f"rows-{name}", ranks) for name, data in rows.items()}
         stay = load_stay(recipe, sft, report)
-        config = training_config(recipe, work.training)
+        config = training_config(recipe, work.training, learned_positions(read_layout(sft).config))
         fisher = load_fisher(recipe, sft, stay, work.directory, config.device, ranks, report)
         model, tokenizer = load_policy(recipe, sft, rows["train"])
         trainer = make_trainer(recipe, config, model, tokenizer, rows, (base, sft), stop, report, stay, fisher)
@@ -147,11 +154,16 @@ def _train(trainer: Any, work: Workspace, kept: Snapshots, report: Report) -> in
     set_seed(trainer.args.seed)
     checkpoint = work.last_checkpoint()
     if checkpoint is None or kept.lacks(checkpoint):
-        trainer.train()
+        with refusals(trainer.args, trainer.recipe.training):
+            trainer.train()
         return None
-    step = int(checkpoint.name.rpartition("-")[2])
+    step = step_of_checkpoint(checkpoint)
     report("resume", {"step": step})
-    trainer.train(resume_from_checkpoint=str(checkpoint))
+    if trainer.is_world_process_zero():
+        relocate_best(checkpoint)
+    trainer.accelerator.wait_for_everyone()
+    with refusals(trainer.args, trainer.recipe.training):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
     return step
 
 
@@ -169,13 +181,18 @@ def _finish(
 ) -> dict[str, Any]:
     """Evaluates, writes the result, publishes it; returns the fields of AlignResult."""
     base, sft = paths
+    best, trained = best_checkpoint(trainer), trainer.state.global_step
+    step = trained if best is None else step_of_checkpoint(best)
     if trainer.average is not None:
+        if best is not None:
+            trainer.average.load(best)
         trainer.average.put(trainer.model)
+    log = trainer.state.log_history
     if trainer.eval_dataset is not None:
         trainer.evaluate()
-    log = trainer.state.log_history
-    metrics = _last(log)
-    merging = {**asdict(trainer.plan), "merged_total": merged_so_far(trainer.optimizer, recipe.merging.method)}
+        date_evaluation(log, step)
+    metrics = _last(log_of(log, step))
+    merging = {**asdict(trainer.plan), **amount_of(trainer, recipe.merging.method)}
     if stay is not None and recipe.merging.rows is not None:
         merging["rows"] = stay.account(recipe.merging.rows, recipe.directory)
     moved: dict[str, Any] = {}
@@ -186,7 +203,7 @@ def _finish(
         model = trainer.accelerator.unwrap_model(trainer.model)
         if hasattr(model, "merge_and_unload"):  # LoRA: what is published is a whole model
             model = model.merge_and_unload()
-        dtype = write_model(model, state, recipe, sft, work.result)
+        dtype = write_model(model, state, recipe, sft, work.result, trainer.processing_class)
         moved = drift(work.result, sft, base)
         manifest = Manifest(
             mergetool=__version__,
@@ -195,7 +212,8 @@ def _finish(
             name=work.out.name,
             recipe=recipe.as_written(),
             calibration=calibrated_on(trainer.optimizer),
-            steps=trainer.state.global_step,
+            steps=step,
+            trained=trained if trained != step else None,
             merging=merging,
             metrics=metrics,
             drift=moved,
@@ -216,12 +234,14 @@ def _finish(
                 moved["layers"],
                 recipe.algorithm_row.logged,
                 f"{work.out.name}: {trainer.plan.method}",
+                step if trained != step else None,
             )
         work.publish()
     trainer.accelerator.wait_for_everyone()
     return {
         "out": work.out,
-        "steps": trainer.state.global_step,
+        "steps": step,
+        "trained": trained,
         "merging": merging,
         "metrics": metrics,
         "drift": moved,
@@ -254,7 +274,8 @@ def _inputs(recipe: AlignRecipe) -> list[Input]:
 
 def _done_before(out: Path) -> AlignResult:
     found = Manifest.read(out)
-    return AlignResult(out, found.steps or 0, found.merging, found.metrics, found.drift, already_done=True, data=found.data)
+    steps, same = found.steps or 0, (found.merging, found.metrics, found.drift)
+    return AlignResult(out, steps, *same, already_done=True, data=found.data, trained=found.trained or steps)
 
 
 def _versions() -> dict[str, str]:

@@ -39,13 +39,14 @@ def place_of(result: Path, place: float) -> Path | None:
         place: a share below 1, or a step.
     """
     try:
-        steps = Manifest.read(result).steps
+        found = Manifest.read(result)
     except CheckpointError:
         return None
+    steps = found.trained or found.steps
     if steps is None:
         return None
-    found = result / FOLDER / f"step-{step_of(place, steps)}"
-    return found if (found / "config.json").exists() else None
+    kept = result / FOLDER / f"step-{step_of(place, steps)}"
+    return kept if (kept / "config.json").exists() else None
 
 
 class Snapshots:
@@ -96,7 +97,8 @@ class Snapshots:
         for old in (part, place):
             shutil.rmtree(old, ignore_errors=True)
         # its own copy of the weights: the model that is trained must keep its type
-        dtype = write_model(model, dict(model.state_dict()) if state is None else state, self._recipe, self._sft, part)
+        weights = dict(model.state_dict()) if state is None else state
+        dtype = write_model(model, weights, self._recipe, self._sft, part, trainer.processing_class)
         recipe, steps = self._recipe.as_written(), trainer.state.max_steps
         Manifest("align", recipe, step=step, steps=steps, dtype=dtype, mergetool=__version__).write(part)
         sync_tree(part)

@@ -14,11 +14,12 @@ from mergetool.align.drift import Drift
 from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reference_cache import key_of, with_reference
+from mergetool.align.refusals import refusals
 from mergetool.align.reward import load_rewards
 from mergetool.align.row_terms import RowTerm
 from mergetool.align.stay import Stay
 from mergetool.align.tokenised import lengths, rows_of
-from mergetool.align.training import first_line
+from mergetool.align.training import check_batch
 from mergetool.align.watch import Report, Stop, watcher
 from mergetool.errors import DataError, RecipeError
 
@@ -69,8 +70,8 @@ def make_trainer(
         trainer.drift = None  # theta_s has no adapters to be far from
         more["peft_config"] = baseline.adapter(merging)
     # The callback that marks a checkpoint as whole comes last.
-    callbacks = [each for each in (trainer.average, watcher(stop, report)) if each is not None]
-    try:
+    callbacks = [each for each in (trainer.average, watcher(stop, report, merging.method)) if each is not None]
+    with refusals(config, recipe.training):  # TRL refuses some combinations only here
         trainer.__init__(
             model=model,
             args=config,
@@ -80,10 +81,9 @@ def make_trainer(
             callbacks=callbacks,
             **more,
         )
-    except (ValueError, NotImplementedError) as error:  # TRL refuses some combinations only here
-        raise RecipeError(f"training: {first_line(error)}", f"see TRL's {type(config).__name__}") from error
     if stay is not None:
         trainer.row_term = _row_term(recipe, trainer, stay, before)
+    check_batch(config, len(trainer.train_dataset))
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)  # stdout belongs to the command line
     return trainer
@@ -185,7 +185,9 @@ def _online(base: type) -> type:
                 raise DataError(
                     f"{name} data: no row has a prompt shorter than {args.max_length} tokens", "raise data.max_length"
                 )
-            self.told("data", {"name": name, "rows": len(prepared), "too_long": len(dataset) - len(prepared), **told})
+            packed = len(rest) > 1 and bool(rest[0])  # SFT's trainer says here whether rows are put together
+            become = {"packed": len(dataset)} if packed else {"too_long": len(dataset) - len(prepared)}
+            self.told("data", {"name": name, "rows": len(prepared), **become, **told})
             return prepared
 
         def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
@@ -204,6 +206,13 @@ def _online(base: type) -> type:
             found, cached = with_reference(dataset, key_of(dataset, about), compute)
             self.told("reference", {"name": name, "cached": cached})
             return found
+
+        def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+            """As Trainer's, but of the weights that would be published: of an average, the average."""
+            if self.average is None or not self.is_in_train:
+                return super().evaluate(*args, **kwargs)
+            with self.average.in_place(self.model):
+                return super().evaluate(*args, **kwargs)
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """None beside checkpoints: the result gets ours."""

@@ -8,7 +8,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.beside import located
 from mergetool.align.recipe import AlignRecipe
+from mergetool.align.refusals import first_line
 from mergetool.errors import RecipeError, nearest
 
 # Fields of TRL's that a recipe says elsewhere, or that would break what `align` promises.
@@ -28,12 +30,13 @@ ELSEWHERE = {
 }
 
 
-def training_config(recipe: AlignRecipe, output_dir: str | Path) -> Any:
+def training_config(recipe: AlignRecipe, output_dir: str | Path, positions: int | None = None) -> Any:
     """TRL's config for a recipe.
 
     Args:
         recipe: `training` may hold any field of the algorithm's TRL config that is not in ELSEWHERE.
         output_dir: where the trainer keeps its checkpoints.
+        positions: the longest sequence that the model can read; None: any.
 
     Raises:
         RecipeError: a field is unknown (the nearest known one is named), has a value of the wrong kind, or TRL
@@ -41,7 +44,7 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path) -> Any:
     """
     algorithm = recipe.algorithm_row
     config_class = algorithm.config_class()
-    given = _checked(recipe, config_class)
+    given = located(_checked(recipe, config_class), recipe.directory)
     clash = sorted(set(given) & set(algorithm.sets))
     if clash:
         raise RecipeError(f"training.{clash[0]}: algorithm {algorithm.name} sets it", "remove it, or change `algorithm:`")
@@ -68,9 +71,61 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path) -> Any:
             f"training.steps_per_generation: {algorithm.name} learns from answers of the policy as it is",
             "leave it out, or make it gradient_accumulation_steps",
         )
+    _reported(config)
+    if positions is not None:
+        _within(config, positions, "max_length" in given)
     if recipe.data.eval is None and config.eval_strategy != "no":
         raise RecipeError("training.eval_strategy: there are no rows to evaluate on", "add `data.eval`")
     return config
+
+
+def _within(config: Any, positions: int, given: bool) -> None:
+    """Cuts rows where the model's positions end, unless the recipe says where.
+
+    Raises:
+        RecipeError: it says so, and too far; or sampled answers alone are longer.
+    """
+    if hasattr(config, "max_length"):
+        if given and (config.max_length is None or config.max_length > positions):
+            raise RecipeError(
+                f"data.max_length: {config.max_length} tokens, and the model has learned {positions} positions",
+                f"give at most {positions}",
+            )
+        config.max_length = min(config.max_length or positions, positions)
+    answers = getattr(config, "max_completion_length", None)
+    if answers is not None and answers >= positions:
+        raise RecipeError(
+            f"training.max_completion_length: {answers} tokens, and the model has learned {positions} positions",
+            f"give less than {positions}, so that a prompt fits before the answer",
+        )
+
+
+def _reported(config: Any) -> None:
+    """Raises RecipeError where `report_to` names what is not installed: its callback would say so after the models are read."""
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+    here = get_available_reporting_integrations()
+    for name in [config.report_to] if isinstance(config.report_to, str) else config.report_to or []:
+        if name not in here:
+            raise RecipeError(f"training.report_to: {name} is not installed", f"pip install {name}, or remove the field")
+
+
+def smallest_batch(config: Any) -> int:
+    """Rows that the training data must have for a first batch; 1 where an incomplete batch is trained on."""
+    if hasattr(config, "num_generations") and config.generation_batch_size:  # a sampling is never of fewer prompts
+        return max(1, config.generation_batch_size // config.num_generations)
+    return config.train_batch_size * max(1, config.world_size) if config.dataloader_drop_last else 1
+
+
+def check_batch(config: Any, rows: int) -> None:
+    """Raises RecipeError where there are fewer rows than the first batch needs, so that nothing would be trained on."""
+    needed = smallest_batch(config)
+    if rows < needed:
+        field = "num_generations" if hasattr(config, "num_generations") else "dataloader_drop_last"
+        raise RecipeError(
+            f"training.{field}: a batch needs {needed} rows, and there are {rows}",
+            "lower per_device_train_batch_size, or give more rows",
+        )
 
 
 def _beta(recipe: AlignRecipe) -> dict[str, float]:
@@ -162,9 +217,3 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
 
 def _spelled(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
-
-
-def first_line(error: BaseException) -> str:
-    """What a library says was wrong, on one line."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

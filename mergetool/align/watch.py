@@ -11,6 +11,7 @@ from typing import Any
 
 from mergetool.align.training import updates_per_sampling
 from mergetool.align.workspace import mark_complete
+from mergetool.align.written import note_amount
 
 Report = Callable[[str, dict[str, Any]], None]
 """Called with an event's name and its facts: rows, data, fisher, reference, preview, plan, resume,
@@ -55,8 +56,14 @@ def _agreed(stop: Stop, processes: int) -> bool:
     return stop.asked
 
 
-def watcher(stop: Stop, report: Report) -> Any:
-    """The trainer's callback that does all three; the last of its callbacks, so that a marked checkpoint is whole."""
+def watcher(stop: Stop, report: Report, method: str = "adamw") -> Any:
+    """The trainer's callback that does all three; the last of its callbacks, so that a marked checkpoint is whole.
+
+    Args:
+        stop: looked at after every step.
+        report: told of what happens.
+        method: the recipe's, whose amount a checkpoint notes.
+    """
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
@@ -77,6 +84,7 @@ def watcher(stop: Stop, report: Report) -> Any:
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.is_world_process_zero:
                 path = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                note_amount(path, kwargs.get("optimizer"), method)
                 mark_complete(path)
                 report("checkpoint", {"step": state.global_step, "path": str(path)})
 

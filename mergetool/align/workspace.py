@@ -105,6 +105,13 @@ class Workspace:
             raise OutputError(f"{self.directory}: an interrupted run whose {_RUN} is damaged", discard)
         return found
 
+    def rows(self, rank: int) -> Path:
+        """An empty directory for the rows of one process, while the run goes on."""
+        place = self.directory / f"data-{rank}"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        return place
+
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that was written to its end; what was cut short is removed."""
         whole: list[tuple[int, Path]] = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from mergetool.config.settings import with_settings
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import load_yaml, validate
 from mergetool.merge.parts import ROLES, Place
@@ -143,10 +144,10 @@ def ama_recipe(mapping: Mapping[str, Any], directory: str | Path = ".", source: 
     return recipe
 
 
-def load_ama_recipe(path: str | Path) -> AmaRecipe:
-    """Reads a recipe.
+def load_ama_recipe(path: str | Path, settings: Sequence[str] = ()) -> AmaRecipe:
+    """Reads a recipe; `settings` are values set anew, see `config.settings`.
 
     Raises:
         RecipeError: as `ama_recipe`, or the file is missing or no YAML.
     """
-    return ama_recipe(load_yaml(path), Path(path).parent, path)
+    return ama_recipe(with_settings(load_yaml(path), settings), Path(path).parent, path)

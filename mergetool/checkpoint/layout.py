@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mergetool.architecture.fused import Runs
 from mergetool.architecture.reading import copies_of
-from mergetool.checkpoint.adapter import ADAPTER, Adapter
+from mergetool.checkpoint.adapter import Adapter
 from mergetool.checkpoint.header import TensorInfo
 from mergetool.checkpoint.place import Commit, Directory, Place, read_json
 from mergetool.checkpoint.quantised import Dequantised
@@ -18,6 +20,23 @@ from mergetool.errors import CheckpointError
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLED_INDEX, PICKLED = "pytorch_model.bin.index.json", "pytorch_model.bin"
+
+
+# What torch's wrappers put into the names of a state dict that was taken of them and not of the model.
+_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
+
+
+@dataclass(frozen=True)
+class InForm:
+    """A layout whose tensors are shown in another form; see `in_form`.
+
+    Attributes:
+        below: as they are stored.
+        runs: tensor as shown -> where its entries lie.
+    """
+
+    below: Layout
+    runs: dict[str, Runs] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,7 @@ class Layout:
     adapter: Adapter | None = None
     place: Place | None = field(default=None, compare=False)
     dequantised: Dequantised | None = None
+    in_form: InForm | None = None
 
     @property
     def name(self) -> str:
@@ -51,7 +71,7 @@ class Layout:
         found = [(self.pinned, self.directory, self.headers)]
         if self.adapter is not None:
             place = self.adapter.place
-            found.append((place.pinned, place.directory, {ADAPTER: self.adapter.header}))
+            found.append((place.pinned, place.directory, {self.adapter.file: self.adapter.header}))
         return found
 
     @property
@@ -64,11 +84,14 @@ class Layout:
         """Every weight file that is read, an adapter's too -> (size in bytes, sha256 of its header)."""
         found = {self.directory / name: identity for name, identity in self.headers.items()}
         if self.adapter is not None:
-            found[self.adapter.place.directory / ADAPTER] = self.adapter.header
+            found[self.adapter.place.directory / self.adapter.file] = self.adapter.header
         return found
 
     def files_of(self, name: str) -> list[Path]:
         """The weight files that one tensor is read from."""
+        if self.in_form is not None and name in self.in_form.runs:
+            below = self.in_form.below
+            return list(dict.fromkeys(file for piece in self.in_form.runs[name] for file in below.files_of(piece.name)))
         found = self.dequantised.files(name) if self.dequantised is not None else []
         return found or [self.tensors[name].file]
 
@@ -115,6 +138,7 @@ def _read(place: Place) -> Layout:
             f"{place.name}: its index lists tensor '{missing[0]}' ({len(missing)} in all) that {weight_map[missing[0]]} lacks",
             "fetch the checkpoint again",
         )
+    tensors = _unwrapped(place.name, tensors)
     layout = Layout(place.directory, config, tensors, headers, place=place)
     if layout.pickled:  # a pickle holds a tied weight under each of its names
         from mergetool.checkpoint.pickled import same  # torch is imported where a file needs it
@@ -126,6 +150,18 @@ def _read(place: Place) -> Layout:
     if not tensors:
         raise CheckpointError(f"{place.name}: its weight files hold no tensors", "fetch the checkpoint again")
     return layout
+
+
+def _unwrapped(called: str, tensors: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """The tensors by the model's own names, where a wrapper of torch's (compile, DDP, FSDP) was saved in its place."""
+    names = {name: _WRAPPERS.sub("", name).removeprefix(".") for name in tensors}
+    while names and all(name.startswith("module.") for name in names.values()):
+        names = {raw: name.removeprefix("module.") for raw, name in names.items()}
+    if len(set(names.values())) < len(names):
+        raise CheckpointError(
+            f"{called}: holds tensors twice, with and without torch's wrappers", "save the model itself again"
+        )
+    return {names[raw]: info for raw, info in tensors.items()}
 
 
 def _weight_map(place: Place) -> tuple[dict[str, str], str]:

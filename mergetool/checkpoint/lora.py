@@ -1,29 +1,32 @@
-"""LoRA adapters as inputs: ``model+adapter`` is read as W + s·B·A, a few rows at a time, and never written out.
+"""LoRA adapters as inputs: what ``model+adapter`` changes of a model, from headers and configurations alone.
 
-Source: Hu et al. 2021, LoRA, arXiv 2106.09685, Eq. 3; rank-stabilised scaling: Kalajdzievski 2023, arXiv 2312.03732.
+Source: Hu et al. 2021, LoRA, arXiv 2106.09685, Eq. 3; rank-stabilised scaling: Kalajdzievski 2023, arXiv 2312.03732; DoRA:
+Liu et al. 2024, arXiv 2402.09353, Eq. 5; PiSSA: Meng et al. 2024, arXiv 2404.02948; OLoRA: Büyükakyüz 2024, arXiv 2406.01775.
 """
 
 from __future__ import annotations
 
-import math
 import re
-import threading
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
+from math import prod
 
-import torch
-
-from mergetool.checkpoint.adapter import ADAPTER, Adapter, Factors
+from mergetool.architecture.fused import Piece, Runs
+from mergetool.checkpoint.adapter import ADAPTER, PICKLED_ADAPTER, Adapter, Change, Factors
+from mergetool.checkpoint.adapter_config import AdapterConfig
 from mergetool.checkpoint.header import TensorInfo
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.place import Place, read_json
-from mergetool.checkpoint.reader import Reader
 from mergetool.checkpoint.targets import Targets
 from mergetool.errors import CheckpointError
 
 _PREFIX = "base_model.model."
+_WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _FACTOR = re.compile(r"^(.*)\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?$")
+_LORA_BIAS = re.compile(r"^(.*)\.lora_B(?:\.default)?\.bias$")
+_MAGNITUDE = re.compile(r"^(.*)\.lora_magnitude_vector(?:\.default)?(?:\.weight)?$")
+_TOKENS = re.compile(r"^(.*)\.token_adapter\.trainable_tokens_delta(?:\.default)?$")
+_HOLDER = re.compile(r"\.(modules_to_save(\.default)?|base_layer|token_adapter)(?=\.)")
+_AGAIN = "save the adapter again"
 
 
 def with_adapter(base: Layout, place: Place) -> Layout:
@@ -31,111 +34,168 @@ def with_adapter(base: Layout, place: Place) -> Layout:
 
     Args:
         base: the model's own layout.
-        place: has adapter_config.json and adapter_model.safetensors, as PEFT writes them.
+        place: has adapter_config.json and adapter_model.safetensors or .bin, as PEFT writes them.
 
     Raises:
-        CheckpointError: the adapter is missing or damaged, is not plain or rank-stabilised LoRA (the kind is named),
-            or does not fit the model.
+        CheckpointError: the adapter is missing or damaged, has a feature that is not read here (it is named), or does not
+            fit the model.
     """
-    called = place.name
-    config = read_json(place, "adapter_config.json", "an adapter needs its adapter_config.json")
-    _refuse_other_kinds(config, called)
-    tensors, header = place.headers([ADAPTER])[ADAPTER]
-    pairs: dict[tuple[str, bool], dict[str, TensorInfo]] = {}
-    replaced: dict[str, TensorInfo] = {}
-    targets = Targets(base, called)
+    config = AdapterConfig(read_json(place, "adapter_config.json", "an adapter needs its adapter_config.json"), place.name)
+    files = place.files()
+    file = PICKLED_ADAPTER if ADAPTER not in files and PICKLED_ADAPTER in files else ADAPTER
+    tensors, header = place.headers([file])[file]
+    found = _Found(config, Targets(base, place.name))
+    sorted_out = _sorted_out(tensors, config)
+    for target, info in sorted_out.whole.items():
+        found.change(found.targets.tensor(target, info.shape), replaced=info)
+    for (module, embedding), pair in sorted_out.pairs.items():
+        found.add_factors(module, embedding, pair, sorted_out.magnitudes.pop(module, None))
+    for module, info in sorted_out.biases.items():
+        found.add_bias(module, info, sorted_out.pairs[module, False]["A"].shape[0])
+    for module, info in sorted_out.rows.items():
+        found.add_rows(module, info)
+    if sorted_out.magnitudes:
+        raise CheckpointError(f"{place.name}: '{next(iter(sorted_out.magnitudes))}' has a magnitude and no factors", _AGAIN)
+    if not found.changes:
+        raise CheckpointError(f"{place.name}: the adapter changes nothing", "check that it was saved after training")
+    if not config.tied:
+        found.targets.separate()
+    return replace(base, tensors=found.targets.tensors, adapter=Adapter(place, found.changes, found.parts, header, file))
+
+
+@dataclass
+class _SortedOut:
+    """An adapter's tensors by what they are: module -> header; `whole` by weight."""
+
+    pairs: dict[tuple[str, bool], dict[str, TensorInfo]] = field(default_factory=dict)
+    biases: dict[str, TensorInfo] = field(default_factory=dict)
+    magnitudes: dict[str, TensorInfo] = field(default_factory=dict)
+    rows: dict[str, TensorInfo] = field(default_factory=dict)
+    whole: dict[str, TensorInfo] = field(default_factory=dict)
+
+
+def _sorted_out(tensors: dict[str, TensorInfo], config: AdapterConfig) -> _SortedOut:
+    found = _SortedOut()
     for name, info in tensors.items():
-        inner = name.removeprefix(_PREFIX)
+        inner = _WRAPPERS.sub("", name).removeprefix(_PREFIX)
         if match := _FACTOR.match(inner):
-            pairs.setdefault((match[1], bool(match[2])), {})[match[3]] = info
-        else:
-            # layers saved whole, and the embedding that PEFT saves beside an adapter of its own
-            target = re.sub(r"\.(modules_to_save(\.default)?|base_layer)(?=\.)", "", inner)
-            replaced[targets.tensor(target, info.shape)] = info
-    factors = {}
-    for (module, embedding), pair in pairs.items():
+            found.pairs.setdefault((match[1], bool(match[2])), {})[match[3]] = info
+        elif match := _LORA_BIAS.match(inner):
+            found.biases[match[1]] = info
+        elif match := _MAGNITUDE.match(inner):
+            found.magnitudes[match[1]] = info
+        elif match := _TOKENS.match(inner):
+            found.rows[match[1]] = info
+        elif ".lora_" in inner:
+            raise CheckpointError(
+                f"{config.called}: holds '{name}', which is no part of a LoRA that is known here",
+                "merge it with PEFT first: PeftModel.merge_and_unload()",
+            )
+        elif ".original_module." not in inner:  # else the base's own
+            # layers saved whole, biases, and the embedding that PEFT saves beside an adapter of its own
+            found.whole[_HOLDER.sub("", inner)] = info
+    for (module, _), pair in found.pairs.items():
         if set(pair) != {"A", "B"}:
-            raise CheckpointError(f"{called}: '{module}' has lora_{next(iter(pair))} alone", "save the adapter again")
+            raise CheckpointError(f"{config.called}: '{module}' has lora_{next(iter(pair))} alone", _AGAIN)
+        if any(not info.numel or len(info.shape) < 2 for info in pair.values()):
+            raise CheckpointError(
+                f"{config.called}: the factors of '{module}' are empty",
+                "save the adapter again: the shards of its training were not gathered",
+            )
+    if lost := next((module for module in found.biases if (module, False) not in found.pairs), None):
+        raise CheckpointError(f"{config.called}: '{lost}' has a bias and no factors", _AGAIN)
+    if config.dora and (without := next((m for m, _ in found.pairs if m not in found.magnitudes), None)):
+        raise CheckpointError(f"{config.called}: use_dora is set, and '{without}' has no magnitude", _AGAIN)
+    return found
+
+
+class _Found:
+    """The changes that an adapter makes, put together weight by weight."""
+
+    def __init__(self, config: AdapterConfig, targets: Targets) -> None:
+        self._config, self.targets = config, targets
+        self.changes: dict[str, Change] = {}
+        self.parts: dict[str, tuple[str, Runs]] = {}
+
+    def change(self, name: str, **fields: object) -> None:
+        known = self.changes.get(name) or Change(self.targets.tensors[name].shape)
+        self.changes[name] = replace(known, **fields)
+
+    def add_factors(self, module: str, embedding: bool, pair: dict[str, TensorInfo], magnitude: TensorInfo | None) -> None:
+        """What B·A changes, and how."""
         a, b = pair["A"], pair["B"]
-        shape = (a.shape[1], b.shape[0]) if embedding else (b.shape[0], a.shape[1])
-        if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
-            raise CheckpointError(f"{called}: the factors of '{module}' do not multiply", "save the adapter again")
-        factors[targets.tensor(f"{module}.weight", shape)] = Factors(a, b, _scale(config, module, a.shape[0]), embedding)
-    if not factors and not replaced:
-        raise CheckpointError(f"{called}: the adapter changes nothing", "check that it was saved after training")
-    if not config.get("ensure_weight_tying"):
-        targets.separate()
-    return replace(base, tensors=targets.tensors, adapter=Adapter(place, factors, replaced, header))
+        if (weight := self._parameter(module)) is not None:
+            self._add_to_parameter(weight, a, b, magnitude)
+            return
+        rank, columns, rows = a.shape[0], prod(a.shape[1:]), b.shape[0]
+        if rank != prod(b.shape[1:]):
+            raise CheckpointError(f"{self._config.called}: the factors of '{module}' do not multiply", _AGAIN)
+        weight = f"{module}.weight"
+        transposed = embedding or self._transposed(module, (rows, columns), self.targets.shape(weight))
+        shape = (columns, rows) if transposed else (rows, *a.shape[1:])
+        name = self.targets.tensor(weight, shape)
+        taken = None if embedding or name in self.changes else self._config.principal  # a base that is saved has lost it
+        factors = Factors(a, b, self._config.scale(module, rank), transposed)
+        self.change(name, factors=factors, principal=taken, magnitude=magnitude)
 
+    def _transposed(self, module: str, plain: tuple[int, int], stored: tuple[int, ...]) -> bool:
+        """Whether a layer stores its weight as (in, out): PEFT asks the live layer, and so must be asked where it is square."""
+        if len(stored) != 2 or (stored == plain and plain[0] != plain[1]) or stored != plain[::-1]:
+            return False
+        live = self.targets.module(module)
+        return self._config.transposed if live is None else type(live).__name__ == "Conv1D"
 
-def _refuse_other_kinds(config: dict[str, Any], called: str) -> None:
-    kind = config.get("peft_type")
-    found = None if kind == "LORA" else f"of kind {kind}"
-    for key, name in (("use_dora", "DoRA"), ("fan_in_fan_out", "of transposed layers (fan_in_fan_out)")):
-        found = found or (name if config.get(key) else None)
-    if config.get("bias", "none") != "none":
-        found = found or f"with trained biases (bias: {config['bias']})"
-    for key in ("alora_invocation_tokens", "target_parameters", "trainable_token_indices"):
-        found = found or (f"with {key}" if config.get(key) else None)
-    if found:
-        raise CheckpointError(
-            f"{called}: an adapter {found} cannot be read tensor by tensor",
-            "merge it with PEFT first: PeftModel.merge_and_unload()",
-        )
+    def _parameter(self, module: str) -> str | None:
+        """The weight that a module's factors adapt where `target_parameters` names it: PEFT wraps the module once for each."""
+        if not self._config.values.get("target_parameters"):
+            return None
+        outer, depth = re.subn(r"\.base_layer(?=\.|$)", "", module)
+        live = self.targets.module(outer)
+        if live is None:
+            raise CheckpointError(
+                f"{self._config.called}: has target_parameters, of a model that transformers cannot make",
+                "merge it with PEFT first: PeftModel.merge_and_unload()",
+            )
+        names = self._config.parameters(outer, [name for name, _ in live.named_parameters(recurse=False)])
+        return f"{outer}.{names[-1 - depth]}" if depth < len(names) else None
 
+    def _add_to_parameter(self, weight: str, a: TensorInfo, b: TensorInfo, magnitude: TensorInfo | None) -> None:
+        shape = self.targets.shape(weight)
+        called, module = self._config.called, weight.rpartition(".")[0]
+        if magnitude is not None or self._config.principal is not None or len(shape) not in (2, 3):
+            raise CheckpointError(f"{called}: adapts '{weight}' in a way that PEFT does not know", _AGAIN)
+        experts = shape[0] if len(shape) == 3 else 1
+        transposed = experts > 1 and bool(getattr(self.targets.module(module), "is_transposed", False))
+        rows, columns = (shape[-1], shape[-2]) if transposed else shape[-2:]
+        rank, left = divmod(a.shape[0], experts)
+        if left or a.shape[1:] != (columns,) or b.shape != (rows, a.shape[0]):
+            raise CheckpointError(
+                f"{called}: the factors of '{weight}' are {list(a.shape)} and {list(b.shape)}, and it is {list(shape)}",
+                "use the adapter's own base model",
+            )
+        factors = Factors(a, b, self._config.scale(weight, rank), transposed, experts)
+        if self.targets.find(weight) is not None:
+            self.change(self.targets.tensor(weight, shape), factors=factors)
+            return
+        self.changes[weight] = Change(shape, factors=factors)
+        held: dict[str, list[Piece]] = {}
+        for piece in self.targets.runs(weight):
+            held.setdefault(piece.name, []).append(piece)
+        self.parts |= {name: (weight, tuple(pieces)) for name, pieces in held.items()}
 
-def _scale(config: dict[str, Any], module: str, rank: int) -> float:
-    alpha = config.get("lora_alpha", 8)
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            alpha = value
-            break
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    def add_bias(self, module: str, info: TensorInfo, rank: int) -> None:
+        """The bias of B, which is added with the factor of B·A."""
+        name = self.targets.tensor(f"{module}.bias", info.shape)
+        self.change(name, added=(info, self._config.scale(module, rank)))
 
-
-class AdaptedReader(Reader):
-    """A reader that gives the adapted tensors, in fp32: W + s·B·A is not rounded before it is merged."""
-
-    def __init__(self, layout: Layout, base: Reader, places: dict[Path, Path] | None = None) -> None:
-        super().__init__(layout, places)
-        assert layout.adapter is not None
-        self._base = base  # the reader of the model without the adapter
-        self._adapter = layout.adapter
-        self._own = threading.local()
-
-    def block(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Flat elements [start, stop): fp32 where the adapter adds to them, else in the stored dtype."""
-        replacement = self._adapter.replaced.get(name)
-        base = self._base.block(name, start, stop) if replacement is None else self._flat(replacement, start, stop)
-        factors = self._adapter.factors.get(name)
-        if factors is None or stop <= start:
-            return base
-        left, right = self._factors(name, factors)
-        columns = right.shape[1]
-        first, last = start // columns, -(-stop // columns)
-        delta = (left[first:last] @ right).view(-1)[start - first * columns : stop - first * columns]
-        return delta.mul_(factors.scale).add_(base)
-
-    def tensor(self, name: str) -> torch.Tensor:
-        """The whole adapted tensor."""
-        info = self._info(name)
-        return self.block(name, 0, info.numel).view(info.shape)
-
-    def release(self, file: Path) -> None:
-        """Forget one file; nothing may be reading it."""
-        self._base.release(file)
-        super().release(file)
-
-    def close(self) -> None:
-        """Forget the maps, the base's too."""
-        self._base.close()
-        super().close()
-
-    def _factors(self, name: str, factors: Factors) -> tuple[torch.Tensor, torch.Tensor]:
-        """The pair in fp32, kept while one tensor is walked; one pair a thread."""
-        if getattr(self._own, "name", None) != name:
-            a = self._flat(factors.a, 0, factors.a.numel).view(factors.a.shape).float()
-            b = self._flat(factors.b, 0, factors.b.numel).view(factors.b.shape).float()
-            self._own.pair = (a.T.contiguous(), b.T.contiguous()) if factors.embedding else (b, a)
-            self._own.name = name
-        return self._own.pair
+    def add_rows(self, module: str, info: TensorInfo) -> None:
+        """Rows of an embedding; what is tied to it follows."""
+        rows = self._config.tokens(module)
+        shape = self.targets.shape(f"{module}.weight")
+        if len(rows) != info.shape[0] or info.shape[1:] != shape[1:] or max(rows, default=0) >= shape[0]:
+            raise CheckpointError(
+                f"{self._config.called}: '{module}' has {info.shape[0]} trained rows, and trainable_token_indices {len(rows)} "
+                f"of {shape[0]}",
+                _AGAIN,
+            )
+        self.change(self.targets.tensor(f"{module}.weight", shape, alone=False), rows=(info, rows))

@@ -76,6 +76,7 @@ class Manifest:
         dtype: torch's name of the type that most weights are stored in.
         warnings: what the user was told.
         trust_remote_code: the files or repositories whose code a loader of the result runs.
+        adapter: of a result that is one: what it is for, its ranks, and the share of the norm that they keep.
         name: of the result.
         calibration: of a method that projects: the facts of its calibration: model, rows and their number, rank, energy.
         calibrations: of a method that reads one of each model: place and name in the recipe -> its facts.
@@ -84,6 +85,7 @@ class Manifest:
         steps, merging, metrics, drift, data, seeds, along: of an alignment: its optimizer steps; method, times, amount;
             the last ones logged; distance to theta_s; rows kept and dropped; of data and masks; the steps whose weights
             are kept beside it.
+        trained: the steps of its whole run, where the written weights are those of an earlier one.
         step: of one of these: the step that it was taken at.
         mergetool: the version that made it.
         schema: of this account.
@@ -103,6 +105,7 @@ class Manifest:
     dtype: str | None = None
     warnings: list[str] = field(default_factory=list)
     trust_remote_code: list[str] = field(default_factory=list)
+    adapter: dict[str, Any] | None = None
     engine: str | None = None
     reason: str | None = None
     seed: int | None = None
@@ -115,6 +118,7 @@ class Manifest:
     data: dict[str, str] = field(default_factory=dict)
     seeds: dict[str, int] = field(default_factory=dict)
     along: list[int] | None = None
+    trained: int | None = None
     step: int | None = None
     mergetool: str | None = None
     schema: int = SCHEMA
@@ -182,7 +186,7 @@ class Manifest:
 
 
 _OF_MERGE = {"plan", "engine", "reason", "seed", "distances", "kept"}
-_OF_ALIGN = {"steps", "merging", "metrics", "drift", "data", "seeds", "along", "step"}
+_OF_ALIGN = {"steps", "merging", "metrics", "drift", "data", "seeds", "along", "trained", "step"}
 
 
 def _known(record: Any) -> dict[str, Any]:

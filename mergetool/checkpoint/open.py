@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from mergetool.checkpoint.adapted_reader import AdaptedReader
 from mergetool.checkpoint.dequantised import as_numbers
 from mergetool.checkpoint.dequantised_reader import DequantisedReader
+from mergetool.checkpoint.in_form import InFormReader
 from mergetool.checkpoint.layout import Layout, read_layout
-from mergetool.checkpoint.lora import AdaptedReader, with_adapter
+from mergetool.checkpoint.lora import with_adapter
 from mergetool.checkpoint.place import Place
 from mergetool.checkpoint.reader import PickledReader, Reader
-from mergetool.errors import CheckpointError
 
 
 def layout_of(place: Place, adapter: Place | None = None) -> Layout:
@@ -23,8 +24,6 @@ def layout_of(place: Place, adapter: Place | None = None) -> Layout:
     layout = as_numbers(read_layout(place))
     if adapter is None:
         return layout
-    if layout.pickled:
-        raise CheckpointError(f"{place.name}: an adapter on pickled weights is not supported", "save the model as safetensors")
     return with_adapter(layout, adapter)
 
 
@@ -35,6 +34,8 @@ def open_reader(layout: Layout, places: dict[Path, Path] | None = None) -> Reade
         layout: its files are on this disk, see `checkpoint.fetch.fetch_weights`.
         places: where a file lies that is not where the layout says; it may change while the reader is in use.
     """
+    if layout.in_form is not None:
+        return InFormReader(layout, open_reader(layout.in_form.below, places))
     stored = replace(layout, tensors=layout.dequantised.raw, dequantised=None) if layout.dequantised else layout
     reader = PickledReader(stored) if layout.pickled else Reader(stored, places)
     if layout.dequantised is not None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from mergetool.checkpoint.adapter import ADAPTER
 from mergetool.checkpoint.content import sha256_of
 from mergetool.checkpoint.layout import INDEX, read_layout
 from mergetool.checkpoint.manifest import MANIFEST, SCHEMA, Manifest
@@ -59,7 +60,14 @@ def check_output(out: Path, same: Callable[[Manifest], bool] | None = None) -> b
 
 def weight_hashes(directory: Path) -> dict[str, str]:
     """File name -> sha256 of each weight file of a checkpoint directory."""
-    return {name: sha256_of(directory / name) for name in read_layout(directory).headers}
+    return {name: sha256_of(directory / name) for name in _weight_files(directory)}
+
+
+def _weight_files(directory: Path) -> list[str]:
+    """The weight files of a model or an adapter, whose headers are as long as they say."""
+    if (directory / ADAPTER).is_file() and not (directory / "config.json").exists():
+        return list(Directory(directory).headers([ADAPTER]))
+    return list(read_layout(directory).headers)
 
 
 def files_beside(directory: Path) -> list[str]:
@@ -75,7 +83,7 @@ def what_is_missing(out: Path, manifest: Manifest) -> str:
     changed since it was looked at last is not read again). Of the other files, that they are there.
     """
     try:
-        headers = read_layout(out).headers
+        headers = _weight_files(out)
         for name in manifest.files or ():
             if not (out / name).is_file():
                 return f"{name} is missing"

@@ -45,8 +45,8 @@ class Shard:
         return found
 
 
-def lay_out(tensors: list[OutTensor], shard_bytes: int) -> list[Shard]:
-    """Group tensors into shards in order, none above `shard_bytes` unless one tensor alone is."""
+def lay_out(tensors: list[OutTensor], shard_bytes: int, single: str = SINGLE) -> list[Shard]:
+    """Group tensors into shards in order, none above `shard_bytes` unless one tensor alone is; one shard alone is `single`."""
     groups: list[list[OutTensor]] = [[]]
     filled = 0
     for tensor in tensors:
@@ -68,7 +68,7 @@ def lay_out(tensors: list[OutTensor], shard_bytes: int) -> list[Shard]:
             offset += tensor.nbytes
         raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         raw += b" " * (-len(raw) % 8)
-        file = SINGLE if len(groups) == 1 else f"model-{i:05d}-of-{len(groups):05d}.safetensors"
+        file = single if len(groups) == 1 else f"model-{i:05d}-of-{len(groups):05d}.safetensors"
         shards.append(Shard(file, struct.pack("<Q", len(raw)) + raw, tuple(group), 8 + len(raw) + offset))
     return shards
 

@@ -26,7 +26,7 @@ from xxhash import xxh3_128
 
 from mergetool import files
 from mergetool.checkpoint.journal import JOURNAL, Finished, Head, Journal
-from mergetool.checkpoint.layout import INDEX
+from mergetool.checkpoint.layout import INDEX, SINGLE
 from mergetool.checkpoint.shards import OutTensor, Shard, index_of, lay_out
 from mergetool.checkpoint.working_directory import WorkingDirectory, partial_directory
 from mergetool.errors import OutputError
@@ -46,6 +46,7 @@ class CheckpointWriter:
         fresh: discard what an interrupted run left.
         inputs: what the work is made of, as plain JSON, for the journal.
         same_inputs: whether the inputs of an interrupted run are still what they were, from its own `inputs`.
+        single: the weight file's name where there is one.
 
     Attributes:
         directory: where the work is; other files of the checkpoint are put there too.
@@ -62,11 +63,12 @@ class CheckpointWriter:
         fresh: bool = False,
         inputs: Any = None,
         same_inputs: Callable[[Any], bool] = lambda inputs: True,
+        single: str = SINGLE,
     ) -> None:
         self.out = Path(out)
         self._work = WorkingDirectory(self.out)
         self.directory = self._work.directory
-        self._shards = lay_out(tensors, shard_bytes)
+        self._shards = lay_out(tensors, shard_bytes, single)
         self._head = Head(fingerprint, [[s.file, s.size] for s in self._shards], inputs)
         self._same_inputs = same_inputs
         self._place = {name: (i, offset) for i, s in enumerate(self._shards) for name, offset in s.offsets.items()}

@@ -20,12 +20,14 @@ def must_hold_weights(layout: Layout) -> None:
     Raises:
         CheckpointError: all weights are 0.
     """
+    if layout.in_form is not None:
+        layout = layout.in_form.below
     tensors = layout.dequantised.raw if layout.dequantised is not None else layout.tensors
     stored = replace(layout, tensors=tensors, dequantised=None, adapter=None)
-    weights = [info for info in tensors.values() if info.floating]
+    weights = {name: info for name, info in tensors.items() if info.floating}
     with PickledReader(stored) if layout.pickled else Reader(stored) as reader:
-        for info in weights:
-            flat = reader.tensor(info.name).view(-1)
+        for name, info in weights.items():
+            flat = reader.tensor(name).view(-1)
             if any(bool(flat[start : start + _AT_ONCE].float().any()) for start in range(0, info.numel, _AT_ONCE)):
                 return
     if weights:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, naming, note, progress_bar
+from mergetool.cli.shell import Settings, emit_json, naming, note, progress_bar
 from mergetool.methods import TRAININGS
 
 
@@ -16,6 +16,7 @@ def align(
     recipe: Annotated[Path, typer.Argument(help="An align recipe.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The directory to make; it appears when complete.", show_default=False)],
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what an interrupted run left.")] = False,
+    settings: Settings = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train from the SFT model with DPO and the like, merging the SFT delta into the optimizer's steps."""
@@ -23,7 +24,7 @@ def align(
     from mergetool.align.run import align as run
 
     with naming(recipe):
-        loaded = load_align_recipe(recipe)
+        loaded = load_align_recipe(recipe, settings or ())
     with naming(recipe), progress_bar("aligning") as update:
         result = run(loaded, out, fresh=fresh, report=_teller(update, loaded.algorithm_row), picture=True)
     if os.environ.get("RANK", "0") != "0":
@@ -67,8 +68,10 @@ def _teller(update: Any, algorithm: Any) -> Any:
 
 def _data(facts: dict[str, Any]) -> str:
     parts = []
-    if facts["too_long"]:
-        parts.append(f"{facts['too_long']} dropped, their prompt fills max_length")
+    if facts.get("packed"):
+        parts.append(f"{facts['packed']} packed together")
+    if facts.get("too_long"):
+        parts.append(f"{facts['too_long']} dropped, no answer left within max_length")
     if facts.get("cut"):
         parts.append(f"{facts['cut']} cut at max_length")
     if facts.get("longest"):
@@ -92,12 +95,19 @@ def _plan(facts: dict[str, Any]) -> str:
 
 def _preview(facts: dict[str, Any]) -> str:
     lines = [
-        f"first {side}: {one['text']!r} ({one['tokens']} tokens, {one.get('bos', 0)} BOS, {one.get('eos', 0)} EOS)"
+        f"first {side}: {one.get('marked', one['text'])!r} ({one['tokens']} tokens{_in_loss(one)}, "
+        f"{one.get('bos', 0)} BOS, {one.get('eos', 0)} EOS)"
         for side, one in facts.items()
     ]
-    if any(one.get("bos", 0) > 1 for one in facts.values()):
+    packed = any("packed" in one for one in facts.values())
+    if not packed and any(one.get("bos", 0) > 1 for one in facts.values()):
         lines.append("warning: more than one BOS; the rows hold one and the tokenizer adds another")
     return "\n".join(lines)
+
+
+def _in_loss(facts: dict[str, Any]) -> str:
+    """How many tokens are learnt, where the trainer has labels; the text has them between brackets."""
+    return f", {facts['in_loss']} of them in the loss: ⟦…⟧" if "in_loss" in facts else ""
 
 
 _LINES = {
@@ -116,7 +126,7 @@ _LINES = {
 def _tell_result(result: Any, recipe: Any) -> None:
     note(
         f"{recipe.algorithm} with {result.merging['method']} -> {result.out} "
-        f"({result.steps} steps, {result.seconds:.1f} s{_resumed(result)})"
+        f"({result.steps} steps{_best(result)}, {result.seconds:.1f} s{_resumed(result)})"
     )
     moved = result.drift
     if moved:
@@ -142,6 +152,10 @@ def _tell_result(result: Any, recipe: Any) -> None:
         }
         if shown:
             note(f"  {'evaluation' if prefix else 'training'}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()))
+
+
+def _best(result: Any) -> str:
+    return f", the best of {result.trained}" if result.trained != result.steps else ""
 
 
 def _resumed(result: Any) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mergetool.cli.shell import emit_json, naming, note, progress_bar
+from mergetool.cli.shell import Settings, emit_json, naming, note, progress_bar
 
 if TYPE_CHECKING:
     from mergetool.ama import AmaResult
@@ -20,13 +20,14 @@ def ama(
     ],
     fresh: Annotated[bool, typer.Option("--fresh", help="Learn again what an earlier run has written.")] = False,
     device: Annotated[str | None, typer.Option(help="Of the live model: cpu, cuda, ...", show_default=False)] = None,
+    settings: Settings = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Learn each block's ratio of SFT to RLHF from answers of high reward, and write it as a merge recipe."""
     from mergetool.ama import load_ama_recipe, run_ama
 
     with naming(recipe):
-        loaded = load_ama_recipe(recipe)
+        loaded = load_ama_recipe(recipe, settings or ())
     with naming(recipe), progress_bar("learning") as update:
         results = run_ama(loaded, out, device=device, progress=update, note=note, fresh=fresh)
     if json:

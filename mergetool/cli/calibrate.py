@@ -29,7 +29,7 @@ def calibrate(
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard an interrupted run, and replace OUT.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
 ) -> None:
-    """Calibrate: find which inputs of a model's tensors must keep their outputs, for `mergetool inspect --calibration`."""
+    """Calibrate: find which inputs of a model's tensors must keep their outputs, for null_space, onnullspace and inspect."""
     from mergetool.activations.run import calibrate as run
     from mergetool.config.sources import resolve_source
     from mergetool.errors import RecipeError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, naming, note, progress_bar
+from mergetool.cli.shell import Settings, emit_json, naming, note, progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,6 +49,7 @@ def compare(
             metavar="best|front|all", help="Write the checkpoints of these candidates to OUT/candidates.", show_default=False
         ),
     ] = None,
+    settings: Settings = None,
     json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Merge, train and measure every candidate of a study; what is in OUT already is not done again."""
@@ -57,7 +58,7 @@ def compare(
     if save is not None:
         _check_save(save)
     with naming(study):
-        recipe = load_study_recipe(study)
+        recipe = load_study_recipe(study, settings or ())
         found = check_study(recipe)  # a misspelt method should not show after an hour of training
     for suite, benchmarks in found.get("not_run", {}).items():
         note(f"{suite} runs without {'; '.join(benchmarks)}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mergetool.cli.push import tell_pushed, upload
-from mergetool.cli.shell import emit_json, naming, note, parse_size, progress_bar, size
+from mergetool.cli.shell import Settings, emit_json, naming, note, parse_size, progress_bar, size, tell_adapter
 
 
 def merge(
@@ -24,6 +24,12 @@ def merge(
         typer.Option(
             help="KEY=V1,V2: merge every value in one reading, into OUT/KEY=V. Repeat it for a grid.", show_default=False
         ),
+    ] = None,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="Write a LoRA adapter of the base in place of a model: output: adapter.")
+    ] = False,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="With --adapter: of each layer, at most.", show_default="what is exact")
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, native or mergekit.")] = "auto",
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and Inf in the inputs pass.")] = False,
@@ -45,13 +51,17 @@ def merge(
     public: Annotated[bool, typer.Option("--public", help="With --push: everyone may see it.")] = False,
     revision: Annotated[str | None, typer.Option(help="With --push: the branch.", show_default=False)] = None,
     pr: Annotated[bool, typer.Option("--pr", help="With --push: as a pull request.")] = False,
+    settings: Settings = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest (or the plan) as JSON.")] = False,
 ) -> None:
     """Merge checkpoints offline: recipe in, complete checkpoint out."""
     from mergetool.errors import RecipeError, nearest
-    from mergetool.merge import load_merge_recipe, merge_to_directories, plan_merge
+    from mergetool.merge import merge_to_directories, plan_merge
     from mergetool.merge.describe import describe
+    from mergetool.merge.documents import steps_of
     from mergetool.merge.engine import already_made
+    from mergetool.merge.recipe import ADAPTER_OUTPUT
+    from mergetool.merge.run import merge as run
     from mergetool.merge.sweep import expand
 
     if engine not in ("auto", "native", "mergekit"):
@@ -59,9 +69,23 @@ def merge(
     _check_device(device)
     _check_push(push, sweep, public or pr or revision is not None)
     shard_bytes = parse_size(shard_size, "--shard-size")
-    loaded = load_merge_recipe(recipe)
+    *before, last = steps_of(recipe, out, settings or ())
+    for step in before:
+        if dry_run and not step.out.exists():
+            raise RecipeError(f"--dry-run: {step.out} has to be made first", "mergetool check reads all of the file's recipes")
+        if not dry_run:
+            with naming(recipe), progress_bar(f"merging {step.recipe.name}") as update:
+                made = run(
+                    step.recipe, step.out, seed=seed, engine=engine, allow_pickle=allow_pickle, fresh=fresh, device=device,
+                    allow_differences=allow_differences, threads=threads, shard_bytes=shard_bytes, low_disk=low_disk,
+                    allow_nonfinite=allow_nonfinite, progress=update,
+                )  # fmt: skip
+            note("\n".join([f"{step.recipe.name} -> {step.out}", *(f"warning: {line}" for line in made["warnings"])]))
+    loaded, out = last.recipe, last.out
     if seed is not None:
         loaded = loaded.model_copy(update={"seed": seed})
+    if adapter or rank is not None:
+        loaded = loaded.model_copy(update={"output": ADAPTER_OUTPUT, "rank": loaded.rank if rank is None else rank})
     with naming(recipe):
         wanted = [(out / label, r) for label, r in expand(loaded, sweep)] if sweep else [(out, loaded)]
         plans = [plan_merge(r, engine, allow_pickle, allow_differences) for _, r in wanted]
@@ -125,6 +149,10 @@ def _check_device(device: str) -> None:
 
 
 def _report(manifest: dict[str, Any], out: Path, seconds: float, plan: Any) -> None:
+    if manifest.get("adapter"):
+        note(f"{plan.recipe.merge_method} -> {out} (native engine, {seconds:.1f} s, seed {manifest['seed']})")
+        tell_adapter(manifest)
+        return
     written = f", {size(plan.bytes_written)}" if plan.engine == "native" else ""
     note(
         f"{plan.recipe.merge_method} -> {out} ({manifest['engine']} engine{written}, {seconds:.1f} s, seed {manifest['seed']})"

@@ -33,4 +33,4 @@ def methods(json: Annotated[bool, typer.Option("--json", help="Print the table a
     for row in rows:
         table.add_row(row["method"], row["sparsifier"], row["consensus"], row["optimizer"], row["use"], row["source"])
     Console().print(table)
-    typer.echo("Other merge_method names of mergekit are handed to mergekit.")
+    typer.echo("A method that a later mergekit adds runs through it: mergetool merge --engine mergekit.")

@@ -8,11 +8,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from mergetool.errors import MergetoolError, RecipeError
+
+Settings: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set a value of the recipe, e.g. training.learning_rate=1e-5. May be repeated.",
+        show_default=False,
+    ),
+]
 
 
 def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,6 +82,17 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
             bar.update(task, completed=done, total=total, label=label)
 
         yield update
+
+
+def tell_adapter(manifest: dict[str, Any]) -> None:
+    """What an adapter holds of a change."""
+    facts = manifest["adapter"]
+    note(f"  adapter of {facts['base']}: {facts['layers']} layers of rank {facts['rank']} at most")
+    note(f"  keeps {facts['norm_kept']:.4f} of the norm of the change; the least of a layer {facts['least_norm_kept']:.4f}")
+    if whole := facts["saved_whole"]:
+        note(f"  saved whole: {', '.join(whole[:5])}" + (f" and {len(whole) - 5} more" if len(whole) > 5 else ""))
+    for warning in manifest["warnings"]:
+        note(f"warning: {warning}")
 
 
 def size(count: float, unit: str = "B") -> str:

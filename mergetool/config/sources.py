@@ -8,9 +8,13 @@ from pathlib import Path
 from mergetool.errors import RecipeError, nearest
 
 LAB = "lab:"
-# One organisation, one name, and what may follow: a revision, or the configuration and split of a data set.
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?(:[\w.-]+){0,2}")
-_FILE_ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".yaml", ".yml", ".txt", ".safetensors")
+# One organisation, one name, and what may follow: a revision; the configuration and split of a data set, which may be sliced.
+_SPLIT = r"[\w.-]+(\[[\w:%-]*\])?"
+_HUB_ID = re.compile(rf"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?(:[\w.-]+)?(:{_SPLIT}(\+{_SPLIT})*)?")
+_FILE_ENDINGS = (
+    ".jsonl", ".jsonl.gz", ".ndjson", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".parquet", ".arrow", ".yaml", ".yml",
+    ".txt", ".safetensors",
+)  # fmt: skip
 
 
 def resolve_source(text: str, relative_to: str | Path) -> Path | str:

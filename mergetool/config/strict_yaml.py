@@ -68,6 +68,23 @@ def parse_yaml(text: str, path: str | Path) -> dict[str, Any]:
     return loaded
 
 
+def documents(text: str) -> list[str]:
+    """The documents of a YAML file, each as a text with the lines where they were; the text alone where it is no YAML."""
+    import yaml
+
+    try:
+        starts = [event.start_mark for event in yaml.parse(text) if isinstance(event, yaml.events.DocumentStartEvent)]
+        parts = _cut(text, [mark.index for mark in starts])
+        return [part for part in parts if getattr(yaml.compose(part), "value", "")] or [text]
+    except yaml.YAMLError:
+        return [text]
+
+
+def _cut(text: str, places: list[int]) -> list[str]:
+    ends = [*places, len(text)][1:]
+    return ["\n" * text.count("\n", 0, start) + text[start:end] for start, end in zip(places, ends, strict=True)]
+
+
 def anchored_keys(text: str) -> frozenset[str]:
     """The keys at the top of a YAML mapping whose values other places take over: ``_p: &p {...}`` and later ``*p``."""
     import yaml

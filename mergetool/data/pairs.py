@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+from mergetool.data.counts import Counts, Tally
+from mergetool.data.messages import Text, answered, carried, conversation, is_blank, is_text, said
 from mergetool.data.rows import numbered_rows
 from mergetool.errors import DataError
 
-Text = str | list[dict[str, str]]
 TURN = "\n\nAssistant:"  # what opens the answer in transcripts such as HH-RLHF's
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What became of the rows of a preference file.
-
-    Attributes:
-        rows: rows read.
-        kept: usable pairs.
-        empty: dropped, an answer without text.
-        identical: dropped, chosen and rejected are the same.
-        unpaired: dropped, no prompt given and none shared by both transcripts.
-    """
-
-    rows: int = 0
-    kept: int = 0
-    empty: int = 0
-    identical: int = 0
-    unpaired: int = 0
-
-    def __str__(self) -> str:
-        dropped = [f"{n} {name}" for name in ("empty", "identical", "unpaired") if (n := getattr(self, name))]
-        return f"{self.kept} usable" + (f" of {self.rows} rows (dropped: {', '.join(dropped)})" if dropped else "")
+_USED = frozenset({"prompt", "chosen", "rejected"})
 
 
 def preferences(source: str | Path, limit: int | None = None) -> list[dict[str, Any]]:
@@ -45,47 +24,53 @@ def preferences(source: str | Path, limit: int | None = None) -> list[dict[str, 
 def preference_rows(source: str | Path, limit: int | None = None) -> tuple[list[dict[str, Any]], Counts]:
     """Reads preference pairs and tells what was dropped.
 
-    Known forms: `prompt`, `chosen`, `rejected` as text or as lists of messages; and pairs without a prompt of their
-    own, where it is what both sides share up to the last answer: transcripts as HH-RLHF has them, or conversations.
+    Known forms: `prompt`, `chosen`, `rejected` as text or as lists of messages; a `prompt` of text beside answers of
+    messages; `question` in place of `prompt`, which with a `system` column makes a conversation; and pairs without a prompt
+    of their own, where it is what both sides share up to the last answer: transcripts as HH-RLHF has them, or conversations.
 
     Args:
         source: as read_rows takes it.
         limit: stop after this many usable pairs.
 
     Returns:
-        Rows with the keys prompt, chosen, rejected (all text, or all lists of messages), and the Counts.
+        Rows with the keys prompt, chosen, rejected (all text, or all lists of messages), and those of `tools` and
+        `chat_template_kwargs` that a row has; and the Counts.
 
     Raises:
         DataError: a row lacks an answer or mixes the forms (named by its number), or no row is usable.
     """
-    kept: list[dict[str, Any]] = []
-    counts = dict.fromkeys(("rows", "empty", "identical", "unpaired"), 0)
+    tally = Tally()
+    return list(pairs(source, tally, limit)), tally.counts()
+
+
+def pairs(source: str | Path, tally: Tally, limit: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yields what `preference_rows` returns, one by one; `tally` counts."""
     for number, row in numbered_rows(source):
-        counts["rows"] += 1
+        tally.rows += 1
         where = f"{source}: row {number}"
         chosen, rejected = (_answer(row, key, where) for key in ("chosen", "rejected"))
         if type(chosen) is not type(rejected):
             raise DataError(f"{where}: 'chosen' and 'rejected' differ in form", "give both as text or both as messages")
-        if chosen == rejected:
-            counts["identical"] += 1
+        if said(chosen) == said(rejected):
+            tally.identical += 1
             continue
-        pair = _with_prompt(row.get("prompt"), chosen, rejected, where)
+        pair, used = _with_prompt(row, chosen, rejected, where)
         if pair is None:
-            counts["unpaired"] += 1
+            tally.unpaired += 1
         elif is_blank(pair["chosen"]) or is_blank(pair["rejected"]):
-            counts["empty"] += 1
+            tally.empty += 1
         else:
-            kept.append(pair)
-            if len(kept) == limit:
-                break
-    found = Counts(kept=len(kept), **counts)
-    if not kept:
+            more = carried(row)
+            tally.keep(row, _USED | used | more.keys())
+            yield {**pair, **more}
+            if tally.kept == limit:
+                return
+    if not tally.kept:
         raise DataError(
-            f"{source}: no usable pair in {found.rows} rows ({found.empty} empty, {found.identical} "
-            f"identical, {found.unpaired} without a shared prompt)",
+            f"{source}: no usable pair in {tally.rows} rows ({tally.empty} empty, {tally.identical} "
+            f"identical, {tally.unpaired} without a shared prompt)",
             "each row needs a prompt and two different answers, 'chosen' and 'rejected'",
         )
-    return kept, found
 
 
 def _answer(row: dict, key: str, where: str) -> Text:
@@ -105,40 +90,40 @@ def _answer(row: dict, key: str, where: str) -> Text:
     return value
 
 
-def is_text(value: Any) -> TypeGuard[Text]:
-    """True for text, and for a list of messages."""
-    if isinstance(value, str):
-        return True
-    return isinstance(value, list) and all(isinstance(item, dict) and {"role", "content"} <= item.keys() for item in value)
-
-
-def _with_prompt(prompt: Any, chosen: Text, rejected: Text, where: str) -> dict[str, Text] | None:
-    """The pair with its prompt apart, or None where the two sides share none."""
+def _with_prompt(row: dict, chosen: Text, rejected: Text, where: str) -> tuple[dict[str, Text] | None, set[str]]:
+    """The pair with its prompt apart, or None where the two sides share none; and the columns that the prompt was in."""
+    prompt, asked = row.get("prompt"), row.get("question")
     if isinstance(chosen, list):
         # Some sets repeat the prompt as text beside two whole conversations; the conversations say more.
         if isinstance(prompt, list) and is_text(prompt):
-            return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-        size = _shared(chosen, rejected)
+            return {"prompt": prompt, "chosen": chosen, "rejected": rejected}, set()
+        size = _shared(said(chosen), said(rejected))
         # One conversation that only goes on where the other ends leaves an empty answer; it is counted as such.
-        return {"prompt": chosen[:size], "chosen": chosen[size:], "rejected": rejected[size:]} if size else None
+        if size:
+            return {"prompt": chosen[:size], "chosen": chosen[size:], "rejected": rejected[size:]}, set()
+        text = prompt if isinstance(prompt, str) else asked
+        if isinstance(text, str) and text.strip():
+            return {"prompt": conversation(text, row.get("system")), "chosen": chosen, "rejected": rejected}, _ASKED
+        return None, set()
     if isinstance(prompt, str):
-        return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+        return {"prompt": prompt, "chosen": chosen, "rejected": rejected}, set()
     if prompt is not None:
         raise DataError(f"{where}: 'prompt' and the answers differ in form", "give all three as text or as messages")
+    if isinstance(asked, str) and asked.strip():
+        if "system" not in row:
+            return {"prompt": asked, "chosen": chosen, "rejected": rejected}, _ASKED
+        sides = {"chosen": answered(chosen), "rejected": answered(str(rejected))}
+        return {"prompt": conversation(asked, row["system"]), **sides}, _ASKED
     size = chosen.rfind(TURN, 0, _shared(chosen, rejected))
     if size < 0:
-        return None
+        return None, set()
     size += len(TURN)
-    return {"prompt": chosen[:size], "chosen": chosen[size:], "rejected": rejected[size:]}
+    return {"prompt": chosen[:size], "chosen": chosen[size:], "rejected": rejected[size:]}, set()
+
+
+_ASKED = {"question", "system"}
 
 
 def _shared(chosen: Text, rejected: Text) -> int:
     """How many characters (or messages) both begin with."""
     return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False)))
-
-
-def is_blank(text: Text) -> bool:
-    """True where there is nothing but white space."""
-    if isinstance(text, str):
-        return not text.strip()
-    return not any(str(message["content"] or "").strip() for message in text)

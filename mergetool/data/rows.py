@@ -1,25 +1,24 @@
-"""Reading rows: JSON lines (plain or gzipped), JSON, parquet, or a data set of the Hub."""
+"""Reading rows: from files and directories of this disk, or from a data set of the Hub."""
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mergetool.config.sources import resolve_source
+from mergetool.data.containers import rows_in
 from mergetool.errors import DataError
-
-KINDS = ".jsonl, .jsonl.gz, .json, .parquet"
 
 
 def read_rows(source: str | Path, limit: int | None = None) -> list[dict[str, Any]]:
     """Reads the rows of a file or of a Hub data set.
 
     Args:
-        source: a path, `lab:NAME`, or a Hub id `org/name[:split]` (or `org/name:config:split`; split train by default).
+        source: a path: a file of `containers.READERS`, a directory of shards or of `save_to_disk`, a pattern; `lab:NAME`; or a
+            Hub id `org/name[:split]` or `org/name:config:split` (split train by default), where a split may be a slice or
+            a sum, as `datasets` reads it: `train[:10%]`.
         limit: read no more than this many rows.
 
     Raises:
@@ -35,7 +34,7 @@ def numbered_rows(source: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         DataError: as read_rows; on the first step if the source is missing or empty.
     """
     place = source if isinstance(source, Path) else resolve_source(source, Path.cwd())
-    rows = _open(place) if isinstance(place, Path) else _hub(place)
+    rows = rows_in(place) if isinstance(place, Path) else _hub(place)
     number = 0
     for number, row in rows:
         if not isinstance(row, dict):
@@ -48,74 +47,13 @@ def numbered_rows(source: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{source}: no rows", "the file is empty; give one with at least one row")
 
 
-def _open(path: Path) -> Iterator[tuple[int, Any]]:
-    if path.is_dir():
-        raise DataError(f"{path}: a directory, not a data file", f"name one file in it ({KINDS})")
-    if not path.exists():
-        raise DataError(f"{path}: no such file", "check the path, or give a Hub id as org/name")
-    name = path.name.lower()
-    if name.endswith((".jsonl", ".jsonl.gz", ".ndjson")):
-        return _lines(path)
-    if name.endswith((".json", ".json.gz")):
-        return _json(path)
-    if name.endswith(".parquet"):
-        return _parquet(path)
-    raise DataError(f"{path}: this kind of file is not read", f"known kinds: {KINDS}")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, Any]]:
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: row {number}: not JSON ({error.msg} at column {error.colno})",
-            "each line is one JSON object; mend or delete this one",
-        ) from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: row {number + 1}: not UTF-8 text", "save the file as UTF-8") from None
-    except (EOFError, OSError) as error:  # gzip.BadGzipFile is an OSError; a cut file is an EOFError
-        raise DataError(
-            f"{path}: row {number + 1}: cannot be read ({error})", "the file is damaged or cut short; fetch it again"
-        ) from None
-
-
-def _json(path: Path) -> Iterator[tuple[int, Any]]:
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            loaded = json.load(file)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # JSON lines under a .json name, as many data sets have them
-            yield from _lines(path)
-            return
-        raise DataError(f"{path}: line {error.lineno}: not JSON ({error.msg})", "mend it there") from None
-    except (UnicodeDecodeError, EOFError, OSError) as error:
-        raise DataError(f"{path}: cannot be read ({error})", "the file is damaged; fetch it again") from None
-    if not isinstance(loaded, list):
-        loaded = [loaded]
-    yield from enumerate(loaded, 1)
-
-
-def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    import pyarrow.lib
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pyarrow.lib.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path}: not a readable parquet file ({error})", "the file is damaged or of another kind; fetch it again"
-        ) from None
+def hub_parts(source: str) -> tuple[str, str | None, str]:
+    """Name (with its revision), configuration and split of a data set of the Hub; a split may hold colons in brackets."""
+    name, _, rest = source.partition(":")
+    first, colon, second = rest.partition(":")
+    if not colon or "[" in first:
+        return name, None, rest or "train"
+    return name, first, second
 
 
 def data_commit(source: str) -> str | None:
@@ -132,8 +70,7 @@ def data_commit(source: str) -> str | None:
 def _hub(source: str) -> Iterator[tuple[int, Any]]:
     from datasets import load_dataset
 
-    name, *rest = source.split(":")
-    config, split = (None, *rest, "train")[:2] if len(rest) < 2 else rest
+    name, config, split = hub_parts(source)
     revision = data_commit(source) or name.partition("@")[2] or None
     try:
         dataset = load_dataset(name.partition("@")[0], config, split=split, revision=revision)

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from mergetool.architecture.context import learned_positions
 from mergetool.config.sources import resolve_source
 from mergetool.errors import RecipeError
 from mergetool.evaluate.harness import Harness, HarnessTask
@@ -15,6 +16,7 @@ from mergetool.evaluate.interval import STATISTICS, bootstrap
 from mergetool.evaluate.passes import Passes, ReferenceScores, refer, wants_model, wants_reference, without_reference
 from mergetool.evaluate.tasks import Prepared, Task, prepare
 from mergetool.hub.loading import load_model, load_tokenizer
+from mergetool.hub.references import open_layout
 
 
 def measure(
@@ -90,7 +92,8 @@ def evaluate(
         if not isinstance(model, str | Path):
             raise RecipeError("a live model needs its tokenizer", "pass tokenizer=")
         tokenizer = load_tokenizer(model)
-    prepared = [prepare(task, tokenizer) for task in tasks if isinstance(task, Task)]
+    positions = learned_positions(_config_of(model))
+    prepared = [prepare(task, tokenizer, positions) for task in tasks if isinstance(task, Task)]
     public = [Harness(task) for task in tasks if isinstance(task, HarnessTask)]
     comparing = [one for one in prepared if wants_reference(one) or wants_model(one)]
     if comparing and reference is None:
@@ -120,3 +123,8 @@ def evaluate(
         for name, value in one.measure(live, tokenizer).items():
             found[f"{one.task.name}.{name}"] = value | {"left_out": 0}
     return found
+
+
+def _config_of(model: Any) -> dict[str, Any]:
+    """What config.json says of a checkpoint, or of a live model."""
+    return open_layout(model).config if isinstance(model, str | Path) else model.config.to_dict()

@@ -110,14 +110,21 @@ def read_for(names: Sequence[str], source: str | Path, limit: int | None = None)
     return ROW_KINDS[kind_of_rows(list(names))].read(source, limit)
 
 
-def prepare(task: Task, tokenizer: Any) -> Prepared:
+def prepare(task: Task, tokenizer: Any, positions: int | None = None) -> Prepared:
     """Tokenises the rows of `task`.
+
+    Args:
+        task: rows and metrics.
+        tokenizer: of the model.
+        positions: the longest sequence that the model can read; None: any. Rows are cut there, and answers end there.
 
     Raises:
         RecipeError: the metrics want different kinds of rows, none is named, or one lacks what it asks.
         DataError: there are no rows, or none fits into max_length.
     """
     kind = ROW_KINDS[kind_of_rows(task.metrics, task.name)]
+    if positions is not None:
+        task = replace(task, max_length=min(task.max_length, positions))
     for row in task.table_rows:
         if row.asks and getattr(task, row.asks) is None:
             raise RecipeError(f"{task.name}: {row.name} needs {row.asks}", f"say which under {row.asks}:")
@@ -129,10 +136,10 @@ def prepare(task: Task, tokenizer: Any) -> Prepared:
     prepared = Prepared(task, tuple(rows[at] for at in kept), left_out=len(rows) - len(kept))
     if kind.stored_as is not None:
         prepared = replace(prepared, **{kind.stored_as: tuple(encoded[at] for at in kept)})
-    return _with_prompts(prepared, tokenizer) if task.reads_answers else prepared
+    return _with_prompts(prepared, tokenizer, positions) if task.reads_answers else prepared
 
 
-def _with_prompts(prepared: Prepared, tokenizer: Any) -> Prepared:
+def _with_prompts(prepared: Prepared, tokenizer: Any, positions: int | None) -> Prepared:
     """What generation starts from, and where it ends."""
     task, rows = prepared.task, prepared.rows
     if empty := sum(not row["prompt"] for row in rows):
@@ -150,6 +157,8 @@ def _with_prompts(prepared: Prepared, tokenizer: Any) -> Prepared:
             longest, one_line = one.answer_end(rows, prepared.completions)
             limit = task.max_new_tokens or longest or MAX_NEW_TOKENS
     prompts = tuple(code_prompt(tokenizer, row) for row in rows)
+    if positions is not None:
+        limit = max(1, min(limit, positions - max(map(len, prompts))))
     return replace(prepared, prompts=prompts, max_new_tokens=limit, stop_at_newline=one_line)
 
 

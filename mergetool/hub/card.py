@@ -97,6 +97,8 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
     if manifest.kind == "merge":
         entries = [recipe.get("base_model"), *(m["model"] for m in recipe.get("models", [])), *_in_slices(recipe)]
         datasets, relation, tags = [], "merge", ["merge", "mergetool", recipe["merge_method"]]
+        if manifest.adapter is not None:
+            entries, relation = [manifest.adapter["base"]], "adapter"
     else:
         entries, relation = [recipe["sft_model"]], "finetune"
         tags = ["mergetool", recipe["algorithm"], manifest.merging["method"]]
@@ -105,7 +107,11 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
     public = list(dict.fromkeys(repo for name in named for repo in ModelReference.read(name).repositories))
     block: dict[str, Any] = {"base_model": public, "base_model_relation": relation} if public else {}
     block |= {"datasets": list(dict.fromkeys(datasets))} if datasets else {}
-    block |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
+    block |= {
+        "library_name": "transformers" if manifest.adapter is None else "peft",
+        "pipeline_tag": "text-generation",
+        "tags": tags,
+    }
     return {**block, **licences(manifest)[0]}
 
 

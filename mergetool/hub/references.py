@@ -30,7 +30,7 @@ def open_layout(reference: str | Path, allow_pickle: bool = False) -> Layout:
         return layout_of(model)
     if is_local(parts.adapter) and not Path(parts.adapter).is_dir():
         raise CheckpointError(f"{parts.adapter}: no such adapter directory", "check the path after the + in the recipe")
-    return layout_of(model, open_place(parts.adapter))
+    return layout_of(model, open_place(parts.adapter, allow_pickle))
 
 
 def open_place(reference: str | Path, allow_pickle: bool = False) -> Place:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from mergetool.config.sources import resolve_source
 from mergetool.files import cores
 from mergetool.hub.fetch import missing_weights
 from mergetool.merge.plan import Plan
+from mergetool.merge.recipe import ADAPTER_OUTPUT
 from mergetool.ops.blocks import BLOCK
 
 
@@ -20,7 +22,7 @@ def describe(plan: Plan, threads: int | None = None) -> dict[str, Any]:
     threads = threads or cores()
     terms = max((len(t.terms) for t in plan.tensors), default=0)
     largest = max((t.numel for t in plan.tensors), default=0)
-    selecting = plan.method is not None and plan.method.sparsifier.gathers
+    selecting = plan.method is not None and (plan.method.sparsifier.gathers or plan.method.consensus.gathers)
     buffers = (len(plan.sources) + 2 * terms + 6) * BLOCK * 4 + (largest // 4 if selecting else 0)
     return {
         "engine": plan.engine,
@@ -28,13 +30,23 @@ def describe(plan: Plan, threads: int | None = None) -> dict[str, Any]:
         "models": [s.name for s in plan.sources],
         "tensors": len(plan.tensors),
         "parameters": sum(t.numel for t in plan.tensors),
+        **({"output": plan.recipe.output, "rank": plan.recipe.rank} if plan.recipe.output == ADAPTER_OUTPUT else {}),
         "dtype": sorted({t.dtype_name for t in plan.tensors}),
         **_fetched(plan),
         "bytes_read": plan.bytes_read,
         "bytes_written": plan.bytes_written,
         "bytes_of_disk": plan.bytes_written,
         "bytes_of_peak_memory": 250_000_000 + threads * buffers,
+        **_calibrated(plan),
     }
+
+
+def _calibrated(plan: Plan) -> dict[str, Any]:
+    """What making the calibration takes, where the recipe gives rows and not a file."""
+    entry, base = plan.recipe.calibration, plan.recipe.base_model
+    if entry is None or base is None or entry.file is not None:
+        return {}
+    return entry.cost(resolve_source(base, "."))
 
 
 def _fetched(plan: Plan) -> dict[str, Any]:

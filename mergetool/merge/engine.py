@@ -28,11 +28,14 @@ from mergetool.files import cores
 from mergetool.hub.fetch import fetch_beside, fetch_weights
 from mergetool.hub.stream import Stream
 from mergetool.merge import provenance
+from mergetool.merge.adapter_output import write_adapter
+from mergetool.merge.adapter_plan import base_layout
 from mergetool.merge.combine import torch_dtype
 from mergetool.merge.copies import without_copies
 from mergetool.merge.inputs import Inputs, is_result_of
 from mergetool.merge.obtained import Obtained, obtain
 from mergetool.merge.plan import Plan, TensorPlan
+from mergetool.merge.recipe import ADAPTER_OUTPUT
 from mergetool.merge.sparsify import Thresholds, method_of
 from mergetool.merge.threads import Mergers, Progress, run_all, single_threaded_torch
 
@@ -142,6 +145,17 @@ def merge_to_directories(
             for plan, out in zip(plans, outs, strict=True)
         ]
     paths = [Path(out) for out in outs]
+    if any(plan.recipe.output == ADAPTER_OUTPUT for plan in plans):
+        if low_disk:
+            raise RecipeError("--low-disk is for models, and output: adapter reads weights more than once", "leave it out")
+        for plan, path in zip(plans, paths, strict=True):
+            if not already_made(plan, path):
+                fetch_weights([s.layout for s in plan.sources] + [base_layout(plan)], fetching)
+                write_adapter(
+                    without_copies(plan), path, threads=threads or cores(), fresh=fresh, device=device,
+                    allow_nonfinite=allow_nonfinite, progress=progress,
+                )  # fmt: skip
+        return [Manifest.read(path).to_json() for path in paths]
     todo = [i for i, plan in enumerate(plans) if not already_made(plan, paths[i])]
     if todo:
         layouts = [s.layout for s in plans[todo[0]].sources]

@@ -12,6 +12,7 @@ import torch
 from mergetool.activations.artifact import Calibration
 from mergetool.architecture.layers import Stacks
 from mergetool.architecture.match import Match, match
+from mergetool.checkpoint.in_form import in_form_of
 from mergetool.checkpoint.open import open_reader
 from mergetool.checkpoint.reader import Reader
 from mergetool.config.sources import resolve_source
@@ -101,6 +102,7 @@ def inspect_model(
         CheckpointError: a model is missing or damaged, or does not match the first one; or the calibration is of another.
     """
     layouts = [open_layout(m) for m in (model, base, other) if m is not None]
+    layouts = [in_form_of(layout, layouts[0]) for layout in layouts]
     found = match(layouts)
     if calibration is not None:
         check_calibration(calibration, {name: info.shape for name, info in layouts[1].tensors.items()})

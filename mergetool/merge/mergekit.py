@@ -46,7 +46,8 @@ def run(recipe: MergeRecipe, out: Path, *, device: str = "cpu", shard_bytes: int
         ours.append("parameters.rescale (a word)")
     if ours:
         raise RecipeError(f"{ours[0]} is not known to mergekit, which this recipe needs", "remove it or use a native method")
-    text = {k: v for k, v in recipe.to_dict().items() if k not in ("seed", "name")}
+    absolute = recipe.resolved(Path.cwd())  # mergekit runs elsewhere
+    text = {k: v for k, v in absolute.to_dict().items() if k not in ("seed", "name")}
     out = out.absolute()
     out.mkdir(exist_ok=True)
     # in the output, because models with their adapters merged are as large as it, and go with it after an interruption

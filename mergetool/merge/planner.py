@@ -18,6 +18,7 @@ from mergetool.architecture.match import match
 from mergetool.architecture.roles import depth_of
 from mergetool.checkpoint.adapter import ADAPTER
 from mergetool.checkpoint.dequantised import must_get_a_dtype, must_not_be_codes
+from mergetool.checkpoint.in_form import in_form_of
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.model_files import check_beside
 from mergetool.checkpoint.open import layout_of
@@ -25,10 +26,11 @@ from mergetool.checkpoint.place import Directory
 from mergetool.errors import CheckpointError, RecipeError, nearest
 from mergetool.hub.model_reference import is_local
 from mergetool.hub.references import open_layout
+from mergetool.merge.adapter_plan import must_fit_an_adapter
 from mergetool.merge.chat_template import chat_template
 from mergetool.merge.dialect import PARAMETERS
 from mergetool.merge.plan import Plan, Source, TensorPlan
-from mergetool.merge.recipe import MergeRecipe
+from mergetool.merge.recipe import ADAPTER_OUTPUT, MergeRecipe
 from mergetool.merge.recipe_entries import ModelEntry
 from mergetool.merge.slices import Slice, Stacking, over, slices_of, without_modules
 from mergetool.merge.terms import Called, tensor_plans
@@ -62,7 +64,7 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         reason = "asked for" if engine == "mergekit" else "modules of several parts"
         if engine == "native":
             raise RecipeError(f"the native engine cannot run this recipe: {reason}", "use --engine auto")
-        return _handed_over(recipe, method, reason, allow_pickle)
+        return _fitting(_handed_over(recipe, method, reason, allow_pickle))
     assert method is not None  # what is not in the table was refused
     recipe = _whole_models(without_modules(recipe), allow_pickle)
     slices = slices_of(recipe, method)
@@ -72,6 +74,7 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     base = names.index(recipe.base_model or names[0])
     for layout in layouts:
         must_get_a_dtype(layout, recipe.out_dtype or recipe.dtype)
+    layouts = [in_form_of(layout, layouts[base]) for layout in layouts]
     tokenizer, vocabulary, layouts = plan_vocabulary(recipe, names, layouts, base)
     if (place := layouts[base].place) is not None:
         check_beside(place, tokenizer)
@@ -87,11 +90,19 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         from mergetool.merge.obtained import check_own
 
         made.notes.extend(check_own(recipe, made.tensors, made.sources))
-    return Plan(
+    plan = Plan(
         recipe, "native", "", method, made.sources, base, tokenizer, made.tensors, made.added,
         notes=(*said, *unread, *made.notes), vocabulary=vocabulary, config=made.config,
         chat_template=chat_template(recipe.chat_template, [one.place for one in layouts if one.place is not None]),
     )  # fmt: skip
+    return _fitting(plan)
+
+
+def _fitting(plan: Plan) -> Plan:
+    """The plan, where what it makes can be written as the recipe says."""
+    if plan.recipe.output == ADAPTER_OUTPUT:
+        must_fit_an_adapter(plan)
+    return plan
 
 
 def _handed_over(recipe: MergeRecipe, method: Method | None, reason: str, allow_pickle: bool) -> Plan:

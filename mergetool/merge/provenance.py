@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mergetool.checkpoint.adapter import ADAPTER_CONFIG
 from mergetool.checkpoint.header import DTYPES
 from mergetool.checkpoint.manifest import Input, Manifest
 from mergetool.checkpoint.model_files import left_behind, remote_code, write_beside, write_config, write_tokenizer
@@ -89,14 +90,7 @@ def finish(
         calibrations=obtained.facts,
         seed=plan.recipe.seed,
         versions=versions(),
-        inputs=[
-            replace(
-                origin(s.name, s.layout),
-                headers_sha256={f.name: d for f, (_, d) in s.layout.files.items()},
-                content=inputs.content(s.layout),
-            )
-            for s in plan.sources
-        ],
+        inputs=_inputs(plan, inputs),
         outputs_sha256=hashes,
         dtype=dtype,
         distances=distances,
@@ -105,6 +99,45 @@ def finish(
         warnings=warnings,
     )
     return _write(directory, manifest)
+
+
+def finish_adapter(
+    plan: Plan, directory: Path, hashes: dict[str, str], inputs: Inputs, dtype: str, facts: dict[str, Any]
+) -> Manifest:
+    """Write the manifest and the card of an adapter that is otherwise there.
+
+    Args:
+        plan, directory, hashes, inputs: as `finish`.
+        dtype: torch's name of its tensors' type.
+        facts: what is told of it.
+    """
+    manifest = Manifest(
+        mergetool=__version__,
+        kind="merge",
+        engine="native",
+        plan=inputs.plan,
+        fingerprint=inputs.fingerprint(),
+        recipe=plan.recipe.to_dict(),
+        seed=plan.recipe.seed,
+        versions=versions(),
+        inputs=_inputs(plan, inputs),
+        outputs_sha256=hashes,
+        dtype=dtype,
+        warnings=list(plan.notes),
+        adapter=facts,
+    )
+    return _write(directory, manifest)
+
+
+def _inputs(plan: Plan, inputs: Inputs) -> list[Input]:
+    return [
+        replace(
+            origin(s.name, s.layout),
+            headers_sha256={f.name: d for f, (_, d) in s.layout.files.items()},
+            content=inputs.content(s.layout),
+        )
+        for s in plan.sources
+    ]
 
 
 def through_mergekit(
@@ -221,7 +254,8 @@ def _near_base(plan: Plan, reports: dict[str, dict[str, Any]]) -> list[str]:
 
 def _write(directory: Path, manifest: Manifest) -> Manifest:
     warning = licences(manifest)[1]
-    manifest = replace(manifest, files=files_beside(directory), warnings=[*manifest.warnings, *([warning] if warning else [])])
+    files = files_beside(directory) if manifest.adapter is None else [ADAPTER_CONFIG]
+    manifest = replace(manifest, files=files, warnings=[*manifest.warnings, *([warning] if warning else [])])
     manifest.write(directory)
     (directory / CARD).write_text(merge_card(manifest))
     return manifest

@@ -6,13 +6,14 @@ A recipe holds what the user wrote and nothing else; what it means for each tens
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from mergetool.activations.recipe import CalibrationEntry, calibration_given
+from mergetool.config.settings import with_settings
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import validate
 from mergetool.merge.dialect import dtype_name, understood, with_truths
@@ -29,6 +30,8 @@ from mergetool.merge.recipe_entries import (
 )  # fmt: skip
 from mergetool.merge.recipe_source import recipe_source
 
+ADAPTER_OUTPUT = "adapter"
+"""`output:` of a recipe whose result is an adapter."""
 DTypeName = Annotated[Literal["float32", "float16", "bfloat16", "float64"], BeforeValidator(dtype_name)]
 Entry = TypeVar("Entry", bound=ModelEntry)
 
@@ -51,6 +54,8 @@ class MergeRecipe(BaseModel):
     calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
     seed: int = 0
     name: str | None = None
+    output: Literal["model", "adapter"] = "model"
+    rank: Annotated[int, Field(ge=1)] | None = None
     _notes: tuple[str, ...] = PrivateAttr(())
 
     @field_validator("parameters", mode="before")
@@ -131,17 +136,18 @@ class MergeRecipe(BaseModel):
         return written if self.calibration is None else written | {"calibration": self.calibration.written()}
 
 
-def load_merge_recipe(path: str | Path) -> MergeRecipe:
+def load_merge_recipe(path: str | Path, settings: Sequence[str] = ()) -> MergeRecipe:
     """Read and validate a recipe; relative model paths start from the recipe's directory, then from where you are.
 
     Args:
         path: a file, or what else `recipe_source` takes: ``-``, a recipe of the package, a merged model.
+        settings: values set anew, see `config.settings`.
 
     Raises:
         RecipeError: the file or a key in it is wrong; one line.
     """
     source = recipe_source(str(path))
-    content, notes = understood(source.content, source.anchored - MergeRecipe.model_fields.keys())
+    content, notes = understood(with_settings(source.content, settings), source.anchored - MergeRecipe.model_fields.keys())
     recipe = validate(MergeRecipe, content, source.called).resolved(source.directory)
     recipe._notes = tuple(notes)
     return recipe

@@ -40,7 +40,7 @@ class RecipeSource:
 
 
 @lru_cache(maxsize=1)
-def _stdin() -> str:
+def stdin_text() -> str:
     """All of standard input, which can be read once: `check` looks at a recipe twice."""
     return sys.stdin.read()
 
@@ -57,7 +57,7 @@ def recipe_source(text: str) -> RecipeSource:
     """
     path = Path(text)
     if text == "-":
-        return _parsed(_stdin(), Path.cwd(), "standard input")
+        return _parsed(stdin_text(), Path.cwd(), "standard input")
     if path.suffix == ".md" and path.is_file():
         return _of_card(path.read_text(encoding="utf-8"), path.parent, text)
     if path.is_file():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mergetool.config.given import recipe_given
+from mergetool.merge.documents import Step, steps_of
 from mergetool.merge.engine import Progress, merge_to_directory
 from mergetool.merge.planner import plan_merge
 from mergetool.merge.recipe import MergeRecipe, load_merge_recipe, merge_recipe
@@ -32,7 +33,7 @@ def merge(
 
     Args:
         recipe: mergekit's dialect as a YAML file's path, as plain values (relative paths then start from the working
-            directory), or read already.
+            directory), or read already. A file of several documents is several merges, see `mergetool.merge.documents`.
         out: the directory to make; its name appears only when it is complete.
         seed: of the random masks; the recipe's own if None.
         engine: ``auto`` (ours where every feature is ours), ``native`` or ``mergekit``.
@@ -47,18 +48,24 @@ def merge(
         progress: called after each tensor.
 
     Returns:
-        The manifest, as written to mergetool.json: recipe, inputs, distances, kept fractions, seed, versions, hashes.
+        The manifest, as written to mergetool.json: recipe, inputs, distances, kept fractions, seed, versions, hashes; of
+        several merges the last one's.
 
     Raises:
         RecipeError: the recipe asks for something that does not exist or cannot be done.
         CheckpointError: an input is missing, damaged, does not fit the others, or holds NaN or Inf.
         OutputError: `out` is taken or cannot be written.
     """
-    read = recipe_given(recipe, MergeRecipe, load_merge_recipe, merge_recipe)
-    if seed is not None:
-        read = read.model_copy(update={"seed": seed})
-    plan = plan_merge(read, engine, allow_pickle, allow_differences)
-    return merge_to_directory(
-        plan, out, threads=threads, shard_bytes=shard_bytes, fresh=fresh, device=device, allow_nonfinite=allow_nonfinite,
-        low_disk=low_disk, progress=progress,
-    )  # fmt: skip
+    if isinstance(recipe, str | Path):
+        steps = steps_of(recipe, out)
+    else:
+        steps = [Step(Path(out), recipe_given(recipe, MergeRecipe, load_merge_recipe, merge_recipe))]
+    manifest: dict[str, Any] = {}
+    for step in steps:
+        read = step.recipe if seed is None else step.recipe.model_copy(update={"seed": seed})
+        plan = plan_merge(read, engine, allow_pickle, allow_differences)
+        manifest = merge_to_directory(
+            plan, step.out, threads=threads, shard_bytes=shard_bytes, fresh=fresh, device=device,
+            allow_nonfinite=allow_nonfinite, low_disk=low_disk, progress=progress,
+        )  # fmt: skip
+    return manifest

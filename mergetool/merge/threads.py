@@ -39,6 +39,7 @@ class Mergers:
         if any(plan.sources != plans[0].sources for plan in plans):
             raise ValueError("merges in one reading need the same inputs in the same order")
         found = list(zip(plans, obtained or [Obtained()] * len(plans), strict=True))
+        self.sources = plans[0].sources
         projections = [
             None if one.of_base is None else Projections(one.of_base, plan.sources[plan.sidecar].layout, device)
             for plan, one in found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from mergetool.methods import ONLINE
 from mergetool.ops.noise import stream_key
 from mergetool.ops.rescale import rescale_factor
+from mergetool.optim.adamw_state import adamw_settings, adamw_state, moment_type
 from mergetool.optim.base import Anyref, Merging, Method
 from mergetool.optim.blockwise import merge_blocks
 from mergetool.optim.compiling import compiles
@@ -17,7 +18,7 @@ from mergetool.optim.entries import merge_entries
 from mergetool.optim.job import REFERENCE, ROUNDING, UPDATE, Job
 from mergetool.optim.kernels import keep_all
 from mergetool.optim.names import NamedParameters, attach
-from mergetool.optim.parts import AdamPart
+from mergetool.optim.parts import AdamPart, put_back
 from mergetool.optim.passes import step_in_one_pass, update_moments
 from mergetool.optim.road import OwnStep, Road, own_step, road
 from mergetool.optim.rounded import COARSE, rounded_sum, scale_
@@ -48,9 +49,25 @@ class MergingAdamW(Merging):
                 attach(param_group, self._names)
         super().add_param_group(param_group)
         group = self.param_groups.pop()
-        check_adamw(group)
-        self._admit(group)
+        self._check(group, len(self.param_groups))
         self.param_groups.append(group)
+
+    def _check(self, group: dict[str, Any], index: int) -> None:
+        check_adamw(group)
+        for setting in self.operator.row.later:
+            if group.get(setting.name) == setting.default:
+                del group[setting.name]
+        super()._check(group, index)
+
+    def _saved_settings(self, saved: dict[str, Any]) -> dict[str, Any]:
+        later = {setting.name: setting.default for setting in self.operator.row.later}
+        return later | adamw_settings(saved) if "moments" in saved else adamw_settings(saved)
+
+    def _saved_state(self, state: dict[str, Any], parameter: torch.Tensor, group: dict[str, Any], name: str) -> dict[str, Any]:
+        return adamw_state(state, parameter, group["moments"], name)
+
+    def _last(self, state: Mapping[str, Any]) -> int:
+        return int(state.get("merge_step", state.get("step", 0)))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -63,34 +80,54 @@ class MergingAdamW(Merging):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group, index, held in self._moving():
-            self._step_group(group, [self._part(p, group, i, index) for i, p in held])
+        moving, step = self._moving(), self._next_step()
+        for group, index, held in moving:
+            parts = [self._part(p, group, i, index, step) for i, p in held]
+            rest = []
+            if self._merging_now(group, step):
+                rest = [(i, p) for i, p in self._resting(group, group["every"], step) if self._mergeable(p, group)]
+            resting = [AdamPart.of(p, self.state[p], group, self._binding(p, group, i, index)) for i, p in rest]
+            self._step_group(group, parts, resting, step)
+            for part in (*parts, *resting):
+                put_back(part.parameter, part.theta)
         return loss
 
-    def _part(self, p: torch.Tensor, group: dict[str, Any], position: int, index: int) -> AdamPart:
-        """A parameter's part of this step, which is counted."""
+    def _mergeable(self, p: torch.Tensor, group: dict[str, Any]) -> bool:
+        return "anchor" in self.state[p] or self.operator.is_the_step(group)
+
+    def _part(self, p: torch.Tensor, group: dict[str, Any], position: int, index: int, step: int) -> AdamPart:
+        """A parameter's part of the optimizer's step `step`, which is counted."""
         state = self.state[p]
         if not state:
-            dtype = torch.float32 if group["moments"] == "float32" and p.dtype in COARSE else p.dtype
+            dtype = moment_type(p.dtype, group["moments"])
             state["step"] = torch.zeros((), dtype=torch.float32)
-            state["exp_avg"] = torch.zeros_like(p, dtype=dtype)
-            state["exp_avg_sq"] = torch.zeros_like(p, dtype=dtype)
+            state["exp_avg"] = torch.zeros_like(p, dtype=dtype, memory_format=torch.contiguous_format)
+            state["exp_avg_sq"] = torch.zeros_like(p, dtype=dtype, memory_format=torch.contiguous_format)
         if group["every"] > 1 and "anchor" not in state and not self.operator.is_the_step(group):
-            state["anchor"] = p.detach().clone()
+            state["anchor"] = p.detach().clone(memory_format=torch.contiguous_format)
             if group["weight_decay"]:
                 state["anchor_decay"] = torch.ones((), dtype=torch.float64)
         state["step"] += 1
+        if group["every"] > 1 and ("merge_step" in state or int(state["step"]) != step):  # its own count is another
+            state["merge_step"] = torch.tensor(step, dtype=torch.float32)
         return AdamPart.of(p, state, group, self._binding(p, group, position, index))
 
-    def _step_group(self, group: dict[str, Any], parts: Sequence[AdamPart]) -> None:
-        """The group's step: each tensor on its road."""
+    def _step_group(self, group: dict[str, Any], parts: Sequence[AdamPart], rest: Sequence[AdamPart], step: int) -> None:
+        """The group's step: each tensor on its road.
+
+        Args:
+            group: its settings.
+            parts: of the parameters that have a gradient.
+            rest: of those that have none now, and are merged.
+            step: the optimizer's, from 1.
+        """
         for part in parts:
             self.operator.before_step(part)
-        due = [self._merging_now(group, int(part.t)) for part in parts]
-        merging = [part.parameter for part, now in zip(parts, due, strict=True) if now]
+        now = self._merging_now(group, step)
+        merging = [part.parameter for part in (*parts, *rest)] if now else []
         fast = bool(merging) and not self.operator.is_the_step(group) and compiles(group["compile"], merging)
         on: dict[Road, list[AdamPart]] = {way: [] for way in Road}
-        for part, now in zip(parts, due, strict=True):
+        for part in (*parts, *rest):
             on[road(self.operator, group, part, due=now, compiles=fast)].append(part)
 
         self._own_steps(group, parts if group["every"] > 1 else on[Road.PLAIN] + on[Road.TOWARD])
@@ -98,16 +135,16 @@ class MergingAdamW(Merging):
             update_moments(on[Road.MOMENTS], compiles(group["compile"], [part.parameter for part in on[Road.MOMENTS]]))
         if not merging:
             return
-        self._count(group)
+        self._count(group, merging)
         for part in on[Road.TOWARD]:
             binding = self._look_up(part.binding, part.parameter, group)
-            self.operator.mix(part.theta, self._settings(group, _number(part), binding, part.theta.dtype), binding)
+            self.operator.mix(part.theta, self._settings(group, _number(part, step), binding, part.theta.dtype), binding)
         for part in on[Road.ONE_PASS]:
-            self._merge_in_one_pass(part)
+            self._merge_in_one_pass(part, step)
         if on[Road.ENTRIES]:
-            self._merge_entries(on[Road.ENTRIES], fast)
+            self._merge_entries(on[Road.ENTRIES], fast, step)
         if on[Road.BLOCKS]:
-            self._merge_blocks(on[Road.BLOCKS], fast)
+            self._merge_blocks(on[Road.BLOCKS], fast, step)
         for part in on[Road.ENTRIES] + on[Road.BLOCKS] + on[Road.ONE_PASS]:
             if "anchor_decay" in part.state:
                 part.state["anchor_decay"].fill_(1.0)
@@ -155,9 +192,9 @@ class MergingAdamW(Merging):
 
     # --- merges -------------------------------------------------------------------------------------------------------
 
-    def _merge_in_one_pass(self, part: AdamPart) -> None:
+    def _merge_in_one_pass(self, part: AdamPart, step: int) -> None:
         """A dense merge by one kernel (OnTIES: two)."""
-        online, job = part.group["every"] == 1, self._job_of(part)
+        online, job = part.group["every"] == 1, self._job_of(part, step)
         merge = job.merge
         scale = rescale_factor(merge.rescale, merge.density)
         how = {"scales": (scale, scale), "alpha": merge.alpha, "clip": merge.clip, "stochastic": merge.stochastic}
@@ -165,7 +202,7 @@ class MergingAdamW(Merging):
         how |= self.operator.in_kernel(job, part if online else None)
         step_in_one_pass(part, job.tau, None if online else part.anchor, **how)
 
-    def _merge_entries(self, parts: Sequence[AdamPart], fast: bool) -> None:
+    def _merge_entries(self, parts: Sequence[AdamPart], fast: bool, step: int) -> None:
         online, updates = parts[0].group["every"] == 1, None
         if online:
             updates = self.operator.pick_ahead(parts) if fast else None
@@ -175,14 +212,14 @@ class MergingAdamW(Merging):
                 if part.decay != 1.0:
                     key = _stream(part, "decay") if part.group["rounding"] == "stochastic" else None
                     scale_(part.theta, part.theta, part.decay, key, part.binding.shard)
-        merge_entries([self._job_of(part, decayed=online) for part in parts], updates)
+        merge_entries([self._job_of(part, step, decayed=online) for part in parts], updates)
         self._set_anchors(parts)
 
-    def _merge_blocks(self, parts: Sequence[AdamPart], fast: bool) -> None:
+    def _merge_blocks(self, parts: Sequence[AdamPart], fast: bool, step: int) -> None:
         if parts[0].group["every"] == 1:
             update_moments(parts, fast)
         for part in parts:
-            merge_blocks(self._job_of(part))
+            merge_blocks(self._job_of(part, step))
         self._set_anchors(parts)
 
     def _set_anchors(self, parts: Sequence[AdamPart]) -> None:
@@ -190,18 +227,19 @@ class MergingAdamW(Merging):
             if part.group["every"] > 1:
                 part.anchor.copy_(part.theta)
 
-    def _job_of(self, part: AdamPart, *, decayed: bool = False) -> Job:
+    def _job_of(self, part: AdamPart, step: int, *, decayed: bool = False) -> Job:
         """The merge of a part: of Adam's step at K = 1, of what was added since the anchor for Step-K."""
-        binding = self._look_up(part.binding, part.parameter, part.group)
+        binding, number = self._look_up(part.binding, part.parameter, part.group), _number(part, step)
         if part.group["every"] == 1:
-            return self._job(part.theta, None, 1.0 if decayed else part.decay, part.update, _number(part), part.group, binding)
+            return self._job(part.theta, None, 1.0 if decayed else part.decay, part.update, number, part.group, binding)
         decay = float(part.state.get("anchor_decay", 1.0))
-        return self._job(part.theta, part.anchor, decay, None, _number(part), part.group, binding)
+        return self._job(part.theta, part.anchor, decay, None, number, part.group, binding)
 
 
-def _number(part: AdamPart) -> int:
-    """Of this merge, from 0."""
-    return int(part.t) // part.group["every"] - 1
+def _number(part: AdamPart, step: int) -> int:
+    """Of this merge, from 0: at K = 1 of the parameter's own, which it makes with each of its gradients."""
+    every = part.group["every"]
+    return (int(part.t) if every == 1 else step // every) - 1
 
 
 def _stream(part: AdamPart, role: str) -> int:

@@ -38,7 +38,12 @@ class Delta:
         owned: True where a block is newly made, so that it may be overwritten.
         operands: ``operands(start, stop)`` gives x and y of x − y as they are stored, y None for zero; the block itself
             where it is None.
+
+    Attributes:
+        ranking: what its entries are ranked by where that is not their own magnitude; None where it is.
     """
+
+    ranking: Delta | None = None
 
     def __init__(
         self,

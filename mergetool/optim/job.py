@@ -8,7 +8,7 @@ alone, block by block, in one compiled pass) is `road`'s choice and the same for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -123,11 +123,11 @@ class Operator:
         """What the table says of it."""
         return ONLINE[self.name]
 
-    def is_the_step(self, group: dict[str, Any]) -> bool:
+    def is_the_step(self, group: Mapping[str, Any]) -> bool:
         """True where merging is the optimizer's own step: everything is kept, and nothing added to it."""
         return self.row.points or (group["density"] >= 1.0 and not group["alpha"] and group["clip"] is None)
 
-    def share(self, group: dict[str, Any]) -> float:
+    def share(self, group: Mapping[str, Any]) -> float:
         """What F leaves of τ_s, in expectation; an upper bound where the row says so."""
         return 1.0
 

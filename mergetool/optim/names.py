@@ -5,7 +5,7 @@ Random streams and references go by name, so a name must be the same whatever wr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, cast
 
 import torch
@@ -44,7 +44,7 @@ def named(source: NamedParameters) -> dict[int, str]:
     return {id(parameter): canonical(name) for name, parameter in pairs}
 
 
-def attach(group: dict[str, Any], names: dict[int, str]) -> None:
+def attach(group: MutableMapping[str, Any], names: dict[int, str]) -> None:
     """Write the names of `group`'s parameters into it, as torch does for ``named_parameters()``.
 
     Raises:
@@ -60,7 +60,7 @@ def attach(group: dict[str, Any], names: dict[int, str]) -> None:
     group["param_names"] = found
 
 
-def name_of(group: dict[str, Any], position: int, group_index: int) -> str:
+def name_of(group: Mapping[str, Any], position: int, group_index: int) -> str:
     """The canonical name of a group's parameter; its place where names are missing (then streams go by place)."""
     if "param_names" in group:
         return canonical(group["param_names"][position])

@@ -16,6 +16,7 @@ from mergetool.optim.names import NO_NAMES, NamedParameters
 from mergetool.optim.operators.null_space import project_flat_
 from mergetool.optim.parts import AdamPart, Binding
 from mergetool.optim.reference import adapter_name
+from mergetool.optim.settings import Group
 from mergetool.optim.sharding import local
 
 _LORA = (".lora_A.weight", ".lora_embedding_A")
@@ -104,8 +105,8 @@ class OnNullSpace(MergingAdamW):
         """Memory of the projectors made so far, bytes."""
         return sum(one.nbytes for held in self._factors.values() for one in held.values() if one is not None)
 
-    def _admit(self, group: dict[str, Any]) -> None:
-        super()._admit(group)
+    def _admit(self, group: Group, index: int) -> None:
+        super()._admit(group, index)
         if "param_names" not in group:
             raise RecipeError("the parameters have no names, and a calibration is looked up by name", NO_NAMES)
         trained = [
@@ -116,7 +117,7 @@ class OnNullSpace(MergingAdamW):
         places = [_place(name, shape, self.calibration) for name, shape in trained]
         self.calibration.check([place for place in places if place is not None], rule_of(group))
 
-    def _look_up(self, binding: Binding, parameter: torch.Tensor, group: dict[str, Any]) -> Binding:
+    def _look_up(self, binding: Binding, parameter: torch.Tensor, group: Group) -> Binding:
         """The binding with its projector."""
         if binding.projector is None:
             shape, extent = binding.shard.shape, binding.shard.extent
@@ -132,9 +133,9 @@ class OnNullSpace(MergingAdamW):
                 binding.projector = _projector(binding.name, shape, self.calibration, rule, held)
         return binding
 
-    def _part(self, p: torch.Tensor, group: dict[str, Any], position: int, index: int) -> AdamPart:
+    def _part(self, p: torch.Tensor, group: dict[str, Any], position: int, index: int, step: int) -> AdamPart:
         first = not self.state[p]
-        part = super()._part(p, group, position, index)
+        part = super()._part(p, group, position, index, step)
         self._look_up(part.binding, p, group)
         if first:
             self._start_adapter(part)
@@ -164,7 +165,7 @@ class _OnDevice(dict[str, Factor | None]):
         super().__setitem__(key, None if value is None else value.to(self._device))
 
 
-def _chosen(name: str, group: dict[str, Any]) -> bool:
+def _chosen(name: str, group: Group) -> bool:
     """Whether a parameter is among those that the group projects."""
     only, skip = _parts(group["only"]), _parts(group["skip"])
     return (not only or any(part in name for part in only)) and not any(part in name for part in skip)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from mergetool.errors import RecipeError, nearest
+from mergetool.errors import CheckpointError, RecipeError, nearest
 from mergetool.methods import ONLINE
 from mergetool.optim.base import Anyref, Merging, Method
 from mergetool.optim.blockwise import merge_blocks
 from mergetool.optim.entries import merge_entries
 from mergetool.optim.job import Job
 from mergetool.optim.names import NamedParameters
+from mergetool.optim.namespace import PREFIX, OwnSettings, prefixed
+from mergetool.optim.parts import entries, put_back
 from mergetool.optim.road import by_entries
+from mergetool.optim.settings import Group
 from mergetool.optim.sharding import local
+from mergetool.optim.wrapped_state import wrapped_state
 
 
 class OnlineMerge(Merging):
@@ -26,6 +32,9 @@ class OnlineMerge(Merging):
     The wrapper shares the base optimizer's `param_groups` and `state`: schedulers, GradScaler and state_dict work on
     either. It needs one buffer of the parameter's type (during the step for K = 1, kept for K > 1). A weight decay of
     the base optimizer is part of its step, hence of Δθ; OnDARE and OnTIES keep theirs apart.
+
+    In a group the settings here have the prefix ``online_merge_`` (``online_merge_density``, …), so that RMSprop keeps its own
+    `alpha`; a group of the base optimizer with such a key has a setting of its own.
 
     Args:
         base_optimizer: built with named parameters, or give `names`.
@@ -61,18 +70,23 @@ class OnlineMerge(Merging):
             raise RecipeError(f"OnlineMerge has no setting '{min(unknown)}'", nearest(min(unknown), known))
         self._prepare(method, reference, names)
         super().__init__([{"params": [torch.zeros(1)]}], {})  # torch's hooks and bookkeeping; the groups are the base's
-        self.defaults = base_optimizer.defaults | self._defaults
+        self.defaults = base_optimizer.defaults | {PREFIX + key: value for key, value in self._defaults.items()}
         self.param_groups = []
         for group in base_optimizer.param_groups:
-            self._admit(self._completed(group))
+            _warn_of_bare_names(group, known, base_optimizer)
+            self._check(self._completed(group), len(self.param_groups))
             self.param_groups.append(group)
         if base_optimizer.state:
             self.state = base_optimizer.state
         self._share()
 
+    def _own(self, group: dict[str, Any]) -> Group:
+        return OwnSettings(group, self._defaults)
+
     def _completed(self, group: dict[str, Any]) -> dict[str, Any]:
+        own = self._own(group)
         for key, value in self._defaults.items():
-            group.setdefault(key, value)
+            own.setdefault(key, value)
         return group
 
     def _share(self) -> None:
@@ -80,67 +94,140 @@ class OnlineMerge(Merging):
         self.base_optimizer.state = self.state
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the base optimizer, with this wrapper's settings."""
+        """Add a group to the base optimizer, with this wrapper's settings.
+
+        Args:
+            param_group: as torch has it; settings of the merge in it may leave out their prefix, where the base optimizer has
+                none of the name.
+        """
         if not hasattr(self, "param_groups") or not self.param_groups:
             super().add_param_group(param_group)
             return
-        self._admit(self._completed(param_group))
-        self.base_optimizer.add_param_group(param_group)
+        bare = set(self._defaults) - set(self.base_optimizer.defaults)
+        self.base_optimizer.add_param_group({PREFIX + k if k in bare else k: v for k, v in param_group.items()})
+        group = self.param_groups.pop()
+        self._check(self._completed(group), len(self.param_groups))
+        self.param_groups.append(group)
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"base_optimizer": self.base_optimizer, "_defaults": self._defaults}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        for group in self.param_groups:  # of a pickle from before the prefix
+            group.update(renamed := prefixed(group, self._defaults, self.base_optimizer.defaults))
+            for key in set(group) - set(renamed):
+                del group[key]
         self._share()
+
+    def _mark(self) -> dict[str, str]:
+        return super()._mark() | {"around": type(self.base_optimizer).__name__}
+
+    def _saved_settings(self, saved: dict[str, Any]) -> dict[str, Any]:
+        if "moments" in saved and "moments" not in self.base_optimizer.defaults:
+            raise CheckpointError("the state is not OnlineMerge's", "load it into OnDARE, OnTIES or OnLinear, which saved it")
+        saved = prefixed(saved, self._defaults, self.base_optimizer.defaults)
+        return {PREFIX + "merges": 0, PREFIX + "merged_alpha": 0.0} | saved
+
+    def _saved_state(self, state: dict[str, Any], parameter: torch.Tensor, group: dict[str, Any], name: str) -> dict[str, Any]:
+        return wrapped_state(state, parameter, self.base_optimizer, group, name)
+
+    def _same_method(self, mark: Mapping[str, Any], group: Group) -> None:
+        super()._same_method(mark, group)
+        here = type(self.base_optimizer).__name__
+        if mark.get("around", here) != here:
+            raise CheckpointError(
+                f"the state was saved around {mark['around']}, and this is around {here}", "wrap the same optimizer"
+            )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As `Merging.load_state_dict`; a state of the base optimizer alone is taken too, with no merges yet."""
+        super().load_state_dict(state_dict)
+        self.base_optimizer.__setstate__({"state": self.state, "param_groups": self.param_groups})
+        self._share()
+
+    def _last(self, state: Mapping[str, Any]) -> int:
+        return int(state.get("merge_step", 0))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """The base optimizer's step, merged with τ_s at every K-th.
 
         Args:
-            closure: reevaluates the model and returns the loss; called once.
+            closure: reevaluates the model and returns the loss; called once, and then by a base optimizer that cannot step
+                without it (LBFGS).
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        moving = self._moving()
-        anchors: dict[torch.Tensor, torch.Tensor] = {}
-        for _, _, held in moving:
-            for _, p in held:
-                if not self.operator.row.points and "anchor" not in self.state.get(p, {}):
-                    anchors[p] = p.detach().clone()
-        self.base_optimizer.step()
+        moving, step = self._moving(), self._next_step()
+        anchors = {
+            p: p.detach().clone(memory_format=torch.contiguous_format)
+            for _, _, held in moving
+            for _, p in held
+            if not self.operator.row.points and "anchor" not in self.state.get(p, {})
+        }
+        if closure is not None and _needs_closure(self.base_optimizer):
+            self.base_optimizer.step(closure)
+        else:
+            self.base_optimizer.step()
         for group, index, held in moving:
-            due = [(i, p) for i, p in held if self._count_step(p, group, anchors)]
-            jobs = []
-            for i, p in due:
-                number = int(self.state[p]["merge_step"]) // group["every"] - 1
-                binding = self._look_up(self._binding(p, group, i, index), p, group)
-                if self.operator.row.points:
-                    theta = local(p)
-                    self.operator.mix(theta, self._settings(group, number, binding, theta.dtype), binding)
-                else:
-                    origin = self.state[p]["anchor"] if "anchor" in self.state[p] else anchors[p]
-                    jobs.append(self._job(local(p), local(origin), 1.0, None, number, group, binding))
-            _merge(jobs)
-            for _, p in due:
-                if "anchor" in self.state[p]:
-                    self.state[p]["anchor"].copy_(p)
-            if due:
-                self._count(group)
+            own = self._own(group)
+            for _, p in held:
+                state = self.state[p]  # only now: some optimizers take an empty state for a first step
+                count = step if own["every"] > 1 else self._last(state) + 1
+                state["merge_step"] = torch.tensor(count, dtype=torch.float32)
+                if own["every"] > 1 and p in anchors:
+                    state["anchor"] = anchors[p]
+            if self._merging_now(own, step):
+                rest = self._resting(group, own["every"], step)
+                rest = [(i, p) for i, p in rest if self.operator.row.points or "anchor" in self.state[p]]
+                self._merge_group(own, index, held + rest, anchors, step)
         return loss
 
-    def _count_step(self, p: torch.Tensor, group: dict[str, Any], anchors: dict[torch.Tensor, torch.Tensor]) -> bool:
-        """Count a parameter's step, and keep its anchor for Step-K; True where it is to be merged now."""
-        state = self.state[p]  # only now: some optimizers take an empty state for a first step
-        if "merge_step" not in state:
-            state["merge_step"] = torch.zeros((), dtype=torch.float32)
-        state["merge_step"] += 1
-        if group["every"] > 1 and p in anchors:
-            state["anchor"] = anchors[p]
-        return self._merging_now(group, int(state["merge_step"]))
+    def _merge_group(
+        self,
+        group: Group,
+        index: int,
+        due: list[tuple[int, torch.Tensor]],
+        anchors: dict[torch.Tensor, torch.Tensor],
+        step: int,
+    ) -> None:
+        """Merge parameters of a group, (position, parameter) each, at the optimizer's step `step`."""
+        jobs, thetas = [], []
+        for i, p in due:
+            binding = self._look_up(self._binding(p, group, i, index), p, group)
+            theta = entries(p, binding.name)
+            number = (self._last(self.state[p]) if group["every"] == 1 else step // group["every"]) - 1
+            thetas.append(theta)
+            if self.operator.row.points:
+                self.operator.mix(theta, self._settings(group, number, binding, theta.dtype), binding)
+            else:
+                origin = self.state[p]["anchor"] if "anchor" in self.state[p] else anchors[p]
+                jobs.append(self._job(theta, local(origin), 1.0, None, number, group, binding))
+        _merge(jobs)
+        for theta, (_, p) in zip(thetas, due, strict=True):
+            put_back(p, theta)
+            if "anchor" in self.state[p]:
+                local(self.state[p]["anchor"]).copy_(theta)
+        if due:
+            self._count(group, [p for _, p in due])
+
+
+def _warn_of_bare_names(group: dict[str, Any], names: Mapping[str, Any], base: torch.optim.Optimizer) -> None:
+    """Of keys that might have been meant for the merge, and are left to the optimizer."""
+    for name in names:
+        if name in group and name not in base.defaults and PREFIX + name not in group:
+            warnings.warn(
+                f"a group's {name!r} is left to {type(base).__name__}: {PREFIX + name!r} is the merge's", stacklevel=3
+            )
+
+
+def _needs_closure(base: torch.optim.Optimizer) -> bool:
+    """Whether a step cannot be made without one, as LBFGS' cannot."""
+    closure = inspect.signature(base.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
 
 
 def _merge(jobs: list[Job]) -> None:

@@ -100,11 +100,13 @@ class OnTIES(MergingAdamW):
         rescale: ``"none"`` (the paper) or ``"l1"``.
         elect: the sign is elected on the weighted deltas (``"weighted"``, the paper) or on the bare ones
             (``"unweighted"``, the authors' code, where τ_s, far larger than one step, decides nearly every sign).
+        statistic: what F ranks the entries of Δ by: their own magnitude (``"delta"``) or that of Adam's m (``"momentum"``,
+            which with α = 0 is MoFO; at K = 1 alone). τ_s is ranked by its own magnitude.
 
     Raises:
         RecipeError, CheckpointError: as OnDARE.
 
-    Source: [OMO] Lu et al. 2024, arXiv 2405.17931, Eq. 5–7 and Algorithm 2.
+    Source: [OMO] Lu et al. 2024, arXiv 2405.17931, Eq. 5–7 and Algorithm 2; MoFO, Chen et al. 2024, arXiv 2407.20999.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class OnTIES(MergingAdamW):
         every: int = 1,
         rescale: Literal["l1", "none"] = "none",
         elect: Literal["weighted", "unweighted"] = "weighted",
+        statistic: Literal["delta", "momentum"] = "delta",
         clip: float | None = None,
         seed: int = 0,
         reference: Anyref = None,
@@ -133,7 +136,7 @@ class OnTIES(MergingAdamW):
         super().__init__(
             "ties", params, reference, names, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay,
             density=density, alpha=alpha, alpha_total=alpha_total, total_steps=total_steps, every=every,
-            rescale=rescale, elect=elect, clip=clip, seed=seed, rounding=rounding, moments=moments,
+            rescale=rescale, elect=elect, statistic=statistic, clip=clip, seed=seed, rounding=rounding, moments=moments,
             compile=compile,
         )  # fmt: skip
 

@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mergetool.errors import RecipeError
+from mergetool.methods import STATISTIC
 from mergetool.ops.projector import Projector
-from mergetool.optim.deltas import AdamDelta, Delta
+from mergetool.optim.deltas import AdamDelta, Delta, stored
+from mergetool.optim.rounded import COARSE
 from mergetool.optim.sharding import Shard, local
 
 
@@ -28,12 +31,35 @@ class Binding:
     fixed: dict[Any, Any] = field(default_factory=dict)
 
 
+def entries(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """This rank's entries of a parameter in the order of their indices, flat: its memory where that is in this order.
+
+    Another memory format (channels_last) is copied, and `put_back` writes it: indices, and so masks, do not depend on it.
+
+    Raises:
+        RecipeError: entries share memory.
+    """
+    held = tensor.detach()
+    held = getattr(held, "_local_tensor", held)
+    if any(size > 1 and not stride for size, stride in zip(held.shape, held.stride(), strict=True)):
+        raise RecipeError(f"entries of parameter {name} share memory", "call .contiguous() on it before training")
+    return held.contiguous().view(-1)
+
+
+def put_back(tensor: torch.Tensor, theta: torch.Tensor) -> None:
+    """Write the entries that `entries` gave into the parameter, where they are a copy."""
+    held = tensor.detach()
+    held = getattr(held, "_local_tensor", held)
+    if not held.is_contiguous():
+        held.copy_(theta.view(held.shape))
+
+
 class AdamPart(NamedTuple):
     """This rank's part of one parameter in one step of AdamW.
 
     Attributes:
         parameter: the parameter itself.
-        theta, grad, m, v: flat views of this rank's part.
+        theta, grad, m, v: this rank's part, flat; `grad` is empty where the parameter has none and is merged alone.
         state: the parameter's state in the optimizer.
         group: its settings.
         binding: its name, shard and τ_s.
@@ -50,13 +76,28 @@ class AdamPart(NamedTuple):
 
     @classmethod
     def of(cls, parameter: torch.Tensor, state: dict[str, Any], group: dict[str, Any], binding: Binding) -> AdamPart:
-        """The part of a parameter that has a gradient and a state."""
-        held = getattr(parameter.grad, "_local_tensor", parameter.grad)
-        assert isinstance(held, torch.Tensor)
-        grad = held.detach().contiguous().view(-1)
-        return cls(
-            parameter, local(parameter), grad, local(state["exp_avg"]), local(state["exp_avg_sq"]), state, group, binding
-        )
+        """The part of a parameter that has a state.
+
+        Raises:
+            RecipeError: the state does not fit the parameter: kernels would read beyond its end.
+        """
+        theta, m, v = entries(parameter, binding.name), local(state["exp_avg"]), local(state["exp_avg_sq"])
+        grad = theta.new_empty(0)
+        if parameter.grad is not None:
+            held = getattr(parameter.grad, "_local_tensor", parameter.grad)
+            assert isinstance(held, torch.Tensor)
+            grad = held.detach().contiguous().view(-1)
+        sizes = {theta.numel(), m.numel(), v.numel(), *([] if parameter.grad is None else [grad.numel()])}
+        if "anchor" in state:
+            sizes.add(local(state["anchor"]).numel())
+        types = {theta.dtype, torch.float32} if theta.dtype in COARSE else {theta.dtype}
+        if len(sizes) > 1 or m.dtype != v.dtype or m.dtype not in types:
+            raise RecipeError(
+                f"the optimizer's state does not fit parameter {binding.name}: {m.numel()} entries of {m.dtype} for "
+                f"{theta.numel()} of {theta.dtype}",
+                "make a new optimizer where a model's tensors are resized or change their type",
+            )
+        return cls(parameter, theta, grad, m, v, state, group, binding)
 
     @property
     def t(self) -> torch.Tensor:
@@ -82,7 +123,15 @@ class AdamPart(NamedTuple):
     @property
     def update(self) -> AdamDelta:
         """Δθ, once the moments are this step's."""
-        return AdamDelta(self.m, self.v, int(self.t), self.lr, self.betas, self.group["eps"])
+        delta = AdamDelta(self.m, self.v, int(self.t), self.lr, self.betas, self.group["eps"])
+        delta.ranking = self.ranking
+        return delta
+
+    @property
+    def ranking(self) -> Delta | None:
+        """m, where the update's entries are ranked by it; None where they are by their own magnitude."""
+        by_delta = self.group.get(STATISTIC.name, STATISTIC.default) == STATISTIC.default
+        return None if by_delta else stored(self.m, None)
 
     @property
     def anchor(self) -> torch.Tensor:

@@ -14,6 +14,7 @@ import torch
 
 from mergetool.architecture.match import match
 from mergetool.checkpoint.header import read_header
+from mergetool.checkpoint.in_form import in_form_of
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.open import layout_of
 from mergetool.checkpoint.place import Directory
@@ -99,6 +100,7 @@ class Reference:
     def _of_layouts(
         cls, base: Layout | None, sft: Layout, storage: Storage, dtype: torch.dtype | None, missing: Missing
     ) -> Reference:
+        base = None if base is None else in_form_of(base, sft)
         stands_for = match([sft, base]).stands_for[1] if base is not None else None
         top, bottom = InFiles(sft), None if base is None else InFiles(base, stands_for)
         self = cls.__new__(cls)

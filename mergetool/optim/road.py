@@ -55,7 +55,8 @@ def road(operator: Operator, group: dict[str, Any], part: AdamPart, *, due: bool
         return Road.MOMENTS if group["every"] == 1 else Road.PLAIN
     if by_entries(operator, group["density"]):
         return Road.ENTRIES
-    one_pass = compiles and not reads_norms(group["rescale"]) and operator.in_one_pass(part.binding.shard)
+    ranked_alone = part.ranking is None  # a kernel sees an entry of Δθ, and nothing else of it
+    one_pass = compiles and ranked_alone and not reads_norms(group["rescale"]) and operator.in_one_pass(part.binding.shard)
     return Road.ONE_PASS if one_pass and _for_kernel(part.theta.dtype, part.binding.shard) else Road.BLOCKS
 
 

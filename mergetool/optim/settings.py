@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import MutableMapping
 from typing import Any
 
 from mergetool.errors import RecipeError, nearest
 from mergetool.methods import Online
 from mergetool.options import Word
 
+Group = MutableMapping[str, Any]
+"""A parameter group: a dict, or the view of one that OnlineMerge takes."""
 
-def resolve_alpha(group: dict[str, Any]) -> None:
+
+def resolve_alpha(group: Group) -> None:
     """`alpha_total` → `alpha` = alpha_total/M with M = ⌊total_steps/every⌋ merges.
 
     Raises:
@@ -28,13 +33,13 @@ def resolve_alpha(group: dict[str, Any]) -> None:
     group["alpha"] = total / (steps // every)
 
 
-def check(row: Online, group: dict[str, Any]) -> None:
+def check(row: Online, group: Group) -> None:
     """Refuse settings that are out of range or make no sense together.
 
     Raises:
         RecipeError: names the setting and what it may be.
     """
-    for setting in row.options:
+    for setting in (*row.options, *(later for later in row.later if later.name in group)):
         value = group[setting.name]
         try:
             setting.read(value)
@@ -52,13 +57,18 @@ def check_adamw(group: dict[str, Any]) -> None:
     Raises:
         RecipeError: names the setting and what it may be.
     """
-    if not float(group["lr"]) >= 0.0:
+    try:
+        rate, eps, decay = float(group["lr"]), float(group["eps"]), float(group["weight_decay"])
+        first, second = map(float, group["betas"])
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"lr, betas, eps and weight_decay are not all numbers ({error})", "betas are two") from None
+    if not 0.0 <= rate < math.inf:
         raise RecipeError(f"lr is {group['lr']}", "it must be 0 or more")
-    if not all(0.0 <= b < 1.0 for b in group["betas"]):
+    if not (0.0 <= first < 1.0 and 0.0 <= second < 1.0):
         raise RecipeError(f"betas are {group['betas']}", "both lie in [0, 1)")
-    if not group["eps"] > 0.0:
+    if not 0.0 < eps < math.inf:
         raise RecipeError(f"eps is {group['eps']}", "it must be above 0")
-    if not group["weight_decay"] >= 0.0:
+    if not 0.0 <= decay < math.inf:
         raise RecipeError(f"weight_decay is {group['weight_decay']}", "it must be 0 or more")
     if group["moments"] not in ("float32", "parameter"):
         raise RecipeError(f"moments is '{group['moments']}'", "known: float32, parameter")

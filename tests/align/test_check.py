@@ -94,3 +94,5 @@ def test_the_number_of_merges_and_a_run_too_short_for_one(triple) -> None:
     assert merges_of(recipe(triple), 10) == (1, 0)
     with pytest.raises(MergetoolError, match="more than the run's 10 steps"):
         merges_of(every(11), 10)
+    with pytest.raises(MergetoolError, match="more than the run's 0 steps"):
+        merges_of(every("total"), 0)

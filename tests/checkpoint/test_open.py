@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import save_file
 
+from mergetool.checkpoint.adapted_reader import AdaptedReader
 from mergetool.checkpoint.adapter import ADAPTER, ADAPTER_CONFIG
-from mergetool.checkpoint.lora import AdaptedReader
 from mergetool.checkpoint.open import layout_of, open_reader
 from mergetool.checkpoint.place import Directory
 from mergetool.checkpoint.reader import PickledReader, Reader
-from mergetool.errors import CheckpointError
 from tests.helpers import random_weights, write_checkpoint
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -49,6 +47,8 @@ def test_each_format_has_its_reader_and_the_same_face(tmp_path: Path) -> None:
     torch.testing.assert_close(open_reader(adapted).tensor(name), weights[name] + 0.5 * torch.full((32, 32), 2.0))
 
 
-def test_an_adapter_on_pickled_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="an adapter on pickled weights is not supported"):
-        layout_of(pickled(tmp_path / "bin", random_weights(0)), adapter(tmp_path / "lora"))
+def test_an_adapter_on_pickled_weights_reads_as_on_others(tmp_path: Path) -> None:
+    weights = random_weights(0)
+    adapted = layout_of(pickled(tmp_path / "bin", weights), adapter(tmp_path / "lora"))
+    name = f"{Q}.weight"
+    torch.testing.assert_close(open_reader(adapted).tensor(name), weights[name] + 0.5 * torch.full((32, 32), 2.0))

@@ -112,3 +112,18 @@ def test_a_run_that_is_killed_and_then_interrupted_ends_with_the_weights_of_one_
     align(load_align_recipe(path), tmp_path / "whole")
     weights = [(tmp_path / out / "model.safetensors").read_bytes() for out in ("out", "whole")]
     assert weights[0] == weights[1]
+
+
+def test_values_of_the_recipe_are_set_on_the_command_line(triple, tmp_path) -> None:
+    path = write(tmp_path, triple)
+    done = run(
+        "align", path, tmp_path / "out", "--set", "training.max_steps=2", "--set", "training.learning_rate=1e-5", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["steps"] == 2
+    recipe = json.loads((tmp_path / "out" / "mergetool.json").read_text())["recipe"]
+    assert recipe["training"]["learning_rate"] == 1e-5
+    wrong = run("align", path, tmp_path / "other", "--set", "training.max_step=2")
+    assert wrong.exit_code == 2
+    assert "did you mean 'max_steps'" in wrong.stderr

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mergetool.cli.shell import emit_json, guarded, naming, parse_size, size
 from mergetool.errors import CheckpointError, MergetoolError, RecipeError
+from tests.cli.shell import refusal
 
 
 def raising(error: BaseException):
@@ -81,3 +82,11 @@ def test_json_keeps_letters_as_they_are(capsys) -> None:
     out = capsys.readouterr().out
     assert "τ" in out
     assert json.loads(out) == {"tau": "τ", "n": 1}
+
+
+@pytest.mark.parametrize("command", ["merge", "align", "ama", "compare"])
+def test_values_are_set_by_every_command_that_reads_a_recipe_and_a_wrong_key_is_told(tmp_path: Path, command: str) -> None:
+    (tmp_path / "r.yaml").write_text("{}\n")
+    assert "no_such_key" in refusal(command, tmp_path / "r.yaml", tmp_path / "out", "--set", "no_such_key=1")
+    assert "no KEY=VALUE" in refusal(command, tmp_path / "r.yaml", tmp_path / "out", "--set", "no_such_key")
+    assert not (tmp_path / "out").exists()

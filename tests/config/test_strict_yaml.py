@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mergetool.config.strict_yaml import load_yaml, validate
+from mergetool.config.strict_yaml import documents, load_yaml, parse_yaml, validate
 from mergetool.errors import RecipeError
 
 
@@ -125,3 +125,12 @@ def test_a_missing_file_a_directory_and_a_binary_are_told_apart(tmp_path) -> Non
     for name, says in (("none.yaml", "no such file"), (".", "is a directory"), ("b.yaml", "not a text file")):
         with pytest.raises(RecipeError, match=says):
             load_yaml(tmp_path / name)
+
+
+def test_documents_are_cut_where_they_begin_and_keep_their_lines() -> None:
+    text = "# of two\na: 1\n---\nb: [\n  2]\n---\n# nothing\n"
+    parts = documents(text)
+    assert [parse_yaml(part, "x") for part in parts] == [{"a": 1}, {"b": [2]}]
+    assert parts[1].splitlines().index("b: [") == text.splitlines().index("b: [")
+    assert documents("") == [""]
+    assert documents("a: [") == ["a: ["]

@@ -35,10 +35,29 @@ def test_a_pair_gives_a_good_and_a_bad_answer(tmp_path) -> None:
     [
         ([GOOD, {"prompt": "p", "completion": "b"}], "row 2: no 'label'"),
         ([GOOD, {**BAD, "label": "bad"}], "row 2: the label is 'bad'"),
-        ([GOOD, {**BAD, "completion": [{"role": "assistant", "content": "b"}]}], "row 2: prompt and completion differ"),
-        ([GOOD, GOOD], "not both labels"),
+        ([GOOD, {**BAD, "prompt": [{"role": "user", "content": "p"}]}], "row 2: prompt and completion differ"),
+        ([{**GOOD, "completion": " "}, {**BAD, "completion": ""}], "all 2 completions are empty"),
     ],
 )
 def test_what_kto_could_not_learn_from_is_an_error(tmp_path, rows: list, says: str) -> None:
     with pytest.raises(DataError, match=says):
         labelled_rows(write(tmp_path / "l.jsonl", *rows))
+
+
+def test_a_sorted_file_and_one_of_good_answers_alone_are_read(tmp_path) -> None:
+    assert labelled_rows(write(tmp_path / "s.jsonl", GOOD, GOOD, BAD, BAD), limit=2)[0] == [GOOD, GOOD]
+    assert labelled_rows(write(tmp_path / "g.jsonl", GOOD, GOOD))[0] == [GOOD, GOOD]
+
+
+def test_a_prompt_of_text_beside_an_answer_of_messages_and_a_system_column_make_a_conversation(tmp_path) -> None:
+    answer = [{"role": "assistant", "content": "a"}]
+    rows = [
+        {"prompt": "p", "completion": answer, "label": True},
+        {"system": "s", "question": "p", "completion": "a", "label": True, "tools": [{"type": "function"}]},
+    ]
+    (plain, system), counts = labelled_rows(write(tmp_path / "l.jsonl", *rows))
+    assert plain == {"prompt": [{"role": "user", "content": "p"}], "completion": answer, "label": True}
+    assert [one["role"] for one in system["prompt"]] == ["system", "user"]
+    assert system["completion"] == answer
+    assert system["tools"] == [{"type": "function"}]
+    assert counts.unread == ()

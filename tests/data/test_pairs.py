@@ -108,3 +108,38 @@ def test_a_row_of_mixed_forms_is_named(tmp_path, row: dict) -> None:
 def test_a_file_without_a_usable_pair_is_an_error(tmp_path) -> None:
     with pytest.raises(DataError, match="no usable pair in 1 rows"):
         preferences(write(tmp_path / "p.jsonl", {"prompt": "p", "chosen": "a", "rejected": "a"}))
+
+
+def test_a_prompt_of_text_beside_answers_of_messages_opens_the_conversation(tmp_path) -> None:
+    row = {"prompt": "p", "chosen": [assistant("a")], "rejected": [assistant("b")]}
+    assert preferences(write(tmp_path / "p.jsonl", row)) == [{**row, "prompt": [user("p")]}]
+
+
+def test_a_question_is_a_prompt_and_a_system_column_makes_a_conversation(tmp_path) -> None:
+    row = {"question": "p", "chosen": "a", "rejected": "b"}
+    talk = {"prompt": [user("p")], "chosen": [assistant("a")], "rejected": [assistant("b")]}
+    system = {"role": "system", "content": "s"}
+    path = write(tmp_path / "p.jsonl", row, {**row, "system": ""}, {**row, "system": "s"})
+    assert preferences(path) == [{"prompt": "p", "chosen": "a", "rejected": "b"}, talk, {**talk, "prompt": [system, user("p")]}]
+
+
+def test_messages_that_differ_by_their_numbers_alone_say_the_same(tmp_path) -> None:
+    def numbered(message: dict, number: int) -> dict:
+        return {**message, "id": number, "message_id": f"m{number}"}
+
+    row = {"chosen": [numbered(user("p"), 1), assistant("a")], "rejected": [numbered(user("p"), 2), assistant("b")]}
+    same = {"prompt": "p", "chosen": [numbered(assistant("a"), 3)], "rejected": [numbered(assistant("a"), 4)]}
+    rows, counts = preference_rows(write(tmp_path / "p.jsonl", row, same))
+    assert rows == [{"prompt": [numbered(user("p"), 1)], "chosen": [assistant("a")], "rejected": [assistant("b")]}]
+    assert counts.identical == 1
+
+
+def test_tools_travel_a_call_without_content_is_an_answer_and_unread_columns_are_told(tmp_path) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "f"}}]}
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    row = {"prompt": [user("p")], "chosen": [call], "rejected": [assistant("no")], "tools": tools, "score": 3, "note": None}
+    found, counts = preference_rows(write(tmp_path / "p.jsonl", {**row, "chat_template_kwargs": {"think": False}}))
+    assert found == [
+        {**{k: row[k] for k in ("prompt", "chosen", "rejected", "tools")}, "chat_template_kwargs": {"think": False}}
+    ]
+    assert str(counts) == "1 usable; not read: score"

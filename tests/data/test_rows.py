@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mergetool.data import read_rows
+from mergetool.data.rows import hub_parts
 from mergetool.errors import DataError
 from tests.data.lines import lines
 
@@ -56,7 +57,7 @@ def test_json_lines_under_a_json_name_are_read(tmp_path) -> None:
         ("a.json", b"[", "line 1: not JSON"),
         ("a.json", b"[]", "no rows"),
         ("a.parquet", b"PAR", "not a readable parquet"),
-        ("a.csv", b"a,b\n", "known kinds"),
+        ("a.xml", b"a,b\n", "known kinds"),
     ],
 )
 def test_a_bad_file_is_one_line_with_its_name(tmp_path, name: str, content: bytes, says: str) -> None:
@@ -73,3 +74,20 @@ def test_a_missing_file_and_a_directory_are_told_apart(tmp_path) -> None:
         read_rows(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="a directory"):
         read_rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("org/set", ("org/set", None, "train")),
+        ("org/set@main:test", ("org/set@main", None, "test")),
+        ("org/set:main:test", ("org/set", "main", "test")),
+        ("org/set:train[:10%]", ("org/set", None, "train[:10%]")),
+        ("org/set:main:train[10:20]+test", ("org/set", "main", "train[10:20]+test")),
+    ],
+)
+def test_a_data_set_of_the_hub_is_named_by_configuration_split_and_slice(tmp_path, source: str, parts: tuple) -> None:
+    from mergetool.config.sources import resolve_source
+
+    assert resolve_source(source, tmp_path) == source
+    assert hub_parts(source) == parts

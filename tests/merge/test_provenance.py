@@ -10,7 +10,7 @@ from mergetool.checkpoint.manifest import Manifest
 from mergetool.checkpoint.working_directory import partial_directory
 from mergetool.errors import OutputError
 from mergetool.merge import MergeRecipe, merge_to_directory, plan_merge
-from tests.helpers import write_triple
+from tests.helpers import random_weights, write_checkpoint, write_triple
 
 
 def plan(triple: dict[str, Path]):
@@ -46,3 +46,15 @@ def test_an_error_of_mergekit_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         merge_to_directory(plan(triple), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("orthogonal", [True, False])
+def test_model_stock_says_where_orthogonal_deltas_leave_the_base(tmp_path: Path, orthogonal: bool) -> None:
+    base = random_weights(0)
+    write_checkpoint(tmp_path / "base", base)
+    for i, name in enumerate("ab"):
+        write_checkpoint(tmp_path / name, random_weights(1 + i if orthogonal else 1, near=base))
+    models = [{"model": str(tmp_path / name)} for name in "ab"]
+    recipe = MergeRecipe.model_validate({"merge_method": "model_stock", "base_model": str(tmp_path / "base"), "models": models})
+    warnings = merge_to_directory(plan_merge(recipe), tmp_path / "out")["warnings"]
+    assert any("near orthogonal" in line for line in warnings) is orthogonal

@@ -41,11 +41,11 @@ def test_every_merge_recipe_of_the_package_goes_by_the_name_that_is_printed(kind
 
 
 def test_a_recipe_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe_source._stdin.cache_clear()
+    recipe_source.stdin_text.cache_clear()
     monkeypatch.setattr("sys.stdin", io.StringIO(RECIPE))
     assert load_merge_recipe("-").merge_method == "linear"
     assert load_merge_recipe(Path("-")).merge_method == "linear"
-    recipe_source._stdin.cache_clear()
+    recipe_source.stdin_text.cache_clear()
 
 
 def test_a_directory_or_a_card_without_a_recipe_says_what_was_looked_for(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from mergetool.activations import Calibration, measure
 from mergetool.errors import CheckpointError, RecipeError
 from mergetool.ops.projection import Rule
-from mergetool.optim import OnNullSpace
+from mergetool.optim import OnDARE, OnNullSpace
 from mergetool.optim.blockwise import merge_blocks
 from mergetool.optim.deltas import since
 from mergetool.optim.job import Job, Merge
@@ -216,3 +216,37 @@ def test_what_cannot_be_done_is_refused() -> None:
         OnNullSpace(parameters(), LR, calibration=calibration({"other.weight": (3, 3)}))
     with pytest.raises(CheckpointError, match="no such calibration"):
         OnNullSpace(parameters(), LR, calibration="nowhere.safetensors")
+
+
+def test_its_state_goes_on_in_another_order_and_in_no_other_method() -> None:
+    ours = parameters()
+    optimizer = OnNullSpace(ours, LR, calibration=calibration(), every=3, **SOFT)
+    run(optimizer, ours, 4)
+    state = copy.deepcopy(optimizer.state_dict())
+    again = [(name, torch.nn.Parameter(p.detach().clone())) for name, p in ours]
+    other = OnNullSpace(again[::-1], LR, calibration=calibration(), every=3, **SOFT)
+    other.load_state_dict(state)
+    run(optimizer, ours, 4, first=4)
+    run(other, again, 4, first=4)
+    for (name, p), (_, q) in zip(ours, again, strict=True):
+        assert torch.equal(p, q), name
+    with pytest.raises(CheckpointError, match="method 'null_space'"):
+        OnDARE(parameters(), density=1.0).load_state_dict(state)
+    plain = parameters()
+    with pytest.raises(RecipeError, match="OnNullSpace has no density"):
+        OnNullSpace(plain, LR, calibration=calibration()).load_state_dict(OnDARE(plain, density=0.5).state_dict())
+
+
+def test_a_parameter_without_a_gradient_at_the_kth_step_is_projected_with_the_others() -> None:
+    found, ours = calibration(), parameters()
+    start = values(ours)
+    optimizer = OnNullSpace(ours, LR, calibration=found, every=3, **HARD)
+    for step in range(3):
+        for name, p in ours:
+            p.grad = None if step == 2 and name == "embed.weight" else gradients(step)[name]
+        optimizer.step()
+    adam = parameters()
+    run(torch.optim.AdamW([p for _, p in adam], lr=LR, weight_decay=0.0, fused=True), adam, 2)
+    rule = Rule("hard", threshold=0.01)
+    expected = offline({"embed.weight": start["embed.weight"]}, values(adam), found, rule)["embed.weight"]
+    torch.testing.assert_close(dict(ours)["embed.weight"].detach(), expected, rtol=0, atol=1e-7)

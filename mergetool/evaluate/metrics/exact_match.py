@@ -12,7 +12,9 @@ from mergetool.evaluate.metrics.base import Measured, Metric, RowValues, mean_of
 if TYPE_CHECKING:
     from mergetool.data.tokens import Coded
 
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+# A minus behind a digit is a range or a difference; a comma is one of thousands only where the last group has three digits.
+_NUMBER = re.compile(r"((?<!\d)-)?\$?(\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)")
+_MINUS = "\u2212"
 
 
 def hits(measured: Measured) -> RowValues:
@@ -26,13 +28,18 @@ def normalise(text: str) -> str:
 
 
 def final_number(text: str) -> str | None:
-    """The number after the first '####' (GSM8K's mark for the answer), else the last number; no thousands commas."""
-    marked = text.split("####", 1)
-    found = _NUMBER.findall(marked[1])[:1] if len(marked) == 2 else _NUMBER.findall(text)[-1:]
+    """The number after the first '####' (GSM8K's mark for the answer), else the last number, as lm-evaluation-harness' filters
+    `strict-match` and `flexible-extract` take it, without currency and commas of thousands; but compared by its value.
+    """
+    marked = text.replace(_MINUS, "-").split("####", 1)
+    found = _NUMBER.findall(marked[1])[:1] if len(marked) == 2 else _NUMBER.findall(marked[0])[-1:]
     if not found:
         return None
-    number = found[0].replace(",", "").rstrip(".")
-    return number.rstrip("0").rstrip(".") if "." in number else number
+    sign, digits = found[0]
+    whole, _, fraction = digits.replace(",", "").partition(".")
+    number, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    number += f".{fraction}" if fraction else ""
+    return number if number == "0" else sign + number
 
 
 def is_hit(answer: str, finished: bool, row: dict) -> bool:

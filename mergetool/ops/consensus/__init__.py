@@ -70,6 +70,10 @@ class Consensus:
         """What `combine` has to know for the flat entries [start, stop)."""
         return statistic
 
+    def fixed_factors(self, weights: Sequence[float], options: Mapping[str, Any]) -> list[float] | None:
+        """The factor of each input where the result is their sum with these factors; None where it is no such sum."""
+        return None
+
     def combine(self, parts: Sequence[torch.Tensor], statistic: Any, buffer: Buffer) -> torch.Tensor:
         """One part of every input -> that part of the result.
 

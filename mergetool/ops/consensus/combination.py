@@ -52,7 +52,7 @@ class Combination(Consensus):
     def combine(self, parts: Sequence[torch.Tensor], statistic: list[float] | torch.Tensor, buffer: Buffer) -> torch.Tensor:
         """As `Consensus.combine`."""
         out = buffer("mixed")
-        if not isinstance(statistic, torch.Tensor):
+        if isinstance(statistic, list):
             only = alone(statistic)
             return blend(parts, statistic, out) if only is None else parts[only]
         # as `blend`: written around one input, so that inputs that are equal come back bit for bit

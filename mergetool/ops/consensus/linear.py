@@ -6,7 +6,8 @@ Source: Wortsman et al. 2021, arXiv 2109.01903, Eq. 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -45,9 +46,11 @@ class Linear(Consensus):
 
     def statistic(self, inputs: WholeInputs) -> list[float]:
         """The weight of each model."""
-        if alone(inputs.weights) is None and inputs.options["normalize"]:
-            return normalized(inputs.weights)
-        return list(inputs.weights)
+        return self.fixed_factors(inputs.weights, inputs.options)
+
+    def fixed_factors(self, weights: Sequence[float], options: Mapping[str, Any]) -> list[float]:
+        """As `Consensus.coefficients`."""
+        return normalized(weights) if alone(weights) is None and options["normalize"] else list(weights)
 
     def combine(self, parts: Sequence[torch.Tensor], statistic: list[float], buffer: Buffer) -> torch.Tensor:
         """As `Consensus.combine`."""

@@ -83,8 +83,13 @@ class Sce(Consensus):
 def variance(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """The population variance of each entry over tensors of one shape; fp32, taken in fp64."""
     wide = [tensor.to(torch.float64) for tensor in tensors]
-    mean = sum(wide[1:], wide[0].clone()).div_(len(wide))
-    squares = sum(((one - mean).square_() for one in wide[1:]), (wide[0] - mean).square_())
+    mean = wide[0].clone()
+    for one in wide[1:]:
+        mean.add_(one)
+    mean.div_(len(wide))
+    squares = torch.zeros_like(mean)
+    for one in wide:
+        squares.add_(one.sub_(mean).square_())
     return squares.div_(len(wide)).to(torch.float32).nan_to_num_()
 
 

@@ -5,7 +5,8 @@ Source: Ilharco et al. 2022, arXiv 2212.04089, §2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -46,8 +47,12 @@ class Sum(Consensus):
 
     def statistic(self, inputs: WholeInputs) -> list[float]:
         """The factor of each delta."""
-        weights = normalized(inputs.weights) if inputs.options["normalize"] else inputs.weights
+        weights = self.fixed_factors(inputs.weights, inputs.options)
         return [weight * scale for weight, scale in zip(weights, inputs.scales, strict=True)]
+
+    def fixed_factors(self, weights: Sequence[float], options: Mapping[str, Any]) -> list[float]:
+        """As `Consensus.coefficients`."""
+        return normalized(weights) if options["normalize"] else list(weights)
 
     def combine(self, parts: Sequence[torch.Tensor], statistic: list[float], buffer: Buffer) -> torch.Tensor:
         """As `Consensus.combine`."""

@@ -5,7 +5,7 @@ Source: [OMO] Lu et al. 2024, arXiv 2405.17931, Eq. 3–4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ class DARE(Operator):
     name = "dare"
     by_entries = True
 
-    def share(self, group: dict[str, Any]) -> float:
+    def share(self, group: Mapping[str, Any]) -> float:
         """As `Operator.share`."""
         return share_left(group["rescale"], group["density"])
 

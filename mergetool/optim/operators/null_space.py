@@ -5,7 +5,7 @@ Source: NSPO, arXiv 2512.11391, for the projection onto a null space; its soft f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +33,7 @@ class NullSpace(Operator):
     name = "null_space"
     whole_rows = True
 
-    def is_the_step(self, group: dict[str, Any]) -> bool:
+    def is_the_step(self, group: Mapping[str, Any]) -> bool:
         """As `Operator.is_the_step`: where P = I, and where the gradient has been projected already."""
         return rule_of(group).identity or group["project"] == "gradient"
 

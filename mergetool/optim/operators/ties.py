@@ -33,7 +33,7 @@ class TIES(Operator):
         settings, shard = (role, merge.density), binding.shard
         bound = binding.fixed.get(settings)
         if bound is None:
-            bound = threshold(delta, shard, kept_count(merge.density, shard.numel))
+            bound = threshold(delta.ranking or delta, shard, kept_count(merge.density, shard.numel))
             if role == REFERENCE:
                 binding.fixed = {settings: bound}
         return bound
@@ -44,9 +44,10 @@ class TIES(Operator):
         """As `Operator.sparsified`."""
         x = delta.block(start, stop)
         x = x if delta.owned else x.clone()
+        ranked = x if delta.ranking is None else delta.ranking.block(start, stop).clone()
         for a, b, at in shard.spans(start, stop):
-            trim(x[a - start : b - start], statistic, at)
-        return x
+            trim(ranked[a - start : b - start], statistic, at)
+        return x if delta.ranking is None else torch.where(ranked != 0, x, 0.0)
 
     def combine(self, merge: Merge, delta: torch.Tensor, tau: torch.Tensor | None, scales: tuple[float, float]) -> torch.Tensor:
         """As `Operator.combine`."""
@@ -59,6 +60,8 @@ class TIES(Operator):
 
     def pick_ahead(self, parts: Sequence[AdamPart]) -> list[Picked] | None:
         """As `Operator.pick_ahead`: in one pass over memory for large tensors."""
+        if any(part.ranking is not None for part in parts):
+            return None
         swept = [passes.worth_sweeping(part) for part in parts]
         passes.update_moments([part for part, one in zip(parts, swept, strict=True) if not one], True)
         return [
@@ -97,7 +100,11 @@ class TIES(Operator):
 
 
 def _largest(delta: Delta, shard: Shard, density: float, found: Any = None) -> Picked:
-    return Picked(*top_k(delta, shard, kept_count(density, shard.numel), found))
+    count = kept_count(density, shard.numel)
+    if delta.ranking is None:
+        return Picked(*top_k(delta, shard, count, found))
+    index = top_k(delta.ranking, shard, count)[0]
+    return Picked(index, delta.take(index))
 
 
 def _aligned(a: Picked, b: Picked | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:

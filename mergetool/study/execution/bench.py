@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mergetool.architecture.context import learned_positions
 from mergetool.evaluate import METRICS, Harness, Instruments, Metric, Reference, measure, refer
 from mergetool.evaluate.interval import STATISTICS
 from mergetool.evaluate.passes import wants_model
 from mergetool.fingerprints import digest
+from mergetool.hub.references import open_layout
 from mergetool.study.execution.live_model import LiveModel
 from mergetool.study.recipe.columns import SPLITS
 from mergetool.study.recipe.splits import harness_tasks, prepare_all
@@ -44,7 +46,7 @@ class Bench:
         if self._live is None:
             source = self._recipe.source(self._recipe.models.sft)
             self._tokenizer = load_tokenizer(source)
-            self._prepared = prepare_all(self._recipe, self._tokenizer)
+            self._prepared = prepare_all(self._recipe, self._tokenizer, learned_positions(open_layout(source).config))
             self._public = [Harness(task) for task in harness_tasks(self._recipe)]
             for one in self._public:
                 one.load()

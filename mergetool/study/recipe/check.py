@@ -74,11 +74,12 @@ def _check_reward_models(recipe: StudyRecipe) -> None:
 
 def _one_architecture(sft: Path | str, others: list[Path | str]) -> None:
     """Every checkpoint matches the SFT model."""
+    from mergetool.checkpoint.in_form import in_form_of
     from mergetool.hub.references import open_layout
 
     ours = open_layout(sft)
     for other in dict.fromkeys(others):
-        match([ours, open_layout(other)])
+        match([ours, in_form_of(open_layout(other), ours)])
 
 
 def _check_recipe(candidate: Candidate, models: dict[str, str]) -> None:

@@ -98,6 +98,6 @@ def _no_row_in_both(entry: MetricEntry, rows: dict[str, list[dict]]) -> None:
         )
 
 
-def prepare_all(recipe: StudyRecipe, tokenizer: Any) -> dict[str, list[Prepared]]:
-    """`read_tasks`, tokenised."""
-    return {split: [prepare(task, tokenizer) for task in tasks] for split, tasks in read_tasks(recipe).items()}
+def prepare_all(recipe: StudyRecipe, tokenizer: Any, positions: int | None = None) -> dict[str, list[Prepared]]:
+    """`read_tasks`, tokenised; `positions` is the longest sequence that the models can read, None: any."""
+    return {split: [prepare(task, tokenizer, positions) for task in tasks] for split, tasks in read_tasks(recipe).items()}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from mergetool.config.settings import with_settings
 from mergetool.config.strict_yaml import load_yaml, validate
 from mergetool.errors import nearest
 from mergetool.evaluate.harness import HarnessTask
@@ -95,10 +96,10 @@ def make_study(mapping: Mapping[str, Any], source: str | Path = "study", directo
     return recipe
 
 
-def load_study_recipe(path: str | Path) -> StudyRecipe:
-    """Reads a study recipe.
+def load_study_recipe(path: str | Path, settings: Sequence[str] = ()) -> StudyRecipe:
+    """Reads a study recipe; `settings` are values set anew, see `config.settings`.
 
     Raises:
         RecipeError: as `make_study`, or the file is missing or no YAML.
     """
-    return make_study(load_yaml(path), path, Path(path).parent)
+    return make_study(with_settings(load_yaml(path), settings), path, Path(path).parent)

@@ -1,5 +1,8 @@
 """An answer is right when it says what the reference answer says."""
 
+import re
+
+import pytest
 import torch
 
 from mergetool.evaluate import Task, evaluate, prepare
@@ -41,3 +44,33 @@ def test_gsm8k_answers_are_compared_by_the_number_after_the_mark():
     assert final_number("none") is None
     assert is_hit("2+2=4\n#### 4 and on", False, {"completion": "#### 4", "target": "4"})
     assert not is_hit("#### 5", True, {"completion": "#### 4", "target": "4"})
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("it is .5", "0.5"),
+        ("#### 0.50", "0.5"),
+        ("from 10-15", "15"),
+        ("#### 10-15", "10"),
+        ("5 - 8 = \u22123", "-3"),
+        ("#### -$1,234.00", "-1234"),
+        ("it costs $7.", "7"),
+        ("one of 1,2,3", "3"),
+        ("1,00,000 in all", "100000"),
+        ("-0", "0"),
+        ("007", "7"),
+    ],
+)
+def test_a_number_is_read_as_it_is_meant(text: str, number: str):
+    assert final_number(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["so\n#### 18", "it is $1,234 .", "18 - 3 is 15.", "#### -7 and 8", "12.5 dollars", "2+2=4", "none"]
+)
+def test_plain_answers_are_those_of_the_harness_filters(text: str):
+    strict = re.findall(r"#### (\-?[0-9\.\,]+)", text)
+    flexible = [a or b for a, b in re.findall(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", text)]
+    found = (strict or flexible[-1:] or [None])[0]
+    assert final_number(text) == (found and re.sub(r",|\$|\.$", "", found))

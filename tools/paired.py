@@ -1,0 +1,113 @@
+"""Paired differences of models on the same rows: scores row by row, kept, and their differences with intervals.
+
+    python -m tools.paired SPEC.yaml ROWS.json            # scores what ROWS.json lacks, then prints the table
+
+SPEC.yaml:
+
+    sft: DIRECTORY                  # the reference of margins
+    against: NAME                   # whose scores are taken from every other's
+    rows:                           # what is measured: rows and one metric of mergetool evaluate
+      harmless: {data: pairs.jsonl.gz, metric: reward_margin, limit: 64, max_length: 160}
+      news: {data: news.jsonl.gz, metric: nll, limit: 64}
+    models:                         # a checkpoint, or a merge recipe; SEED stands for each of `seeds`
+      adamw: runs/adamw-SEED
+      null_space: {merge_method: null_space, base_model: sft, models: [...], calibration: {data: rows.jsonl.gz}}
+    seeds: [0, 1]
+
+A group's difference is the mean over its seeds of each row's difference; its interval is the middle 95 % of 2,000 draws of rows
+and seeds with replacement. A ratio (nats per token) is taken of sums, as the metric itself is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+DRAWS = 2000
+
+
+def score(spec: dict[str, Any], kept: Path) -> dict[str, Any]:
+    """Row by row scores of every model and seed: name -> seed -> task -> the metric's columns."""
+    from mergetool.data import completions, preference_rows
+    from mergetool.evaluate import METRICS, Task, measure, prepare, refer
+    from mergetool.hub.loading import load_tokenizer
+    from mergetool.study.execution.live_model import LiveModel
+
+    found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    seeds = [str(seed) for seed in spec.get("seeds", [0])]
+    wanted = [(name, seed) for seed in seeds for name in spec["models"] if seed not in found.get(name, {})]
+    if not wanted:
+        return found
+    tokenizer, live, tasks = load_tokenizer(Path(spec["sft"])), LiveModel(Path(spec["sft"])), {}
+    for name, one in spec["rows"].items():
+        pairs = METRICS[one["metric"]].rows == "preferences"
+        source, limit = Path(one["data"]), one.get("limit")
+        rows = preference_rows(source, limit)[0] if pairs else completions(source, limit)
+        tasks[name] = prepare(Task(name, (one["metric"],), rows, max_length=one.get("max_length", 1024)), tokenizer)
+    references = {name: refer(live.model, task, tokenizer) for name, task in tasks.items()}
+    for name, seed in wanted:
+        what = json.loads(json.dumps(spec["models"][name]).replace("SEED", seed))
+        live.put_merge(what, name) if isinstance(what, dict) else live.put_checkpoint(Path(what))
+        columns = {}
+        for task, prepared in tasks.items():
+            (scores,) = measure(live.model, prepared, tokenizer, references[task]).values()
+            columns[task] = [[float(value) for value in column] for column in scores["rows"]]
+        found.setdefault(name, {})[seed] = columns
+        kept.write_text(json.dumps(found))
+        print(f"scored {name}, seed {seed}", flush=True)
+    return found
+
+
+def ratios(columns: list[np.ndarray], draw: np.ndarray) -> np.ndarray:
+    """Sum of the first column over sum of the second, of drawn rows; the mean where there is one column."""
+    first = columns[0][..., draw].sum(-1)
+    return first / (columns[1][..., draw].sum(-1) if len(columns) > 1 else draw.shape[-1])
+
+
+def difference(ours: dict[str, Any], theirs: dict[str, Any], task: str) -> tuple[float, float, float, float]:
+    """(mean, difference, low, high) of one model against another on a task, over the seeds that both have."""
+    seeds = [seed for seed in ours if seed in theirs] or list(ours)
+    mine = [np.array([ours[seed][task][c] for seed in seeds]) for c in range(len(ours[seeds[0]][task]))]
+    other = [np.array([theirs.get(seed, next(iter(theirs.values())))[task][c] for seed in seeds]) for c in range(len(mine))]
+    rows, rng = mine[0].shape[1], np.random.default_rng(0)
+    every = np.arange(rows)
+    mean, base = ratios(mine, every).mean(), ratios(other, every).mean()
+    drawn = []
+    for _ in range(DRAWS):
+        draw, some = rng.integers(0, rows, rows), rng.integers(0, len(seeds), len(seeds))
+        one, two = ([column[some] for column in columns] for columns in (mine, other))
+        drawn.append((ratios(one, draw) - ratios(two, draw)).mean())
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(mean), float(mean - base), float(low), float(high)
+
+
+def table(spec: dict[str, Any], found: dict[str, Any]) -> str:
+    """Means, and differences from `against` with their intervals, as Markdown."""
+    tasks = list(spec["rows"])
+    lines = ["| model | seeds | " + " | ".join(tasks) + " |", "|---|---|" + "---|" * len(tasks)]
+    for name in (name for name in spec["models"] if name in found):
+        cells = []
+        for task in tasks:
+            mean, away, low, high = difference(found[name], found[spec["against"]], task)
+            cells.append(f"{mean:.4f}" if name == spec["against"] else f"{mean:.4f} ({away:+.4f} [{low:+.4f}, {high:+.4f}])")
+        lines.append(f"| {name} | {len(found[name])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("spec", type=Path)
+    parser.add_argument("rows", type=Path)
+    asked = parser.parse_args()
+    spec = yaml.safe_load(asked.spec.read_text(encoding="utf-8"))
+    print(table(spec, score(spec, asked.rows)))
+
+
+if __name__ == "__main__":
+    main()
