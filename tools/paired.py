@@ -1,6 +1,7 @@
 """Paired differences of models on the same rows: scores row by row, kept, and their differences with intervals.
 
     python -m tools.paired SPEC.yaml ROWS.json            # scores what ROWS.json lacks, then prints the table
+    python -m tools.paired SPEC.yaml ROWS.json --plot FILE.png          # and draws the first task against each of the others
 
 SPEC.yaml:
 
@@ -99,14 +100,43 @@ def table(spec: dict[str, Any], found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def draw(spec: dict[str, Any], found: dict[str, Any], path: Path) -> None:
+    """Differences from `against`: the first task's on the x axis, each other task's on a y axis of its own, bars 95 %."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    first, *others = spec["rows"]
+    figure, axes = plt.subplots(1, len(others), figsize=(4.6 * len(others), 4.2), layout="constrained", squeeze=False)
+    names = [name for name in spec["models"] if name in found]
+    for at, task in enumerate(others):
+        for i, name in enumerate(names):
+            points = [difference(found[name], found[spec["against"]], which) for which in (first, task)]
+            (x, x_low, x_high), (y, y_low, y_high) = (point[1:] for point in points)
+            axes[0][at].errorbar(
+                x, y, xerr=[[x - x_low], [x_high - x]], yerr=[[y - y_low], [y_high - y]], fmt="os^vDP*X"[i % 8],
+                color=f"C{i}", label=name, elinewidth=0.7, alpha=0.9,
+            )  # fmt: skip
+        axes[0][at].set_xlabel(f"{first}: difference from {spec['against']}")
+        axes[0][at].set_title(f"{task}: difference from {spec['against']}", fontsize=10)
+        axes[0][at].grid(alpha=0.25)
+    axes[0][0].legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=130)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("spec", type=Path)
     parser.add_argument("rows", type=Path)
+    parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
     spec = yaml.safe_load(asked.spec.read_text(encoding="utf-8"))
-    print(table(spec, score(spec, asked.rows)))
+    found = score(spec, asked.rows)
+    print(table(spec, found))
+    if asked.plot:
+        draw(spec, found, asked.plot)
 
 
 if __name__ == "__main__":
