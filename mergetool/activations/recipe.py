@@ -39,7 +39,7 @@ class CalibrationEntry(BaseModel):
     file: str | None = None
     data: list[str] = Field(default_factory=list)
     limit: Annotated[int, Field(gt=0)] = 1024
-    rank: Annotated[int, Field(gt=0)] = 256
+    rank: Annotated[int, Field(gt=0)] = 64
     energy: Annotated[float, Field(gt=0, le=1)] = 0.999
     max_length: Annotated[int, Field(gt=0)] = 1024
 

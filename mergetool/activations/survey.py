@@ -12,7 +12,8 @@ import torch
 from mergetool.activations.artifact import Site, Tensor
 from mergetool.activations.maps import Role, Use, place_of, watching
 
-RANK = 256
+RANK = 64
+"""Eigenvectors kept of each map. Few are enough, since what is left of the trace counts too; see docs/results.md."""
 GROUP_BYTES = 4 << 30
 """Sums that are held at a time; more of them take another pass over the rows."""
 

@@ -17,7 +17,7 @@ def calibrate(
         list[str],
         typer.Option(help="Rows of what should stay: text, prompts, chats; no labels. May be repeated.", show_default=False),
     ],
-    rank: Annotated[int, typer.Option(min=1, help="Eigenvectors kept of each map's inputs, at most.")] = 256,
+    rank: Annotated[int, typer.Option(min=1, help="Eigenvectors kept of each map's inputs, at most.")] = 64,
     energy: Annotated[float, typer.Option(help="Keep no more of them than hold this share of the inputs' energy.")] = 0.999,
     limit: Annotated[int | None, typer.Option(min=1, help="Rows read of each source.", show_default="all")] = None,
     max_length: Annotated[int, typer.Option(min=1, help="Tokens of a row.")] = 1024,
