@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     new = re.search(r"The file `(mergetool/[\w/]+\.py)`", PAGE)
     assert new is not None
     (root / new[1]).write_text(page["file"])
-    table, mark = root / "mergetool" / "methods.py", "    for method in (\n"
+    table, mark = root / "mergetool" / "methods" / "table.py", "    for method in (\n"
     text = table.read_text()
     assert text.count(mark) == 1
     table.write_text(text.replace(mark, mark + page["row"].rstrip() + ",\n"))

@@ -24,7 +24,7 @@ NAMES = {
 OTHERS = {("checkpoint/lora.py", "none"), ("merge/planner.py", "lora")}  # PEFT's `bias: none`, mergekit's `lora:` of a model
 
 
-TABLES = [PACKAGE / "methods.py", PACKAGE / "align/algorithms.py", PACKAGE / "align/baselines.py"]
+TABLES = [*sorted((PACKAGE / "methods").glob("*.py")), PACKAGE / "align/algorithms.py", PACKAGE / "align/baselines.py"]
 
 
 def compared_words(tree: ast.AST) -> Iterator[tuple[int, str]]:

@@ -9,6 +9,7 @@ import pytest
 
 from mergetool import methods, optim
 from mergetool.methods import METHODS, ONLINE, SETTINGS, TRAININGS, row
+from mergetool.methods.parts import RANDOM, SUM
 from mergetool.ops.consensus import Consensus, consensus
 from mergetool.ops.sparsifiers import Sparsifier, sparsifier
 from mergetool.optim.operators import operator
@@ -70,7 +71,7 @@ def test_a_knob_of_a_training_is_taken_by_its_optimizer() -> None:
 
 def test_a_row_with_a_default_for_an_option_that_it_lacks_is_refused() -> None:
     with pytest.raises(ValueError, match="no option 'gamma'"):
-        row("x", methods.RANDOM, methods.SUM, source="s", use="u", gamma=0.1)
+        row("x", RANDOM, SUM, source="s", use="u", gamma=0.1)
 
 
 def test_the_table_is_read_without_torch() -> None:
