@@ -18,8 +18,9 @@ check: $(VENV)/.installed
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest tests/test_layering.py
 
-# the command-line reference is generated from the code; a test compares the two
+# the command-line reference and the schemas of recipes are generated from the code; tests compare them
 docs: $(VENV)/.installed
+	for kind in merge align ama study; do $(BIN)/mergetool schema $$kind > recipes/schemas/$$kind.json || exit 1; done
 	$(BIN)/typer mergetool.cli.main utils docs --name mergetool --title "Command line" --output docs/cli.md
 
 install: $(VENV)/.installed

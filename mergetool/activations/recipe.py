@@ -17,6 +17,10 @@ from mergetool.files import Lock, cache_directory
 from mergetool.fingerprints import checkpoint_identity, data_identity
 
 if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
     from mergetool.activations.artifact import Calibration
     from mergetool.ops.projection import Rule
 
@@ -43,7 +47,21 @@ class CalibrationEntry(BaseModel):
     energy: Annotated[float, Field(gt=0, le=1)] = 0.999
     max_length: Annotated[int, Field(gt=0)] = 1024
 
-    @field_validator("data", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _from_a_path(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        mapping = handler.resolve_ref_schema(handler(core))
+        path = {"type": "string", "description": "What `mergetool calibrate` wrote."}
+        whole = {"description": mapping.pop("description", ""), "anyOf": [path, {**mapping}]}
+        mapping.clear()
+        mapping.update(whole)
+        return mapping
+
+    @field_validator("data", mode="before", json_schema_input_type=str | list[str])
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -159,8 +177,3 @@ class CalibrationEntry(BaseModel):
             ).calibration  # fmt: skip
         finally:
             lock.release()
-
-
-def calibration_given(value: Any) -> Any:
-    """A recipe's `calibration: FILE` as the mapping that `CalibrationEntry` reads."""
-    return {"file": value} if isinstance(value, str) else value

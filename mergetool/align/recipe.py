@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
+from mergetool.activations.recipe import CalibrationEntry
 from mergetool.align.algorithms import ALGORITHMS, Algorithm
 from mergetool.align.baselines import BASELINES, Baseline
 from mergetool.align.stay import Rows
@@ -189,7 +189,7 @@ class AlignRecipe(_Strict):
     reward: str | list[str] | None = None
     data: Data
     merging: Merging = Merging()
-    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    calibration: CalibrationEntry | None = None
     training: dict[str, Any] = {}
     dtype: Literal["float32", "bfloat16"] = "float32"
     out_dtype: Literal["float32", "bfloat16", "float16"] | None = None

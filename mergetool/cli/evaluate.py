@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mergetool.cli.completion import metric_names
 from mergetool.cli.shell import emit_json, note, progress_bar
 
 DATA, BENCHMARKS, JUDGES, ANSWERS = "Data", "Public benchmarks", "Reward model and judge", "Limits"
@@ -20,6 +21,7 @@ def evaluate(
             help="Metrics, lm-evaluation-harness tasks (TASK, TASK:METRIC) and suites (omo-14, ama), separated by commas; "
             "default: the metrics that the data allow.",
             show_default=False,
+            autocompletion=metric_names,
         ),
     ] = None,
     reference: Annotated[

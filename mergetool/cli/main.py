@@ -11,7 +11,24 @@ from typing import Annotated
 
 import typer
 
-from mergetool.cli import align, ama, calibrate, check, compare, demo, evaluate, extract, inspect, merge, methods, push, recipes
+from mergetool.cli import (
+    align,
+    ama,
+    calibrate,
+    check,
+    compare,
+    demo,
+    env,
+    evaluate,
+    extract,
+    inspect,
+    merge,
+    methods,
+    metrics,
+    push,
+    recipes,
+    schema,
+)
 from mergetool.cli.shell import guarded
 from mergetool.errors import without_tokens
 from mergetool.version import __version__
@@ -44,7 +61,7 @@ def _root(
 
 for command in (
     demo.demo, merge.merge, extract.extract, align.align, compare.compare, ama.ama, calibrate.calibrate, evaluate.evaluate,
-    check.check, inspect.inspect, push.push, methods.methods,
+    check.check, inspect.inspect, push.push, methods.methods, metrics.metrics, schema.schema, env.env,
 ):  # fmt: skip
     app.command()(guarded(command))
 app.add_typer(recipes.app, name="recipes")
@@ -57,7 +74,7 @@ def main() -> None:
     gc.set_threshold(100_000, 20, 100)
     atexit.register(gc.freeze)
     try:
-        app()
+        app(prog_name="mergetool")  # also under `python -m mergetool`
     except Exception:  # a bug of ours: its traceback may hold what a library put into its message
         sys.stderr.write(without_tokens(traceback.format_exc()))
         sys.exit(1)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
+from mergetool.activations.recipe import CalibrationEntry
 from mergetool.config.settings import with_settings
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import validate
@@ -29,6 +29,7 @@ from mergetool.merge.recipe_entries import (
     reference_of,
 )  # fmt: skip
 from mergetool.merge.recipe_source import recipe_source
+from mergetool.methods import METHODS
 
 ADAPTER_OUTPUT = "adapter"
 """`output:` of a recipe whose result is an adapter."""
@@ -37,10 +38,29 @@ Entry = TypeVar("Entry", bound=ModelEntry)
 
 
 class MergeRecipe(BaseModel):
-    """A merge as the user wrote it."""
+    """A merge as the user wrote it.
+
+    Attributes:
+        merge_method: a row of `mergetool methods`, or with `--engine mergekit` what a later mergekit adds.
+        models: what is merged: directories, `lab:NAME`, Hub ids `org/name[@revision]`, or MODEL+ADAPTER.
+        slices: layers that are stacked, in place of `models`.
+        modules: parts of a model, each merged by itself, in place of `models`.
+        base_model: the checkpoint that task vectors are differences from; it gives the result its tensors and config.
+        parameters: of the method, for all models: a number, a list over the layers, or values by `filter`.
+        dtype: of the arithmetic's result, and of the written weights unless `out_dtype` names another type.
+        out_dtype: of the written weights.
+        tokenizer_source: whose tokenizer the result has: `base`, `union`, or a model.
+        tokenizer: the same with a source for single tokens, as in mergekit.
+        chat_template: a name of mergekit's, `auto`, or the template itself.
+        calibration: rows whose outputs should stay, or the file that `mergetool calibrate` made of them.
+        seed: of the random masks.
+        name: of a recipe that others in the same file merge on.
+        output: `adapter` writes a LoRA adapter of the base in place of a model.
+        rank: of the adapter, at most.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    merge_method: str
+    merge_method: str = Field(json_schema_extra={"anyOf": [{"enum": sorted(METHODS)}, {"type": "string"}]})
     models: list[ModelEntry] = Field(default_factory=list)
     base_model: ModelName | None = None
     parameters: Parameters = Field(default_factory=dict)
@@ -51,7 +71,7 @@ class MergeRecipe(BaseModel):
     slices: list[SliceEntry] | None = None
     modules: dict[str, ModuleEntry] | None = None
     tokenizer: dict[str, Any] | None = None
-    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    calibration: CalibrationEntry | None = None
     seed: int = 0
     name: str | None = None
     output: Literal["model", "adapter"] = "model"

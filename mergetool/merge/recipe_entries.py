@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator, model_validator
 
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
+from mergetool.activations.recipe import CalibrationEntry
 from mergetool.merge.dialect import with_truths
 
 Scalar = bool | int | float | str
@@ -37,17 +37,24 @@ def reference_of(value: Any) -> Any:
     return f"{text}+{reference_of(value['lora'])}" if value.get("lora") else text
 
 
-ModelName = Annotated[str, BeforeValidator(reference_of), Field(min_length=1)]
+ModelName = Annotated[str, BeforeValidator(reference_of, json_schema_input_type=str | dict[str, Any]), Field(min_length=1)]
 
 
 class ModelEntry(BaseModel):
-    """One model of a merge, what it is a delta from, its own parameters, and what its maps read on rows of its own."""
+    """One model of a merge.
+
+    Attributes:
+        model: a directory, `lab:NAME`, a Hub id `org/name[@revision]`, or MODEL+ADAPTER.
+        relative_to: the checkpoint that this model's task vector is a difference from; `base_model` by default.
+        parameters: of the method, for this model alone.
+        calibration: rows that this model's maps read, where each model has its own.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     model: ModelName
     relative_to: ModelName | None = None
     parameters: Parameters = Field(default_factory=dict)
-    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    calibration: CalibrationEntry | None = None
 
     @field_validator("parameters", mode="before")
     @classmethod

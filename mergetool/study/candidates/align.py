@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
+from mergetool.activations.recipe import CalibrationEntry
 from mergetool.align.algorithms import ALGORITHMS
 from mergetool.align.recipe import takes_seed
 from mergetool.align.stay import Rows
@@ -44,7 +44,7 @@ class AlignGrid(BaseModel):
     algorithm: str | None = None
     beta: Searched | None = None
     training: dict[str, Any] = Field(default_factory=dict)
-    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    calibration: CalibrationEntry | None = None
     rows: Rows | None = None
     checkpoints: CheckpointSteps | None = None
 

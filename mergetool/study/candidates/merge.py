@@ -7,11 +7,11 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
+from mergetool.activations.recipe import CalibrationEntry
 from mergetool.errors import RecipeError
 from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.content import models_by_content, with_calibration_by_content
@@ -53,7 +53,7 @@ class MergeGrid(BaseModel):
     alpha: SearchedShares | None = None
     parts: int | None = Field(default=None, ge=2)
     relative_to: Literal["base", "sft"] = "base"
-    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    calibration: CalibrationEntry | None = None
     seed: int | list[int] | None = None
     dtype: str | None = None
 

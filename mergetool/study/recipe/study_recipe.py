@@ -36,9 +36,14 @@ class StudyRecipe(StudyModels):
     figure: list[Figure] = Field(default_factory=list)
     name: str = "study"
 
-    @field_validator("reward", "tax", "figure", mode="before")
+    @field_validator("reward", "tax", mode="before", json_schema_input_type=MetricEntry | list[MetricEntry])
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @field_validator("figure", mode="before", json_schema_input_type=Figure | list[Figure])
+    @classmethod
+    def _one_figure_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value
 
     @model_validator(mode="after")
