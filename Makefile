@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs install clean
+.PHONY: demo test check docs site install clean
 
 demo: $(VENV)/.installed
 	rm -rf demo-out
@@ -22,7 +22,13 @@ check: $(VENV)/.installed
 # the command-line reference and the schemas of recipes are generated from the code; tests compare them
 docs: $(VENV)/.installed
 	for kind in merge align ama study; do $(BIN)/mergetool schema $$kind > recipes/schemas/$$kind.json || exit 1; done
+	$(BIN)/python -m tools.recipe_reference > docs/recipe-reference.md
 	$(BIN)/typer mergetool.cli.main utils docs --name mergetool --title "Command line" --output docs/cli.md
+
+# the documentation as a site, in site/; --strict: a link to nowhere is an error
+site: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 install: $(VENV)/.installed
 
@@ -33,4 +39,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-out site .pytest_cache .ruff_cache .hypothesis
