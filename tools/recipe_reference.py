@@ -1,6 +1,6 @@
 """The page of every key that a recipe may have, from the models that read recipes.
 
-    python -m tools.recipe_reference > docs/recipe-reference.md       # part of `make docs`
+python -m tools.recipe_reference > docs/recipe-reference.md       # part of `make docs`
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from mergetool.recipe_kinds import schema
 
 OPENING = """# Recipe reference
 
-Every key of the four kinds of recipe, generated from the models that read them. What depends on several keys, on a method or on files is in
-[merge](merge.md), [align](align.md), [AMA](ama.md) and [compare](compare.md), and `mergetool check RECIPE` says what is wrong. `mergetool schema KIND` prints the
-same as a JSON Schema, which editors with yaml-language-server read.
+Every key of the four kinds of recipe, generated from the models that read them. What depends on several keys, on a method or
+on files is in [merge](merge.md), [align](align.md), [AMA](ama.md) and [compare](compare.md), and `mergetool check RECIPE`
+says what is wrong. `mergetool schema KIND` prints the same as a JSON Schema, which editors with yaml-language-server read.
 """
 
 
@@ -51,7 +51,7 @@ def _table(part: dict[str, Any], whole: dict[str, Any]) -> str:
 
 def _default(value: dict[str, Any]) -> str:
     given = value.get("default")
-    return "" if given in (None, [], {}) else f"`{json.dumps(given, ensure_ascii=False)}`"
+    return "" if given is None or isinstance(given, (list, dict)) else f"`{json.dumps(given, ensure_ascii=False)}`"
 
 
 def _type(value: dict[str, Any], whole: dict[str, Any]) -> str:
@@ -67,7 +67,9 @@ def _type(value: dict[str, Any], whole: dict[str, Any]) -> str:
         some = value.get("anyOf") or value.get("oneOf") or []
         words = [_type(one, whole) for one in some if one.get("type") != "null"]
         return " or ".join(dict.fromkeys(words)) or "anything"
-    word = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping"}.get(value["type"], value["type"])
+    word = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping"}.get(
+        value["type"], value["type"]
+    )
     if word == "array":
         return f"list of {_type(value.get('items', {}), whole)}"
     low, above = value.get("minimum"), value.get("exclusiveMinimum")
