@@ -65,11 +65,10 @@ def _type(value: dict[str, Any], whole: dict[str, Any]) -> str:
         return f"`{value['const']}`"
     if "type" not in value:
         some = value.get("anyOf") or value.get("oneOf") or []
-        words = [_type(one, whole) for one in some if one.get("type") != "null"]
-        return " or ".join(dict.fromkeys(words)) or "anything"
-    word = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping"}.get(
-        value["type"], value["type"]
-    )
+        found = [_type(one, whole) for one in some if one.get("type") != "null"]
+        return " or ".join(dict.fromkeys(found)) or "anything"
+    words = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping"}
+    word = words.get(value["type"]) or str(value["type"])
     if word == "array":
         return f"list of {_type(value.get('items', {}), whole)}"
     low, above = value.get("minimum"), value.get("exclusiveMinimum")

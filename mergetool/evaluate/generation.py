@@ -73,7 +73,7 @@ def sampled(model, tokenizer, prompts: Sequence[list[int]], max_new_tokens: int,
 def _ends(model: Any, tokenizer: Any) -> set[int]:
     """The tokens that end an answer: the tokenizer's, and those of the checkpoint's generation settings."""
     own = getattr(model.generation_config, "eos_token_id", None)
-    return ({tokenizer.eos_token_id} | (set(own) if isinstance(own, list) else {own})) - {None}
+    return {end for end in (tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])) if end is not None}
 
 
 def _first_of(row: Sequence[int], ends: set[int]) -> int | None:
