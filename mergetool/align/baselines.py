@@ -14,8 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mergetool.activations.answers import nll
 from mergetool.align.penalties import ewc_penalty, l1_penalty, l2_penalty
-from mergetool.align.row_terms import Term, kl, nll
+from mergetool.align.row_terms import Term, kl
 
 if TYPE_CHECKING:
     import torch

@@ -54,10 +54,10 @@ class Input:
 def _calibrated(what: str, facts: dict[str, Any]) -> str:
     rows = facts.get("rows") or {}
     sources = ", ".join(f"`{source}`" for source in rows.get("sources") or [])
-    return (
-        f"{what} on {rows.get('rows')} rows ({rows.get('tokens')} tokens) of {sources or 'unnamed rows'}: "
-        f"at most {facts.get('rank')} eigenvectors of each map's inputs, {facts.get('energy')} of their energy."
-    )
+    found = f"{what} on {rows.get('rows')} rows ({rows.get('tokens')} tokens) of {sources or 'unnamed rows'}: "
+    if "rank" not in facts:
+        return found + "the Fisher information of each entry."
+    return found + f"at most {facts['rank']} eigenvectors of each map's inputs, {facts.get('energy')} of their energy."
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def _teller(update: Any, algorithm: Any) -> Any:
             update(facts["done"], facts["total"], f"calibrating, {facts['what']}")
         elif event == "fetch":
             update(facts["done"], facts["total"], f"fetching {facts['file']}")
-        elif event == "fisher":
+        elif event == "information":
             update(facts["done"], facts["total"], f"Fisher information of row {facts['done']} of {facts['total']}")
         elif event == "log" and "loss" in facts:
             shown = [one for one in algorithm.logged if one.word and one.key in facts]

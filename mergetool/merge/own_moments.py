@@ -32,13 +32,15 @@ class OwnMoments:
         device: where the arithmetic happens.
     """
 
+    lacking = "are in no calibration or not in all"
+
     def __init__(self, calibrations: Sequence[Calibration], sources: Sequence[Source], device: str = "cpu") -> None:
         self._calibrations, self._sources, self._device = calibrations, sources, torch.device(device)
         self._held: OrderedDict[Any, Future[Shares | None]] = OrderedDict()
         self._parts: dict[int, dict[str, tuple[str, int]]] = {}
         self._lock = threading.Lock()
 
-    def sides(self, tensor: TensorPlan) -> Sides | None:
+    def known(self, tensor: TensorPlan) -> Sides | None:
         """The inputs of a tensor's matrices; None where some model's are not known.
 
         Raises:
@@ -53,7 +55,7 @@ class OwnMoments:
 
     def unknown(self, tensors: Sequence[TensorPlan]) -> list[str]:
         """The tensors of which the weighted mean is taken, since some model's calibration lacks them."""
-        return [tensor.name for tensor in tensors if tensor.floating and self.sides(tensor) is None]
+        return [tensor.name for tensor in tensors if tensor.floating and self.known(tensor) is None]
 
     def _keys(self, i: int, tensor: TensorPlan, source: Source) -> tuple[Keys, Keys] | None:
         """(columns, rows) of one model: keys of sites, by matrix; None where the calibration does not know the tensor."""

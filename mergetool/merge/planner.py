@@ -37,6 +37,8 @@ from mergetool.merge.terms import Called, tensor_plans
 from mergetool.merge.vocabulary import plan_vocabulary
 from mergetool.methods import METHODS, Method
 
+_CALIBRATED = " or ".join(sorted(name for name, method in METHODS.items() if method.consensus.calibrated))
+
 
 def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = False, allow_differences: bool = False) -> Plan:
     """Work out what a recipe means, from headers alone: of a Hub repository no weights are fetched.
@@ -82,14 +84,14 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         made = _stacked(Stacking(slices, names, layouts), recipe, method, base, allow_differences)
     else:
         made = _whole(recipe, method, names, layouts, base, allow_differences)
-    if recipe.calibration is not None:
+    if recipe.calibration is not None and method.projects:
         from mergetool.merge.projected import rules_of  # with torch, which a plan does without elsewhere
 
         recipe.calibration.check(((t.name, t.shape) for t in made.tensors if t.floating), rules_of(made.tensors))
     if method.consensus.calibrated:
         from mergetool.merge.obtained import check_own
 
-        made.notes.extend(check_own(recipe, made.tensors, made.sources))
+        made.notes.extend(check_own(recipe, method, made.tensors, made.sources))
     plan = Plan(
         recipe, "native", "", method, made.sources, base, tokenizer, made.tensors, made.added,
         notes=(*said, *unread, *made.notes), vocabulary=vocabulary, config=made.config,
@@ -226,18 +228,26 @@ def _check(recipe: MergeRecipe, method: Method, part: Slice | None) -> list[str]
             "add `calibration: {data: ROWS}`, or the path of a file of mergetool calibrate",
         )
     own = [i for i, model in enumerate(one.models) if model.calibration is not None]
-    if method.consensus.calibrated and len(own) < len(one.models):
+    shared = recipe.calibration if method.consensus.calibrated and len(own) < len(one.models) else None
+    if shared is not None and shared.file is not None:
+        raise RecipeError(
+            f"calibration: {shared.file}: merge_method {method.name} reads one of each model, and a file is of one model",
+            "give rows (`calibration: {data: ROWS}`), or a file beside each `model:`",
+        )
+    if method.consensus.calibrated and len(own) < len(one.models) and shared is None:
         lacking = next(i for i in range(len(one.models)) if i not in own)
         raise RecipeError(
             f"merge_method {method.name} needs to know what each model reads, and models[{lacking}] has no calibration",
-            "add `calibration: {data: ROWS}` beside `model:`, rows of what that model is good at",
+            "add `calibration: {data: ROWS}` beside `model:`, rows of what that model is good at, or once for all models",
         )
     if own and not method.consensus.calibrated:
         raise RecipeError(
-            f"models[{own[0]}].calibration has no meaning for {method.name}", "remove it, or use merge_method: regmean"
+            f"models[{own[0]}].calibration has no meaning for {method.name}", f"remove it, or use merge_method: {_CALIBRATED}"
         )
-    if recipe.calibration is not None and not method.projects:
-        hint = "give each model its own" if method.consensus.calibrated else "remove it, or use merge_method: null_space"
+    if recipe.calibration is not None and shared is None and not method.projects:
+        hint = (
+            "each model has its own: remove it" if method.consensus.calibrated else "remove it, or use merge_method: null_space"
+        )
         raise RecipeError(f"calibration has no meaning for {method.name}", hint)
     if recipe.calibrated and part is not None:
         raise RecipeError(

@@ -96,6 +96,11 @@ class MergeRecipe(BaseModel):
         """True where calibrations are read: the base's, or the models' own."""
         return self.calibration is not None or any(entry.calibration is not None for _, entry in self.entries())
 
+    def calibrations(self) -> list[tuple[str, CalibrationEntry]]:
+        """(model, its calibration) of each of `models` where the method reads one of each: its own, else the recipe's."""
+        found = [(entry.model, entry.calibration or self.calibration) for entry in self.models]
+        return [(model, entry) for model, entry in found if entry is not None]
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What of the recipe was read past, a line each."""

@@ -50,10 +50,15 @@ ARCEE_FUSION = ConsensusRow("arcee_fusion", of_models=True, pair=True, gathers=T
 SCE = ConsensusRow("sce", (Number("select_topk", 1.0, low=0.0), INT8_MASK), gathers=True)
 RAM = ConsensusRow("ram", (FLOOR,))
 RAM_PLUS = ConsensusRow("ramplus_tl", (FLOOR, Number("r", 0.1), Number("alpha", 0.2, low=0.0)))
+_SHARE = Number("weight", 1.0, per_model=True, low=0.0, above=True, what="above 0")
+FISHER = ConsensusRow(
+    "fisher", (_SHARE, Number("floor", 1e-6, low=0.0, above=True, what="above 0"), Truth("normalize_fisher", False)),
+    of_models=True, calibrated=True, answers=True,
+)  # fmt: skip
 REGMEAN = ConsensusRow(
     "regmean",
     (
-        Number("weight", 1.0, per_model=True, low=0.0, above=True, what="above 0"),
+        _SHARE,
         Number("off_diagonal", 0.9, low=0.0, high=1.0),
     ),
     of_models=True, calibrated=True,

@@ -42,6 +42,7 @@ class ConsensusRow:
         models: the fewest and the most models that it takes beside base_model; None for any number.
         gathers: whether its statistic holds a part of a tensor in memory.
         calibrated: whether it reads what the maps of each model read: each has a calibration of its own.
+        answers: whether it reads each model's Fisher information in place of that: its rows have answers.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ConsensusRow:
     models: tuple[int, int | None] = (1, None)
     gathers: bool = False
     calibrated: bool = False
+    answers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 from mergetool.methods.parts import (
     ARCEE_FUSION,
     DELLA,
+    FISHER,
     KARCHER,
     LINEAR,
     MAGNITUDE,
@@ -127,6 +128,11 @@ METHODS: dict[str, Method] = {
             "regmean", NONE, REGMEAN, needs_base=False,
             source="RegMean, Jin et al. 2023, arXiv 2212.09849, Eq. 2",
             use="you have rows of each model: every map comes closest to what each model's own map does on its own rows",
+        ),
+        row(
+            "fisher", NONE, FISHER, needs_base=False,
+            source="Fisher merging, Matena & Raffel 2022, arXiv 2111.09832, §2.3; the empirical diagonal",
+            use="you have rows with answers of each model: the mean, each entry weighted by how much a model's answers need it",
         ),
         row(
             "nuslerp", NONE, NUSLERP, needs_base=False,
