@@ -27,6 +27,7 @@ def preview(trainer: Any, tokenizer: Any, report: Report) -> None:
         for name in ("chosen", "rejected", "completion", "input")
         if f"{name}_ids" in row
     }
+    sides |= {name: row[f"{name}_input_ids"] for name in ("chosen", "rejected") if f"{name}_input_ids" in row}
     special = {name: token for name in ("bos", "eos") if (token := getattr(tokenizer, f"{name}_token_id")) is not None}
     facts = {}
     for side, ids in sides.items():
