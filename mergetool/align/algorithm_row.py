@@ -40,10 +40,12 @@ class Sampling:
         length: the field of TRL's config that limits an answer, in tokens.
         in_wholes: whether a sampling is always of as many prompts as it can hold, so that the last rows are left out where
             they are fewer.
+        special_tokens: whether a prompt of text gets the special tokens that the tokenizer adds.
     """
 
     length: str = "max_completion_length"
     in_wholes: bool = True
+    special_tokens: bool = True
 
 
 @dataclass(frozen=True)

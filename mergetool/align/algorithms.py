@@ -122,7 +122,7 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
                 PROMPTS,
                 reference="beside the policy",
                 rewarded=True,
-                sampling=Sampling("max_new_tokens", in_wholes=False),
+                sampling=Sampling("max_new_tokens", in_wholes=False, special_tokens=False),
                 evaluates=False,
                 logged=(Logged("objective/scores", title="reward of the sampled answers", word="reward"), *PAIR_REWARDS),
             ),

@@ -19,9 +19,10 @@ def preview(trainer: Any, tokenizer: Any, report: Report) -> None:
     Where the trainer has labels, also how many tokens are in the loss, and the text with these between ⟦ and ⟧.
     """
     row = trainer.train_dataset[0]
-    if trainer.recipe.algorithm_row.samples:
+    if (sampling := trainer.recipe.algorithm_row.sampling) is not None:
         text = prompt_text(row["prompt"], tokenizer)
-        row = {"prompt_ids": [], "input_ids": tokenizer(text, add_special_tokens=isinstance(row["prompt"], str))["input_ids"]}
+        special = sampling.special_tokens and isinstance(row["prompt"], str)
+        row = {"prompt_ids": [], "input_ids": tokenizer(text, add_special_tokens=special)["input_ids"]}
     sides = {
         name: row.get("prompt_ids", []) + row[f"{name}_ids"]
         for name in ("chosen", "rejected", "completion", "input")
