@@ -55,7 +55,8 @@ class Baseline:
         knobs: what `merging` may set.
         attach: of (optimizer, settings, directory of theta_s, file of its Fisher): what changes the optimizer's steps.
         average: of settings: the trainer's callback whose average is published in place of the weights that are trained.
-        adapter: of settings: PEFT's configuration, where an adapter is trained in place of the weights.
+        adapter: of settings and PEFT's word for the task: PEFT's configuration, where an adapter is trained in place of the
+            weights.
         term: what is added to the loss for the rows that should stay.
         reference: whether `term` reads theta_s, which then stays in memory beside the policy.
         fisher: whether the Fisher information of theta_s on these rows is computed before the run.
@@ -68,7 +69,7 @@ class Baseline:
     knobs: frozenset[str] = frozenset({"seed"})
     attach: Callable[[torch.optim.Optimizer, Settings, Path, Path | None], None] | None = None
     average: Callable[[Settings], Any] | None = None
-    adapter: Callable[[Settings], Any] | None = None
+    adapter: Callable[[Settings, str], Any] | None = None
     term: Term | None = None
     reference: bool = False
     fisher: bool = False
@@ -156,17 +157,18 @@ def _trained(model: Any) -> list[tuple[str, Any]]:
     return [(canonical(name), p) for name, p in model.named_parameters() if p.requires_grad]
 
 
-def adapter(rank: int, scale: float | None) -> Any:
+def adapter(rank: int, scale: float | None, task: str) -> Any:
     """PEFT's configuration of LoRA on every linear layer.
 
     Args:
         rank: r.
         scale: lora_alpha; 2 r where None.
+        task: PEFT's word for what is trained; the head of a classifier is trained whole.
     """
     from peft import LoraConfig
 
     scales: dict[str, Any] = {"lora_alpha": 2 * rank if scale is None else scale}  # a fraction serves too
-    return LoraConfig(r=rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM", **scales)
+    return LoraConfig(r=rank, lora_dropout=0.0, target_modules="all-linear", task_type=task, **scales)
 
 
 def _strength(settings: Settings) -> float:
@@ -221,7 +223,7 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
                 "low-rank adapters, merged into a whole checkpoint at the end",
                 "Hu et al. 2021, arXiv 2106.09685",
                 frozenset({"rank", "lora_alpha", "seed"}),
-                adapter=lambda settings: adapter(settings.rank or 16, settings.lora_alpha),
+                adapter=lambda settings, task: adapter(settings.rank or 16, settings.lora_alpha, task),
             ),
             Baseline(
                 "replay",

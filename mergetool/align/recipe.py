@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from mergetool.activations.recipe import CalibrationEntry
-from mergetool.align.algorithms import ALGORITHMS, Algorithm
+from mergetool.align.algorithm_row import Algorithm
+from mergetool.align.algorithms import ALGORITHMS
 from mergetool.align.baselines import BASELINES, Baseline
 from mergetool.align.stay import Rows
 from mergetool.config.settings import with_settings
@@ -172,9 +173,10 @@ class AlignRecipe(_Strict):
     Attributes:
         base_model: theta_b; needed by the methods that merge tau_s.
         sft_model: theta_s, the reference and the initial policy.
-        algorithm, beta: the loss, and its pull toward the reference (none in sft and raft; in grpo the weight of the
-            KL term, 0 where nothing is said).
-        reward: of grpo and raft: `FILE.py:FUNCTION` or a sequence-classification checkpoint, or a list of them.
+        policy: where training starts, of algorithms whose teacher is the SFT model; all others start at the SFT model.
+        algorithm, beta: the loss, and its pull toward the reference: the table of docs/align.md says of which algorithms.
+        reward: of algorithms that sample answers to be rewarded: `FILE.py:FUNCTION` or a sequence-classification
+            checkpoint, or a list of them.
         data, merging: see Data and Merging.
         calibration: of theta_s, for methods that project: a file of `mergetool calibrate`, or the rows to make one from.
         training: any field of TRL's config for the algorithm; checked by it, see `training.training_config`.
@@ -184,8 +186,9 @@ class AlignRecipe(_Strict):
 
     base_model: str | None = None
     sft_model: str = Field(min_length=1)
+    policy: Annotated[str, Field(min_length=1)] | None = None
     algorithm: AlgorithmName = "dpo"
-    beta: Annotated[float, Field(gt=0)] = 0.1
+    beta: Annotated[float, Field(ge=0)] = 0.1
     reward: str | list[str] | None = None
     data: Data
     merging: Merging = Merging()
@@ -221,6 +224,34 @@ class AlignRecipe(_Strict):
             raise ValueError(f"reward is given, and {self.algorithm} samples no answers; remove it")
         return self
 
+    @model_validator(mode="after")
+    def _policy_where_one_is_taught(self) -> AlignRecipe:
+        taught = self.algorithm_row.taught
+        if taught and self.policy is None:
+            raise ValueError(
+                f"policy is missing, and {self.algorithm} teaches a policy what the SFT model does; "
+                "add `policy:`, the model that training starts from"
+            )
+        if not taught and self.policy is not None:
+            raise ValueError(f"policy is given, and {self.algorithm} starts from the SFT model; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _beta_that_pulls(self) -> AlignRecipe:
+        if self.beta == 0 and not self.algorithm_row.zero_beta:
+            raise ValueError(f"beta is 0, and {self.algorithm} divides by it or learns nothing; give more than 0")
+        return self
+
+    @model_validator(mode="after")
+    def _method_that_fits_what_is_trained(self) -> AlignRecipe:
+        baseline = self.merging.baseline
+        if self.algorithm_row.scores and baseline is not None and baseline.needs_rows:
+            raise ValueError(
+                f"merging.method: {baseline.name} keeps what a model writes, and {self.algorithm} trains a model that "
+                "writes nothing; take another method"
+            )
+        return self
+
     @property
     def algorithm_row(self) -> Algorithm:
         """What the table says of the algorithm."""
@@ -240,6 +271,11 @@ class AlignRecipe(_Strict):
     def sft(self) -> Path | str:
         """theta_s as a path, or as a Hub id."""
         return resolve_source(self.sft_model, self._directory)
+
+    @property
+    def start(self) -> Path | str:
+        """Where training starts, as a path, or as a Hub id: theta_s, but for a policy that is taught."""
+        return self.sft if self.policy is None else resolve_source(self.policy, self._directory)
 
     @property
     def train_data(self) -> Path | str:

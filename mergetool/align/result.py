@@ -45,7 +45,7 @@ def write_model(
     else:
         state = _cast(state, kind)
         model.save_pretrained(out, state_dict=state, max_shard_size="5GB")
-    write_settings(model, tokenizer, recipe.training, sft, out, dtype)
+    write_settings(model, tokenizer, recipe.training, sft, out, dtype, recipe.algorithm_row.scores)
     return dtype
 
 
@@ -143,6 +143,9 @@ def card(manifest: Manifest) -> str:
         )
     best = f" (the best of {manifest.trained})" if manifest.trained else ""
     calibrated = "" if manifest.calibrated_on is None else f"\n{manifest.calibrated_on}"
+    if rewards := recipe.get("reward"):
+        named = [rewards] if isinstance(rewards, str) else rewards
+        how += ", rewarded by " + ", ".join(f"`{one}`" for one in named)
     if rows := merging.get("rows"):
         named = ", ".join(f"`{name}` (sha256 {digest})" for name, digest in zip(rows["of"], rows["content"], strict=True))
         how += f", on {rows['rows']} rows whose outputs should stay: {named}"
@@ -154,7 +157,7 @@ def card(manifest: Manifest) -> str:
 
 # {manifest.name}
 
-Trained by mergetool {manifest.mergetool} from `{recipe["sft_model"]}`: {how}.
+Trained by mergetool {manifest.mergetool} from `{recipe.get("policy", recipe["sft_model"])}`: {how}.
 {manifest.steps} steps{best} on {manifest.data["train"]}.{calibrated}
 The weights are {manifest.drift["relative"]:.3g} (relative norm) away from the SFT model.
 {warning}

@@ -123,6 +123,10 @@ class Passes(Measured):
     def answers(self) -> list[tuple[str, bool]]:
         return _answers(self.model, self._prepared, self._tokenizer)
 
+    @cached_property
+    def references(self) -> list[str]:
+        return [self._tokenizer.decode(one.ids[one.start :], skip_special_tokens=True) for one in self.completions]
+
     @property
     def texts(self) -> list[str]:
         return [text for text, _ in self.answers]

@@ -63,6 +63,11 @@ class Measured(Protocol):
         ...
 
     @property
+    def references(self) -> Sequence[str]:
+        """The completion of each completion row, read back from its tokens as answers are: a call of a tool as text."""
+        ...
+
+    @property
     def texts(self) -> Sequence[str]:
         """The answers alone."""
         ...
