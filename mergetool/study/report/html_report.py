@@ -6,7 +6,8 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from mergetool.study.analysis.choose import Group, Score, Summary
+from mergetool.study.analysis.choose import Summary
+from mergetool.study.analysis.groups import Group, Score
 from mergetool.study.analysis.hypervolume import Cover, covers
 from mergetool.study.recipe.columns import SPLITS, Column
 from mergetool.version import __version__
