@@ -11,7 +11,22 @@ from typing import Annotated
 
 import typer
 
-from mergetool.cli import align, ama, calibrate, check, compare, demo, evaluate, extract, inspect, merge, methods, push, recipes
+from mergetool.cli import (
+    align,
+    ama,
+    calibrate,
+    check,
+    compare,
+    demo,
+    evaluate,
+    extract,
+    inspect,
+    merge,
+    methods,
+    pick,
+    push,
+    recipes,
+)
 from mergetool.cli.shell import guarded
 from mergetool.errors import without_tokens
 from mergetool.version import __version__
@@ -43,8 +58,8 @@ def _root(
 
 
 for command in (
-    demo.demo, merge.merge, extract.extract, align.align, compare.compare, ama.ama, calibrate.calibrate, evaluate.evaluate,
-    check.check, inspect.inspect, push.push, methods.methods,
+    demo.demo, pick.pick, pick.init, merge.merge, extract.extract, align.align, compare.compare, ama.ama, calibrate.calibrate,
+    evaluate.evaluate, check.check, inspect.inspect, push.push, methods.methods,
 ):  # fmt: skip
     app.command()(guarded(command))
 app.add_typer(recipes.app, name="recipes")

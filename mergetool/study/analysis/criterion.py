@@ -15,12 +15,11 @@ class Criterion(ABC):
     """More is better.
 
     Attributes:
-        words: what it is called in a sentence.
-        unit: of its values.
+        words: what it is called in a sentence; short: where it has been called so before.
     """
 
     words: str
-    unit: str
+    short: str
 
     sign: float = 1.0
     """What turns a difference into one of the metric's own number."""
@@ -44,7 +43,8 @@ class OneMetric(Criterion):
 
     def __init__(self, column: Column, split: str, found: Differences) -> None:
         self._column, self._split, self._found = column, split, found
-        self.words, self.unit, self.sign = column.name, column.metric.unit, good(column, 1.0)
+        self.words = self.short = column.name
+        self.sign = good(column, 1.0)
 
     def value(self, group: Group) -> float:
         return good(self._column, group.scores[self._split][self._column.name].mean)
@@ -76,7 +76,7 @@ class MeanShare(Criterion):
         self._scales = [1 / (width * len(columns)) for _, width in scales]
         self._shift = -sum(low * scale for (low, _), scale in zip(scales, self._scales, strict=True))
         self.words = "mean share of the best input over " * (len(columns) > 1) + " and ".join(one.name for one in columns)
-        self.unit = "of the way from the worst input to the best"
+        self.short = "mean share" if len(columns) > 1 else columns[0].name
 
     def value(self, group: Group) -> float:
         values = [metric.value(group) for metric in self._metrics]

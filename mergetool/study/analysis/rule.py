@@ -114,12 +114,12 @@ def rule_of(recipe: StudyRecipe, groups: list[Group], axes: list[Column], rlhf: 
     if sft is None or aligned is None:
         return "the study has no RLHF model to compare with"
     if select.weighs_all:
-        inputs = [sft, aligned]
+        inputs = [sft, aligned, *(one for one in groups if one.name in select.inputs)]
         criterion = MeanShare(axes, inputs, split, found, split)
         able = tuple(one for one in groups if one.name != "base")
         heads = {max(inputs, key=OneMetric(column, split, found).value).name for column in axes}
-        idle = next((one.name for one in inputs if one.name not in heads), "sft")
-        return Rule(criterion, able, idle, select.rule, None, f"the {len(able)} candidates")
+        idle = next((one.name for one in (sft, aligned) if one.name not in heads), "sft")
+        return Rule(criterion, able, idle, select.rule, None, f"the {len(able)} models that were measured on all rows")
     reward, tax = axes
 
     def on_validation(group: Group) -> float:
@@ -160,7 +160,7 @@ def choose(rule: Rule | str, groups: Sequence[Group]) -> Choice:
             f"the validation rows ({best.name}), among {rule.among}"
         )
     others = [one for one in rule.pool if one is not chosen]
-    found = Choice(chosen.name, rule.needed, by_family, why, followed, best.name, of=criterion.words)
+    found = Choice(chosen.name, rule.needed, by_family, why, followed, best.name, of=criterion.short)
     if not others:
         return found
     second = max(others, key=criterion.value)

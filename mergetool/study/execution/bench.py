@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from mergetool.evaluate.paired import clusters_of
 from mergetool.evaluate.passes import wants_model
 from mergetool.fingerprints import digest
 from mergetool.hub.references import open_layout
+from mergetool.study.analysis.row_scores import RowColumns
 from mergetool.study.execution.live_model import LiveModel
+from mergetool.study.execution.parts import part_of, rows_after
 from mergetool.study.execution.scored import Scored, samples_of
 from mergetool.study.recipe.columns import DISTANCE, SPLITS, columns
 from mergetool.study.recipe.splits import harness_tasks, prepare_all
@@ -129,6 +131,39 @@ class Bench:
             if self._asks_distance:
                 away = found.distances["sft"]
                 found.add(split, DISTANCE.name, {"value": away, "low": away, "high": away, "n": 1, "left_out": 0})
+        return found
+
+    def part(
+        self, put: Callable[[LiveModel], None], start: int, stop: int, before: Mapping[str, RowColumns] | None = None
+    ) -> dict[str, RowColumns]:
+        """The first metric of each entry on some of the validation rows, for those who compare before all are measured.
+
+        Args:
+            put: as `score`.
+            start, stop: rows of each entry; an entry that has fewer gives what it has.
+            before: what this gave for the rows before `start`; the new rows follow them.
+
+        Returns:
+            `ENTRY.METRIC` -> the rows up to `stop`. A benchmark takes its documents up to `stop` anew.
+        """
+        live = self._start()
+        put(live)
+        found: dict[str, RowColumns] = {}
+        for one in self._prepared["validation"]:
+            name = f"{one.task.name}.{one.task.metrics[0]}"
+            rows = (before or {}).get(name)
+            some, reference = part_of(one, self._reference["validation"].get(one.task.name), start, stop)
+            if some is not None:
+                (score,) = measure(live.model, some, self._tokenizer, reference, instruments=self._instruments).values()
+                rows = rows_after(rows, score["rows"])
+            assert rows is not None  # the first part of an entry is never empty
+            clusters = self._clusters["validation"][one.task.name]
+            found[name] = RowColumns(rows.columns, clusters and clusters[: len(rows.columns[0])])
+        for public in self._public:
+            scores = public.measure(live.model, self._tokenizer, "validation", limit=stop)
+            name, score = next(iter(scores.items()))
+            if "rows" in score:
+                found[f"{public.task.name}.{name}"] = rows_after(None, score["rows"])
         return found
 
     def _distances(self, live: LiveModel) -> dict[str, float]:

@@ -97,7 +97,7 @@ def run_study(
         if kept := row.get(ROWS):
             row_scores[row["name"]] = kept
         line = results.add({**row, **stamp})
-        rows[row["name"]] = {key: line[key] for key in row if key in line}
+        rows[row["name"]] = line
         return [more for search in searching for more in search.told(candidate, row)]
 
     searching = searches(recipe, known)
@@ -153,8 +153,12 @@ def _executor(evaluator: Evaluator, most: int | None, workers: int | None, ray: 
     return InProcess(evaluator)
 
 
+_OF_STUDIES = (RESULTS, "candidates", "plan.json")
+"""What says that a directory is a study's: its results, its trainings, or the plan of a pick that has none yet."""
+
+
 def _must_be_ours(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file", "give a directory")
-    if out.exists() and any(out.iterdir()) and not (out / RESULTS).exists() and not (out / "candidates").exists():
+    if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in _OF_STUDIES):
         raise OutputError(f"{out}: holds something that is not a study", "give a new directory, or that of an earlier run")

@@ -24,6 +24,7 @@ class Select(Strict):
 
     keep_reward (or keep_gain): the share of RLHF's gain over SFT that the choice must keep.
     rule: one_standard_error takes, of what cannot be told from the best, the one nearest to SFT; best takes the best mean.
+    inputs: with goal all, candidates that are inputs beside SFT and RLHF.
     goal: trade asks for the best second axis among what keeps the gain; all weighs the first metric of each entry alike,
     each as a share between the worst and the best of SFT and RLHF.
     """
@@ -31,6 +32,7 @@ class Select(Strict):
     keep_reward: float = Field(default=0.9, ge=0, le=1)
     rule: Literal["one_standard_error", "best"] = "one_standard_error"
     goal: Literal["trade", "all"] = "trade"
+    inputs: list[str] = Field(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod

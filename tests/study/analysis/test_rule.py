@@ -49,4 +49,5 @@ def test_with_goal_all_every_metric_counts_alike_and_what_is_idle_is_near(tmp_pa
     found = outcome_by_rows(study, means, AWAY, noise=0.01).choice
     assert found.group == "linear w=0.5"
     assert found.needed is None
-    assert found.of == "mean share of the best input over pairs.preference_accuracy and skills.nll"
+    assert found.of == "mean share"
+    assert "best mean share of the best input over pairs.preference_accuracy and skills.nll on the validation rows" in found.why
