@@ -126,6 +126,7 @@ def facts(result: StudyResult, paths: list[Path], saved: list[Saved]) -> dict[st
     from dataclasses import asdict
 
     from mergetool.study.analysis.hypervolume import as_facts
+    from mergetool.study.report.choice_words import differences_as_facts
 
     summary = result.summary
     return {
@@ -136,6 +137,9 @@ def facts(result: StudyResult, paths: list[Path], saved: list[Saved]) -> dict[st
         "chosen": asdict(summary.choice),
         "front": summary.front,
         "hypervolume": as_facts(summary),
+        "against": summary.against,
+        "differences": differences_as_facts(summary),
+        "without_row_scores": summary.without_rows,
         "rlhf": summary.rlhf,
         "axes": {"reward": summary.reward.name, "tax": summary.tax.name},
         "groups": [
@@ -165,12 +169,15 @@ def print_table(table: Table) -> None:
 
 
 def print_summary(summary: Summary) -> None:
-    """The table, and what was chosen."""
+    """The table, the differences, what was chosen and how sure that is; warnings come first."""
     from rich.table import Table
 
     from mergetool.study.analysis.hypervolume import cover_sentence
+    from mergetool.study.report.choice_words import certainty, chosen_sentence
     from mergetool.study.report.html_report import shown, tax_sentence
 
+    for warning in summary.choice.warnings:
+        typer.echo(f"warning: {warning}")
     table = Table(title="scores on the test rows", title_justify="left", box=None, header_style="bold", pad_edge=False)
     table.add_column("candidate", no_wrap=True)
     table.add_column("seeds", justify="right")
@@ -195,13 +202,38 @@ def print_summary(summary: Summary) -> None:
             style="bold" if "chosen" in marks else None,
         )
     print_table(table)
+    print_differences(summary)
     typer.echo("\n" + tax_sentence(summary))
     if sentence := cover_sentence(summary):
         typer.echo(sentence)
     choice = summary.choice
-    typer.echo(f"Chosen: {choice.group}: {choice.why}." if choice.group else f"Nothing chosen: {choice.why}.")
+    typer.echo(chosen_sentence(summary))
+    for line in certainty(summary):
+        typer.echo(line)
     if choice.group:
         group = summary.group(choice.group)
         assert group is not None
         scores = ", ".join(f"{column.name} {shown(group.scores['test'][column.name])}" for column in summary.columns)
         typer.echo(f"On the test rows it has {scores}.")
+
+
+def print_differences(summary: Summary) -> None:
+    """Each candidate against SFT, RLHF and the yardstick on the test rows, paired row by row; nothing without row scores."""
+    from rich.table import Table
+
+    from mergetool.study.analysis.doubts import shown
+    from mergetool.study.report.choice_words import compared_with, difference_rows
+
+    compared, rows = compared_with(summary), difference_rows(summary)
+    if not rows:
+        return
+    title = "\ndifferences on the test rows, row by row, with 95 % intervals over rows and seeds"
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table.add_column("candidate", no_wrap=True)
+    for _, heading, columns in compared:
+        for column in columns:
+            table.add_column(f"{heading}\n{column.name.rpartition('.')[2].replace('_', ' ')}", justify="right")
+    for name, cells in rows:
+        style = "bold" if name == summary.choice.group else None
+        table.add_row(name, *(shown(away) if away else "" for away in cells), style=style)
+    print_table(table)

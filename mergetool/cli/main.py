@@ -25,6 +25,7 @@ from mergetool.cli import (
     merge,
     methods,
     metrics,
+    pick,
     push,
     recipes,
     schema,
@@ -60,8 +61,8 @@ def _root(
 
 
 for command in (
-    demo.demo, merge.merge, extract.extract, align.align, compare.compare, ama.ama, calibrate.calibrate, evaluate.evaluate,
-    check.check, inspect.inspect, push.push, methods.methods, metrics.metrics, schema.schema, env.env,
+    demo.demo, pick.pick, pick.init, merge.merge, extract.extract, align.align, compare.compare, ama.ama, calibrate.calibrate,
+    evaluate.evaluate, check.check, inspect.inspect, push.push, methods.methods, metrics.metrics, schema.schema, env.env,
 ):  # fmt: skip
     app.command()(guarded(command))
 app.add_typer(recipes.app, name="recipes")

@@ -35,8 +35,8 @@ def measure(
 
     Returns:
         Per metric name: value, low, high (95 % bootstrap interval over rows), n (rows), unit, higher_is_better, and
-        rows, the columns that the metric's statistic is taken of, an entry per row. `win_rate` has without_verdict too:
-        the judge's replies that held none.
+        rows, the columns that the metric's statistic is taken of, an entry per row; of metrics that read answers, answers,
+        the greedy answer to each row. `win_rate` has without_verdict too: the judge's replies that held none.
 
     Raises:
         RecipeError: a metric compares with a reference that is not there; a judge cannot be asked.
@@ -56,6 +56,7 @@ def measure(
             "unit": row.unit,
             "higher_is_better": row.higher_is_better,
             "rows": columns,
+            **({"answers": taken.texts} if row.reads_answers else {}),
             **measured.remarks,
         }
     return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mergetool.study.analysis.choose import Group, Summary
+from mergetool.study.analysis.choose import Summary
+from mergetool.study.analysis.groups import Group
 from mergetool.study.candidates.grid import SYMBOLS
 from mergetool.study.recipe.columns import Column
 from mergetool.study.recipe.figures import Figure

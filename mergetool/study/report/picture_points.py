@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mergetool.study.analysis.choose import Group, Score, Summary
+from mergetool.study.analysis.choose import Summary
+from mergetool.study.analysis.groups import Group, Score
 from mergetool.study.candidates.grid import label_of
 from mergetool.study.report.style import MODELS, colours
 
