@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.files import write_whole
 
 JOURNAL = "journal.jsonl"
@@ -53,7 +54,7 @@ class Journal:
             ValueError: it is damaged: its first line is no head.
         """
         try:
-            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = reading.text(self.path, reading.LOG, errors="replace").split("\n")
         except FileNotFoundError:
             return None, []
         entries = list(_entries(lines))
@@ -86,7 +87,7 @@ class Journal:
 def _entries(lines: list[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = reading.parsed(line)
         except ValueError:
             continue  # cut short by the interruption
         if isinstance(entry, dict):

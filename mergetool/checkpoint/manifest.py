@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.errors import CheckpointError
 from mergetool.files import write_whole
 
@@ -174,7 +175,7 @@ class Manifest:
         path = directory / MANIFEST
         again = "make the result again"
         try:
-            return cls.from_json(json.loads(path.read_bytes()))
+            return cls.from_json(reading.parsed_file(path))
         except FileNotFoundError:
             raise CheckpointError(f"{directory}: has no {MANIFEST}", "name a directory that merge or align has made") from None
         except OSError as error:

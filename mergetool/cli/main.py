@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import os
 import sys
 import traceback
@@ -56,6 +57,10 @@ def main() -> None:
     # once more at the exit, costs a third of the start
     gc.set_threshold(100_000, 20, 100)
     atexit.register(gc.freeze)
+    os.environ["PYTHONSAFEPATH"] = "1"  # of the programs that are started from here: none imports from the working directory
+    for stream in (sys.stdout, sys.stderr):  # a terminal or a pipe that is not UTF-8 is shown \u2013 for what it cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception:  # a bug of ours: its traceback may hold what a library put into its message

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from mergetool.errors import MergetoolError, RecipeError
+from mergetool.errors import MergetoolError, RecipeError, explained
 
 Settings: TypeAlias = Annotated[
     list[str] | None,
@@ -32,15 +32,18 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except MergetoolError as error:
-            typer.echo(f"mergetool: {error}", err=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            typer.echo("mergetool: interrupted; run the same command again to go on from what is on disk", err=True)
-            raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our output has gone; that is its business
             sys.stderr.close()
             raise typer.Exit(141) from None
+        except KeyboardInterrupt:
+            typer.echo("mergetool: interrupted; run the same command again to go on from what is on disk", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            known = explained(error)
+            if known is None:
+                raise
+            typer.echo(f"mergetool: {known}", err=True)
+            raise typer.Exit(2) from None
 
     return run
 

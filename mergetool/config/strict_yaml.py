@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mergetool import reading
 from mergetool.errors import RecipeError, nearest
 
 if typing.TYPE_CHECKING:
@@ -37,7 +38,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         what = "is a directory, not a recipe" if path.is_dir() else "no such file"
         raise RecipeError(f"{path}: {what}", "give the path of a YAML recipe; `mergetool recipes ls` lists ready ones")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = reading.text(path)
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not a text file", "a recipe is YAML in UTF-8") from None
     return parse_yaml(text, path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from mergetool import reading
 from mergetool.errors import DataError
 
 Numbered: TypeAlias = Iterator[tuple[int, Any]]
@@ -103,7 +104,7 @@ def _shards_of_directory(path: Path) -> list[Path]:
 
 def _loaded(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = reading.parsed_file(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})", "the directory is damaged; save the data set again") from None
     return found if isinstance(found, dict) else {}
@@ -134,7 +135,7 @@ def _lines(path: Path) -> Numbered:
         with _text(path) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield number, json.loads(line)
+                    yield number, reading.parsed(line)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: row {number}: not JSON ({error.msg} at column {error.colno})",
@@ -188,7 +189,7 @@ def _cell(text: str) -> Any:
         return text.lower() == "true"
     if text[:2] == "[{" and text.endswith("]"):
         try:
-            return json.loads(text)
+            return reading.parsed(text)
         except ValueError:
             return text
     return text

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.config.strict_yaml import documents, parse_yaml
 from mergetool.errors import RecipeError
 from mergetool.merge.recipe import MergeRecipe, load_merge_recipe, merge_recipe
@@ -77,7 +78,7 @@ def steps_of(recipe: str | Path, out: str | Path, settings: Sequence[str] = ()) 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        return reading.text(path) if path.is_file() else ""
     except UnicodeDecodeError:
         return ""  # `load_merge_recipe` says so
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.architecture.context import learned_positions
 from mergetool.evaluate import METRICS, Harness, Instruments, Metric, Reference, measure, refer
 from mergetool.evaluate.interval import STATISTICS
@@ -81,7 +82,7 @@ class Bench:
         # itself, and SFT must score exactly one half
         key = digest([*self._key, torch.__version__, torch.get_num_threads(), platform.node(), platform.machine()])
         try:
-            kept = json.loads(self._cache.read_text(encoding="utf-8"))
+            kept = reading.parsed_file(self._cache)
             if kept["key"] == key:
                 return {
                     split: {name: _read(one) for name, one in references.items()}

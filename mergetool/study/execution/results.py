@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
+
 RESULTS = "results.jsonl"
 
 
@@ -24,9 +26,9 @@ class Results:
             os.replace(path, path.with_suffix(".jsonl.old"))
         self._rows: dict[str, dict[str, Any]] = {}
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in reading.text(path, reading.LOG, errors="replace").split("\n"):
                 try:
-                    row = json.loads(line)
+                    row = reading.parsed(line)
                     self._rows[row["key"]] = row
                 except (json.JSONDecodeError, KeyError, TypeError):
                     continue  # the run was killed in the middle of this line: its candidate is done again

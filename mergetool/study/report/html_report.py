@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.study.analysis.choose import Group, Score, Summary
 from mergetool.study.analysis.hypervolume import Cover, covers
 from mergetool.study.recipe.columns import SPLITS, Column
@@ -62,7 +63,7 @@ def write_report(
     chosen = summary.group(summary.choice.group) if summary.choice.group else None
     page = (
         jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        .from_string(TEMPLATE.read_text(encoding="utf-8"))
+        .from_string(reading.text(TEMPLATE))
         .render(
             title=title,
             version=__version__,
