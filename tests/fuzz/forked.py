@@ -5,6 +5,7 @@ A child has limits of memory, time and file size, so that whatever it is fed end
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -20,6 +21,7 @@ SECONDS = 10.0
 GROWTH = 1 << 30
 """Bytes of memory that a run may need beyond what its parent has."""
 _GRACE = 3.0
+_COMMAND: list = []  # the tree of commands, which takes a tenth of a second to make
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,16 @@ def warm() -> None:
     import mergetool.study.execution.run
     import pyarrow.parquet  # noqa: F401
     import torch
+    import typer.main
     import transformers.models.llama.modeling_llama  # noqa: F401
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
     for language in mergetool.recipe_kinds._LANGUAGES.values():
         language()
     torch.set_num_threads(1)
+    _COMMAND.append(typer.main.get_command(mergetool.cli.main.app))
+    gc.collect()
+    gc.freeze()  # what is not looked at again is not copied into each child
 
 
 def start(words: Sequence[str], cwd: Path, log: Path, env: Mapping[str, str], before: Callable[[], None] | None = None) -> int:
@@ -102,19 +108,20 @@ def start(words: Sequence[str], cwd: Path, log: Path, env: Mapping[str, str], be
     code = 70
     try:
         os.setpgid(0, 0)
-        _redirect(log)
+        redirect(log)
         os.chdir(cwd)
         os.environ.update(env)
         if before is not None:
             before()
-        code = _main(words)
+        code = command(words)
     except BaseException:
         os.write(2, traceback.format_exc().encode(errors="backslashreplace"))
     finally:
         os._exit(code)
 
 
-def _redirect(log: Path) -> None:
+def redirect(log: Path) -> None:
+    """What this process writes goes to log.out and log.err from now on; it reads nothing."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     for number, end in ((1, ".out"), (2, ".err")):
         descriptor = os.open(f"{log}{end}", flags)
@@ -128,10 +135,14 @@ def _redirect(log: Path) -> None:
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
 
 
-def _main(words: Sequence[str]) -> int:
+def command(words: Sequence[str]) -> int:
+    """Run the command line in this process; its exit status."""
+    import typer.main
     from mergetool.cli.main import main
 
     sys.argv = ["mergetool", *words]
+    if _COMMAND:
+        typer.main.get_command = lambda app: _COMMAND[0]
     try:
         main()
         code = 0
@@ -145,11 +156,30 @@ def _main(words: Sequence[str]) -> int:
     return code
 
 
+def limit(memory: int = GROWTH + (GROWTH >> 1)) -> None:
+    """Let this process have so many bytes of memory beyond what it has."""
+    most = _status("VmData") + memory
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def held() -> int:
+    """Bytes of memory of this process."""
+    return _status("VmRSS")
+
+
+def written(log: Path) -> tuple[str, str]:
+    """What went to log.out and log.err, which are removed."""
+    found = []
+    for end in (".out", ".err"):
+        found.append(Path(f"{log}{end}").read_text(encoding="utf-8", errors="replace"))
+        Path(f"{log}{end}").unlink()
+    return found[0], found[1]
+
+
 def _limits(memory: int, seconds: float) -> Callable[[], None]:
     def set_them() -> None:
-        held = _status("VmData")
-        resource.setrlimit(resource.RLIMIT_DATA, (held + memory, held + memory))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        limit(memory)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
@@ -181,7 +211,7 @@ def run(
         if before is not None:
             before()
 
-    held = _status("VmRSS")
+    at_first = held()
     began = time.monotonic()
     child = start(words, cwd, log, env or {}, both)
     _, status, used = os.wait4(child, 0)
@@ -191,8 +221,8 @@ def run(
     except ProcessLookupError:
         pass
     code = os.waitstatus_to_exitcode(status)
-    growth = max(0, used.ru_maxrss * 1024 - held)
-    out, err = (Path(f"{log}{end}").read_text(encoding="utf-8", errors="replace") for end in (".out", ".err"))
+    growth = max(0, used.ru_maxrss * 1024 - at_first)
+    out, err = written(log)
     return Outcome(code if code >= 0 else None, max(0, -code), took, growth, out, err)
 
 
