@@ -54,9 +54,12 @@ class OutputError(MergetoolError):
 
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 # What the operating system says, and the next step; else it is "check the disk and permissions".
+_RAISE = "close programs, or raise `ulimit -n`, and run again; what is finished is kept"
 _STEPS: dict[int, str] = {
     **dict.fromkeys(_FULL, "make room and run again"),
-    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "close programs, or raise `ulimit -n`, and run again; what is finished is kept"),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE), "close programs, or raise `ulimit -n`, and run again; what is finished is kept"
+    ),
     **dict.fromkeys((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS), "choose a place on a file system that knows locks"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "check its permissions"),
     errno.EROFS: "choose a place that can be written to",

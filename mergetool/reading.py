@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
-from pathlib import Path
 from io import BufferedReader
+from pathlib import Path
 from typing import Any
 
 LIMIT = 1 << 26
@@ -23,6 +24,8 @@ DEPTH = 100
 LOG = 1 << 30
 """Bytes of a file that a run of ours appends to."""
 _CONTAINERS = 2_000_000  # lists and mappings of one JSON text; each takes some 60 bytes of memory at the least
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISFIFO, "it is a named pipe, not a file"),
@@ -53,6 +56,8 @@ def opened(path: Path) -> BufferedReader:
     Raises:
         OSError: it cannot be opened, or it is no file.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "its name has a NUL in it", str(path))
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         mode = os.fstat(descriptor).st_mode
@@ -111,6 +116,8 @@ def parsed(raw: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] | Non
         value = json.loads(raw, object_pairs_hook=pairs)
         if sum(opening) > DEPTH:
             _must_be_flat(value)
+        if _HALF.search(raw if isinstance(raw, str) else raw.decode("latin-1")):
+            _must_be_letters(value)
     except json.JSONDecodeError:
         raise
     except RecursionError:
@@ -139,6 +146,13 @@ def _of(error: ValueError, path: Path) -> ValueError:
     """The error, with the file that it is about, as an OSError has it."""
     error.filename = str(path)  # type: ignore[attr-defined]
     return error
+
+
+def _must_be_letters(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Refused("has half of a letter that UTF-16 writes as a pair") from None
 
 
 def _must_be_flat(value: Any) -> None:

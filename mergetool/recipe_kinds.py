@@ -9,9 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from mergetool import reading
 from mergetool.config.given import recipe_given
-from mergetool.config.strict_yaml import documents, load_yaml
+from mergetool.config.strict_yaml import documents, load_yaml, recipe_text
 from mergetool.errors import RecipeError, nearest
 
 Recipe = TypeVar("Recipe", bound=BaseModel)
@@ -94,7 +93,7 @@ def _several(path: str | Path) -> list[dict[str, Any]]:
     from mergetool.merge.documents import steps_of
 
     file = Path(path)
-    if not file.is_file() or len(documents(reading.text(file, errors="replace"))) < 2:
+    if not file.is_file() or len(documents(recipe_text(file))) < 2:
         return []
     found, facts = [], _merge().facts
     for step in steps_of(path, file.with_suffix("")):

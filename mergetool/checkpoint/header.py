@@ -6,7 +6,6 @@ the end, overlaps, absurd sizes) has to become one line that names the file, bef
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import struct

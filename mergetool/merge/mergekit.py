@@ -17,7 +17,6 @@ from pathlib import Path
 from mergetool.errors import MergetoolError, RecipeError
 from mergetool.merge.recipe import MergeRecipe
 
-
 # Its standard input is a pipe whose other end nobody writes to: it closes when this program ends, however it ends, and
 # mergekit ends with it.
 _PROGRAM = """

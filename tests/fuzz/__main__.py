@@ -78,7 +78,9 @@ def tell(verdicts: list[batch.Verdict], seed: int, seconds: float, processes: in
     """The table, and what fell."""
     for one in verdicts:
         if one.verdict != "clean":
-            print(f"\n--- case {one.number} ({one.kind}: {one.about}): {one.verdict}\n    {' '.join(one.words)[:300]}\n{one.told}")
+            print(
+                f"\n--- case {one.number} ({one.kind}: {one.about}): {one.verdict}\n    {' '.join(one.words)[:300]}\n{one.told}"
+            )
     print(f"\n{'':12}" + "".join(f"{name:>11}" for name in VERDICTS))
     table = batch.summed(verdicts)
     whole = {name: sum(row.get(name, 0) for row in table.values()) for name in VERDICTS}

@@ -25,6 +25,7 @@ from tests.fuzz.damage import INSTEAD, as_json, as_yaml, changed_bytes, changed_
 
 REFUSED, SAME, ANY = "refused", "same", "any"
 MODEL = ["base", "sft", "rlhf"]
+DATA = ["rows.jsonl", "rows2.jsonl", "skills.jsonl", "skills2.jsonl"]
 _MERGE = ["merge", "merge.yaml", "out", "--threads", "1"]
 
 
@@ -137,8 +138,12 @@ def tokenizer(rng: random.Random, corpus_at: Path, here: Path) -> Case:
     """The files of a tokenizer."""
     corpus.take(corpus_at, here, [*MODEL, "merge.yaml"])
     model = rng.choice(MODEL)
-    name = rng.choice(["tokenizer.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model",
-                       "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "tekken.json"])  # fmt: skip
+    name = rng.choice(
+        [
+            "tokenizer.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "tokenizer.model",
+            "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "tekken.json",
+        ]
+    )  # fmt: skip
     path = here / model / name
     if path.exists():
         raw = path.read_bytes()
@@ -192,7 +197,7 @@ def instead(rng: random.Random, corpus_at: Path, here: Path) -> Case:
 
 def recipe(rng: random.Random, corpus_at: Path, here: Path) -> Case:
     """A recipe of one of the four kinds."""
-    corpus.take(corpus_at, here, [*MODEL, "rows.jsonl", "rows2.jsonl", "skills.jsonl", "skills2.jsonl"])
+    corpus.take(corpus_at, here, [*MODEL, *DATA])
     kind = rng.choice(["merge", "merge", "align", "ama", "study"])
     path = here / f"{kind}.yaml"
     if rng.random() < 0.8:
@@ -263,7 +268,7 @@ def manifest(rng: random.Random, corpus_at: Path, here: Path) -> Case:
 
 def results(rng: random.Random, corpus_at: Path, here: Path) -> Case:
     """What a study has kept."""
-    corpus.take(corpus_at, here, [*MODEL, "rows.jsonl", "rows2.jsonl", "skills.jsonl", "skills2.jsonl", "study.yaml", "compared"])
+    corpus.take(corpus_at, here, [*MODEL, *DATA, "study.yaml", "compared"])
     path = here / "compared" / rng.choice(["results.jsonl", "results.jsonl", "reference.json"])
     if rng.random() < 0.1:
         put_instead(path, rng.choice(list(INSTEAD)))
@@ -310,18 +315,20 @@ def words(rng: random.Random, corpus_at: Path, here: Path) -> Case:
     command = rng.choice(list(_OPTIONS))
     said = [command]
     for _ in range(rng.randrange(4)):
-        said.append(rng.choice(["rlhf", "sft", "base", "merge.yaml", "nowhere", "", ".", "/", "/dev/null", "out", "rows.jsonl",
-                                "a\nb", "x" * 300, "[bold]", "org/name", "lab:x", "sft+rlhf", "../..", "é\udcff"]))  # fmt: skip
+        said.append(rng.choice(["rlhf", "sft", "base", "merge.yaml", "nowhere", "", ".", "/dev/null", "out", "rows.jsonl",
+                               "a\nb", "x" * 300, "[bold]", "org/name", "lab:x", "sft+rlhf", "../..", "é\udcff"]))  # fmt: skip
     for option in rng.sample(_OPTIONS[command], min(len(_OPTIONS[command]), rng.randrange(3))):
-        values = ["0", "-1", "1e400", "9" * 5000, "cuda:7", "cuda:x", "meta", "float99", "qint8", "", "a=b", "weight=1", "seed=x",
-                  "density=0.1,0.2", "5GB", "1e-9B", "nan", "[/x]", "../x.png", "/dev/full", "x/y", "all"]  # fmt: skip
+        values = [
+            "0", "-1", "1e400", "9" * 5000, "cuda:7", "cuda:x", "meta", "float99", "qint8", "", "a=b", "weight=1", "seed=x",
+            "density=0.1,0.2", "5GB", "1e-9B", "nan", "[/x]", "../x.png", "/dev/full", "x/y", "all",
+        ]  # fmt: skip
         said += [option, rng.choice(values)]
     return Case("words", [one.replace("\x00", "") for one in said], ANY, " ".join(said)[:200], out=None)
 
 
 KINDS: dict[Callable[[random.Random, Path, Path], Case], int] = {
-    header: 12, body: 6, index: 10, config: 14, tokenizer: 10, adapter: 8, pickled: 4, instead: 6, recipe: 20, rows: 6, journal: 6,
-    manifest: 8, results: 1, caches: 3, words: 6,
+    header: 12, body: 6, index: 10, config: 14, tokenizer: 10, adapter: 8, pickled: 4, instead: 6, recipe: 20, rows: 6,
+    journal: 6, manifest: 8, results: 1, caches: 3, words: 6,
 }  # fmt: skip
 
 

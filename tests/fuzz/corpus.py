@@ -20,6 +20,12 @@ ROWS2 = [{"prompt": f"w{at} w2", "chosen": f" w3 w{at + 2}", "rejected": f" w4 w
 SKILLS = [{"prompt": f"w{at} w7", "completion": f" w{at + 1}"} for at in range(12)]
 SKILLS2 = [{"prompt": f"w{at} w8", "completion": f" w{at + 2}"} for at in range(12)]
 
+
+def splits(name: str) -> dict[str, str]:
+    """The files of a study's rows."""
+    return {"validation": f"{name}.jsonl", "test": f"{name}2.jsonl"}
+
+
 MERGE: dict[str, Any] = {
     "merge_method": "ties",
     "base_model": "base",
@@ -49,7 +55,11 @@ AMA: dict[str, Any] = {
 STUDY: dict[str, Any] = {
     "models": {"base": "base", "sft": "sft", "rlhf": "rlhf"},
     "candidates": [{"name": "linear", "merge": {"merge_method": "linear", "weight": [0.25, 0.75]}}],
-    "reward": {"name": "pairs", "metrics": ["preference_accuracy"], "data": {"validation": "rows.jsonl", "test": "rows2.jsonl"}},
+    "reward": {
+        "name": "pairs",
+        "metrics": ["preference_accuracy"],
+        "data": {"validation": "rows.jsonl", "test": "rows2.jsonl"},
+    },
     "tax": {"name": "skills", "metrics": ["nll"], "data": {"validation": "skills.jsonl", "test": "skills2.jsonl"}},
     "select": {"keep_reward": 0.9},
 }

@@ -28,8 +28,8 @@ def odd_value(rng: random.Random) -> Any:
     return rng.choice(
         [
             None, True, False, 0, -1, 1, 3, 2**31, 2**63, -(2**63), 2**64, 10**400, 0.5, -0.0, 1e308, 1e-320, float("nan"),
-            float("inf"), "", " ", "\x00", "\x1b[31mred\x1b[0m", "[bold]x[/bold]", "[/]", "$x_1$", "\\frac{", "<script>", "../..",
-            "/etc/passwd", "\udcff", "é" * 50, "x" * 100_000, "auto", "cuda:99", "1e-6", "~", "file:///", "http://127.0.0.1:1/",
+            float("inf"), "", " ", "\x00", "\x1b[31mred\x1b[0m", "[bold]x[/bold]", "[/]", "$x_1$", "\\frac{", "<script>",
+            "../..", "/etc/passwd", "\udcff", "é" * 50, "x" * 100_000, "auto", "cuda:99", "1e-6", "~", "file:///", "http://127.0.0.1:1/",
             "a+b", "org/name", "lab:sft", "*", [], {}, [[]], [None], {"": None}, [1, "a", {}], {"a": {"b": {"c": []}}},
             [0] * 5000, {str(i): i for i in range(2000)}, LONG_NUMBER, DEEP, "w1", "model.norm.weight", [-1], [2**40, 2**40],
         ]

@@ -5,6 +5,7 @@ A child has limits of memory, time and file size, so that whatever it is fed end
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
@@ -69,18 +70,19 @@ class Outcome:
 
 def warm() -> None:
     """Import all that a run would import, once, in the parent."""
-    import mergetool.cli.main  # noqa: F401
-    import mergetool.evaluate.run  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import torch
+    import transformers.models.llama.modeling_llama  # noqa: F401
+    import typer.main
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
+    import mergetool.cli.main
+    import mergetool.evaluate.run
     import mergetool.fingerprints
     import mergetool.merge.inspection
     import mergetool.merge.run
     import mergetool.recipe_kinds
     import mergetool.study.execution.run
-    import pyarrow.parquet  # noqa: F401
-    import torch
-    import typer.main
-    import transformers.models.llama.modeling_llama  # noqa: F401
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
     for language in mergetool.recipe_kinds._LANGUAGES.values():
         language()
@@ -138,6 +140,7 @@ def redirect(log: Path) -> None:
 def command(words: Sequence[str]) -> int:
     """Run the command line in this process; its exit status."""
     import typer.main
+
     from mergetool.cli.main import main
 
     sys.argv = ["mergetool", *words]
@@ -216,10 +219,8 @@ def run(
     child = start(words, cwd, log, env or {}, both)
     _, status, used = os.wait4(child, 0)
     took = time.monotonic() - began
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # what it has started
-    except ProcessLookupError:
-        pass
     code = os.waitstatus_to_exitcode(status)
     growth = max(0, used.ru_maxrss * 1024 - at_first)
     out, err = written(log)
