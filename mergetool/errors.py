@@ -15,6 +15,7 @@ from difflib import get_close_matches
 
 # Access tokens of the Hub: hf_ and letters, and the longer kinds that logins in a browser and in CI give.
 _TOKEN = re.compile(r"(?:hf_(?:oauth|jwt|app)_[\w.-]{8,}|(?:hf|api_org)_[A-Za-z0-9]{12,})")
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SECRET_NAMES = ("_TOKEN", "_API_KEY")
 
 
@@ -27,8 +28,8 @@ class MergetoolError(Exception):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        self.message = without_tokens(" ".join(str(message).split()))
-        self.hint = without_tokens(" ".join(str(hint).split()))
+        self.message = plain(without_tokens(" ".join(str(message).split())))
+        self.hint = plain(without_tokens(" ".join(str(hint).split())))
         super().__init__(f"{self.message}; {self.hint}" if self.hint else self.message)
 
 
@@ -126,6 +127,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known: {', '.join(known)}"
+
+
+def plain(text: str) -> str:
+    """The text with what would steer a terminal (escape sequences, marks that turn the direction of writing) written out.
+
+    Names of tensors, files and candidates come from whoever made them; lines and tabs stay.
+    """
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def without_tokens(text: str) -> str:

@@ -60,6 +60,9 @@ def beside_weights(directory: Path) -> dict[str, str]:
     """
     names = [name for name in needed_beside(Directory(directory)) if name.endswith(_DECIDING)]
     names += [name for name in (ADAPTER_CONFIG,) if (directory / name).is_file()]
+    for name in names:
+        if (directory / name).stat().st_size > reading.LIMIT:
+            raise CheckpointError(f"{directory / name}: has more than {reading.LIMIT:,} bytes", "fetch the file again")
     return {name: bytes_hash(directory / name) for name in sorted(names)}
 
 

@@ -20,6 +20,7 @@ WORDS = "tokenizer.json"
 _PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm")
 _TIKTOKEN = ("tiktoken.model", "qwen.tiktoken")
 _FILES = (WORDS, "tekken.json", *_PIECES, *_TIKTOKEN, "vocab.json", "vocab.txt")
+_ROWS = 1 << 31
 _ADDED = ("added_tokens.json", "tokenizer_config.json")
 
 
@@ -56,20 +57,27 @@ def same_words(a: Place, b: Place) -> bool:
 
 @lru_cache(maxsize=8)
 def _known(path: Path, size: int, changed: int) -> dict[str, int]:
+    words = _parsed(path)
+    if wrong := next((word for word, row in words.items() if type(row) is not int or not 0 <= row < _ROWS), None):
+        raise CheckpointError(f"{path}: is not a tokenizer file ({wrong!r} has no row)", "fetch the file again")
+    return words
+
+
+def _parsed(path: Path) -> dict[str, int]:
     try:
         if path.name == WORDS:
             return _of_tokenizer_json(reading.parsed_file(path))
         if path.name == "tekken.json":
             return _of_tekken(reading.parsed_file(path))
         if path.name in _PIECES:
-            return {piece: row for row, piece in enumerate(_pieces(path.read_bytes()))}
+            return {piece: row for row, piece in enumerate(_pieces(reading.content(path)))}
         if path.name in _TIKTOKEN:
-            pairs = (line.split() for line in path.read_bytes().splitlines() if line.strip())
+            pairs = (line.split() for line in reading.content(path).splitlines() if line.strip())
             return {byte_level(base64.b64decode(word)): int(row) for word, row in pairs}
         if path.name == "vocab.txt":
             return {word: row for row, word in enumerate(reading.text(path).splitlines())}
         return {str(word): int(row) for word, row in reading.parsed_file(path).items()}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, StopIteration) as error:
         raise CheckpointError(f"{path}: is not a tokenizer file ({error})", "fetch the file again") from None
 
 

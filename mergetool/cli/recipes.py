@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mergetool.cli.shell import guarded, note
+from mergetool.cli.shell import echo, guarded, note
 
 app = typer.Typer(no_args_is_help=True, help="List, show or copy the recipes that come with the package.")
 
@@ -20,7 +20,7 @@ def _ls() -> None:
 
     names = [f"{kind}/{name}" for kind, name in list_recipes()]
     for (kind, name), shown in zip(list_recipes(), names, strict=True):
-        typer.echo(f"{shown:{max(map(len, names))}}  {_purpose(recipe_path(kind, name).read_text())}")
+        echo(f"{shown:{max(map(len, names))}}  {_purpose(recipe_path(kind, name).read_text())}")
 
 
 def _purpose(text: str) -> str:
@@ -36,7 +36,7 @@ def _purpose(text: str) -> str:
 
 def _show(name: Annotated[str, typer.Argument(help="kind/name, e.g. merge/linear.", show_default=False)]) -> None:
     """Print a recipe."""
-    typer.echo(_find(name).read_text(), nl=False)
+    echo(_find(name).read_text(), nl=False)
 
 
 def _copy(
@@ -55,7 +55,7 @@ def _copy(
         if not (target.parent / beside).exists():
             shutil.copyfile(source.parent / beside, target.parent / beside)
     note(f"now run: mergetool check {target}")
-    typer.echo(target)
+    echo(target)
 
 
 def _find(name: str) -> Path:

@@ -84,7 +84,7 @@ def documents(text: str) -> list[str]:
     import yaml
 
     try:
-        starts = [event.start_mark for event in yaml.parse(text) if isinstance(event, yaml.events.DocumentStartEvent)]
+        starts = [event.start_mark for event in yaml.parse(text, loader()) if isinstance(event, yaml.events.DocumentStartEvent)]
         parts = _cut(text, [mark.index for mark in starts])
         return [part for part in parts if getattr(yaml.compose(part, loader()), "value", "")] or [text]
     except yaml.YAMLError:
@@ -102,7 +102,7 @@ def anchored_keys(text: str) -> frozenset[str]:
 
     found: dict[str, str] = {}
     used, depth, key = set(), 0, None
-    for event in yaml.parse(text):
+    for event in yaml.parse(text, loader()):
         if isinstance(event, yaml.events.AliasEvent):
             used.add(event.anchor)
         if isinstance(event, yaml.events.CollectionEndEvent):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 LIMIT = 250_000
@@ -27,6 +28,11 @@ def loader() -> type:
 
     class StrictLoader(yaml.SafeLoader):
         _depth = 0
+
+        def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+            if self.flow_level > _DEPTH:  # the scanner takes the square of the depth
+                raise _refusal("nests too deeply", SimpleNamespace(start_mark=self.get_mark()))
+            super().fetch_flow_collection_start(TokenClass)
 
         def compose_document(self) -> Any:
             node = super().compose_document()

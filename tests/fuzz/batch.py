@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import resource
@@ -64,16 +65,16 @@ def run(seed: int, numbers: list[int], corpus: Path, place: Path, only: str | No
             os.close(receive)
             _serve(seed, left[:_TOGETHER], corpus, place, only, want, send)
         os.close(send)
-        for verdict in _collected(receive, child, left[:_TOGETHER]):
+        for verdict in _collected(receive, child, left[:_TOGETHER], place):
             left.remove(verdict.number)
             yield verdict
         os.close(receive)
 
 
-def _collected(receive: int, child: int, numbers: list[int]) -> Iterator[Verdict]:
+def _collected(receive: int, child: int, numbers: list[int], place: Path) -> Iterator[Verdict]:
     """What a child says, line by line; of the case in which it hangs or dies, what can be said from outside."""
     waiting, buffer, begun = list(numbers), b"", time.monotonic()
-    case = {"kind": "?", "about": "", "words": []}
+    case, fault = {"kind": "?", "about": "", "words": []}, ""
     while waiting:
         ready, _, _ = select.select([receive], [], [], forked.SECONDS + 3 - min(time.monotonic() - begun, forked.SECONDS))
         piece = os.read(receive, 1 << 20) if ready else b""
@@ -82,7 +83,8 @@ def _collected(receive: int, child: int, numbers: list[int]) -> Iterator[Verdict
                 os.killpg(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             took = time.monotonic() - begun
-            told = f"no answer after {took:.0f} s" if not ready else f"ended: {os.waitstatus_to_exitcode(status)}"
+            told = f"no answer after {took:.0f} s" if not ready else f"ended: {os.waitstatus_to_exitcode(status)}\n{fault}"
+            told += "".join(forked.written(place / f"{waiting[0]}-log"))[-3000:]
             yield Verdict(waiting[0], **case, verdict="slow" if not ready else "traceback", code=None, seconds=took, growth=0,
                           told=told)  # fmt: skip
             return
@@ -93,6 +95,8 @@ def _collected(receive: int, child: int, numbers: list[int]) -> Iterator[Verdict
                 waiting.pop(0)
                 yield Verdict(**found)
                 begun = time.monotonic()
+            elif "fault" in found:
+                fault = found["fault"]
             else:
                 case = found
     os.waitpid(child, 0)
@@ -121,9 +125,11 @@ def _serve(seed: int, numbers: list[int], corpus: Path, place: Path, only: str |
                               growth=outcome.growth, told=told)  # fmt: skip
             os.write(send, json.dumps(asdict(verdict)).encode() + b"\n")
             if judged == "clean":
+                os.chdir(place)
+            if judged == "clean":
                 shutil.rmtree(here, ignore_errors=True)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException:  # a fault of the fuzzer's own
+        os.write(send, json.dumps({"fault": traceback.format_exc()[-3000:]}).encode() + b"\n")
         code = 70
     finally:
         os._exit(code)
@@ -136,7 +142,9 @@ def _here(case: cases.Case, here: Path, log: Path) -> forked.Outcome:
     forked.redirect(log)
     os.chdir(here)
     os.environ |= {"MERGETOOL_CACHE": str(here / ".cache-of-the-case"), **case.env}
+    faulthandler.dump_traceback_later(forked.SECONDS + 1, file=2)  # where it hangs
     code = forked.command(case.words)
+    faulthandler.cancel_dump_traceback_later()
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     took = time.monotonic() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -50,7 +50,7 @@ class Outcome:
         if self.code == 0:
             return True
         lines = [line for line in self.err.splitlines() if line.startswith("mergetool: ")]
-        return self.code == 2 and (len(lines) == 1 or "Usage:" in self.err) and "Traceback" not in self.err
+        return self.code == 2 and (len(lines) == 1 or "Usage:" in self.err + self.out) and "Traceback" not in self.err
 
     @property
     def slow(self) -> bool:
@@ -175,8 +175,9 @@ def written(log: Path) -> tuple[str, str]:
     """What went to log.out and log.err, which are removed."""
     found = []
     for end in (".out", ".err"):
-        found.append(Path(f"{log}{end}").read_text(encoding="utf-8", errors="replace"))
-        Path(f"{log}{end}").unlink()
+        path = Path(f"{log}{end}")
+        found.append(path.read_text(encoding="utf-8", errors="replace") if path.exists() else "")
+        path.unlink(missing_ok=True)
     return found[0], found[1]
 
 

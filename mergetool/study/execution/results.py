@@ -29,9 +29,10 @@ class Results:
             for line in reading.text(path, reading.LOG, errors="replace").split("\n"):
                 try:
                     row = reading.parsed(line)
-                    self._rows[row["key"]] = row
-                except (json.JSONDecodeError, KeyError, TypeError):
+                except json.JSONDecodeError:
                     continue  # the run was killed in the middle of this line: its candidate is done again
+                if _is_whole(row):
+                    self._rows[row["key"]] = row
 
     def done(self, key: str) -> dict[str, Any] | None:
         """The line of a candidate that was measured; None where there is none, or where it failed."""
@@ -53,3 +54,21 @@ class Results:
         with self.path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b"\n"
+
+
+def _is_whole(row: Any) -> bool:
+    """Whether a line says what a line of a candidate does; one that was damaged is measured again."""
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("key", "name")):
+        return False
+    if row.get("error"):
+        return isinstance(row["error"], str)
+    splits = row.get("scores")
+    if not isinstance(splits, dict) or not all(isinstance(scores, dict) for scores in splits.values()):
+        return False
+    return all(_is_score(score) for scores in splits.values() for score in scores.values())
+
+
+def _is_score(score: Any) -> bool:
+    return isinstance(score, dict) and all(
+        isinstance(score.get(key), (int, float)) and not isinstance(score[key], bool) for key in ("value", "low", "high", "n")
+    )
