@@ -78,7 +78,8 @@ def next_step(error: OSError) -> str:
 
 
 def _refused(error: OSError) -> tuple[str, str]:
-    where = f"{error.filename}: " if error.filename else ""
+    file = error.filename2 or error.filename  # of a copy, what it is copied to
+    where = f"{file}: " if file else ""
     return f"{where}{'the disk is full' if error.errno in _FULL else error.strerror or error}", next_step(error)
 
 

@@ -133,7 +133,7 @@ def check_beside(place: Place, tokenizer: Place) -> None:
     Raises:
         CheckpointError: a JSON file is truncated, or a link leads to nothing or out of the directory.
     """
-    for where, names in ((place, (*beside(place).carried, GENERATION)), (tokenizer, tokenizer_files(tokenizer))):
+    for where, names in ((place, (*beside(place).carried, CONFIG, GENERATION)), (tokenizer, tokenizer_files(tokenizer))):
         for name in names:
             if (where.directory / name).exists() or (where.directory / name).is_symlink():
                 _source(where.directory, name)

@@ -65,6 +65,8 @@ class WorkingDirectory:
                 raise OutputError(f"{self.out}: another run is writing it now", "wait for it, or choose another name")
             if self.out.exists() and not (self.out.is_dir() and not any(self.out.iterdir())):
                 raise Appeared(f"{self.out}: another run has just made it", "run again to see whether it is the same")
+            if self.directory.is_symlink():
+                raise OutputError(f"{self.directory}: is a link", "remove it; unfinished work lies beside its output")
             self.made = not (self.directory.is_dir() and any(self.directory.iterdir()))
             self.directory.mkdir(exist_ok=True)
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import io
 import os
@@ -60,7 +61,8 @@ def main() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"  # of the programs that are started from here: none imports from the working directory
     for stream in (sys.stdout, sys.stderr):  # a terminal or a pipe that is not UTF-8 is shown \u2013 for what it cannot show
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError):
+                stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception:  # a bug of ours: its traceback may hold what a library put into its message

@@ -281,7 +281,7 @@ class _arrow_errors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         import pyarrow.lib
 
-        if isinstance(error, (pyarrow.lib.ArrowException, OSError, ValueError, OverflowError, MemoryError)):
+        if isinstance(error, (pyarrow.lib.ArrowException, OSError, ValueError, OverflowError, SystemError)):
             raise DataError(
                 f"{self.path}: not a readable {self.kind} file ({error})",
                 "the file is damaged or of another kind; fetch it again",

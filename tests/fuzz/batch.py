@@ -76,7 +76,7 @@ def _collected(receive: int, child: int, numbers: list[int], place: Path) -> Ite
     waiting, buffer, begun = list(numbers), b"", time.monotonic()
     case, fault = {"kind": "?", "about": "", "words": []}, ""
     while waiting:
-        ready, _, _ = select.select([receive], [], [], forked.SECONDS + 3 - min(time.monotonic() - begun, forked.SECONDS))
+        ready, _, _ = select.select([receive], [], [], max(1.0, forked.PATIENCE - (time.monotonic() - begun)))
         piece = os.read(receive, 1 << 20) if ready else b""
         if not piece:
             with contextlib.suppress(ProcessLookupError):
@@ -138,15 +138,15 @@ def _serve(seed: int, numbers: list[int], corpus: Path, place: Path, only: str |
 def _here(case: cases.Case, here: Path, log: Path) -> forked.Outcome:
     """Runs a case in this process."""
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    held, began = forked.held(), time.monotonic()
+    held, began = forked.held(), time.process_time()
     forked.redirect(log)
     os.chdir(here)
     os.environ |= {"MERGETOOL_CACHE": str(here / ".cache-of-the-case"), **case.env}
-    faulthandler.dump_traceback_later(forked.SECONDS + 1, file=2)  # where it hangs
+    faulthandler.dump_traceback_later(forked.PATIENCE - 5, file=2)  # where it hangs
     code = forked.command(case.words)
     faulthandler.cancel_dump_traceback_later()
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-    took = time.monotonic() - began
+    took = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     out, err = forked.written(log)
     return forked.Outcome(code, 0, took, max(0, peak - held) if peak > usage else 0, out, err)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -234,8 +233,7 @@ def rows(rng: random.Random, corpus_at: Path, here: Path) -> Case:
 def journal(rng: random.Random, corpus_at: Path, here: Path) -> Case:
     """Unfinished work of a merge: its journal or its shard. What comes of it is the same merge."""
     corpus.take(corpus_at, here, [*MODEL, "merge.yaml"])
-    work = here / ".out.mergetool-partial"
-    shutil.copytree(corpus_at / ".left.mergetool-partial", work)
+    work = corpus.leave_unfinished(here)
     path = work / rng.choice(["journal.jsonl", "model.safetensors"])
     if rng.random() < 0.15:
         put_instead(path, rng.choice(list(INSTEAD)))

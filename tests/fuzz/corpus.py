@@ -124,23 +124,43 @@ def _tables(root: Path) -> None:
 
 
 def _made(root: Path) -> None:
-    """`done`: a finished merge; `.left.mergetool-partial`: the work of one that was killed before it was published."""
+    """A finished merge, a finished study, a calibration."""
     log, cwd = root / "corpus-log", root
     merged = forked.run(["merge", "merge.yaml", "done", "--threads", "1"], cwd, log)
     assert merged.code == 0, merged.err
-
-    def killed() -> None:
-        from mergetool.checkpoint.writer import CheckpointWriter
-
-        CheckpointWriter.complete = lambda self: os._exit(9)  # type: ignore[method-assign]
-
-    stopped = forked.run(["merge", "merge.yaml", "left", "--threads", "1"], cwd, log, before=killed)
-    assert stopped.code == 9, stopped.err
-    assert (root / ".left.mergetool-partial" / "journal.jsonl").stat().st_size > 2000
     study = forked.run(["compare", "study.yaml", "compared"], cwd, log, seconds=120)
     assert study.code == 0, study.err
     calibrated = forked.run(["calibrate", "sft", "calibration.safetensors", "--data", "rows.jsonl"], cwd, log, seconds=60)
     assert calibrated.code == 0, calibrated.err
+
+
+def leave_unfinished(here: Path) -> Path:
+    """Run the merge of merge.yaml into `out` until it is about to be published, and stop it there, as a kill does.
+
+    Returns:
+        The directory of its unfinished work.
+    """
+    from mergetool.checkpoint.writer import CheckpointWriter
+    from mergetool.merge import merge_to_directory, plan_merge
+    from mergetool.merge.recipe import load_merge_recipe
+
+    class Stopped(BaseException):
+        pass
+
+    def stop(self: CheckpointWriter) -> dict[str, str]:
+        raise Stopped
+
+    whole, CheckpointWriter.complete = CheckpointWriter.complete, stop
+    before = os.getcwd()
+    os.chdir(here)
+    try:
+        merge_to_directory(plan_merge(load_merge_recipe(Path("merge.yaml"))), "out", threads=1)
+    except Stopped:
+        pass
+    finally:
+        CheckpointWriter.complete = whole
+        os.chdir(before)
+    return here / ".out.mergetool-partial"
 
 
 def take(corpus: Path, case: Path, names: list[str]) -> None:

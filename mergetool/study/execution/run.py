@@ -15,6 +15,7 @@ from mergetool.study.execution.evaluator import Evaluator
 from mergetool.study.execution.results import RESULTS, Results
 from mergetool.study.execution.scheduler import Executor, InProcess, Progress, schedule
 from mergetool.study.execution.search import searches
+from mergetool.study.recipe.columns import SPLITS, columns
 from mergetool.study.recipe.study_recipe import StudyRecipe
 from mergetool.version import __version__
 
@@ -78,11 +79,18 @@ def run_study(
     results = Results(out / RESULTS, fresh)
     rows: dict[str, dict[str, Any]] = {}
 
+    wanted = [column.name for column in columns(recipe)]
+
+    def measured(row: dict[str, Any]) -> bool:
+        return all(name in row["scores"].get(split, ()) for split in SPLITS for name in wanted)
+
     def known(candidate: Candidate) -> dict[str, Any] | None:
         about = evaluator.about(candidate)
         found = results.done(about["key"])
         if found is None and not about["error"]:
             found = results.done(evaluator.legacy_key(candidate))
+        if found and not measured(found):
+            found = None  # the line was damaged, or tells of other metrics
         if found:
             rows[candidate.name] = {**found, **about}  # the same weights may have another name by now
         return rows.get(candidate.name) if found else None
