@@ -76,7 +76,9 @@ class Journal:
     def add(self, one: Finished) -> None:
         """A tensor is finished."""
         assert self._descriptor is not None  # `begin` has opened it
-        os.write(self._descriptor, (json.dumps(_line(one)) + "\n").encode())
+        line = (json.dumps(_line(one)) + "\n").encode()
+        while line:  # a disk that is nearly full takes a part of it, and says so the next time
+            line = line[os.write(self._descriptor, line) :]
 
     def close(self) -> None:
         """Close the file."""
