@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout, UnixFileLock
 
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _one_at_a_time = threading.Lock()  # a file's position is shared by the threads, where there are no positioned calls
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from mergetool.config.given import recipe_given
-from mergetool.config.strict_yaml import documents, load_yaml
+from mergetool.config.strict_yaml import documents, load_yaml, recipe_text
 from mergetool.errors import RecipeError, nearest
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _several(path: str | Path) -> list[dict[str, Any]]:
     from mergetool.merge.documents import steps_of
 
     file = Path(path)
-    if not file.is_file() or len(documents(file.read_text(encoding="utf-8", errors="replace"))) < 2:
+    if not file.is_file() or len(documents(recipe_text(file))) < 2:
         return []
     found, facts = [], _merge().facts
     for step in steps_of(path, file.with_suffix("")):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from mergetool import reading
 from mergetool.errors import CheckpointError, RecipeError
 from mergetool.ops.projection import Factor, Moments, Rule, covered, factor, shares
 from mergetool.ops.projector import Projector
@@ -101,7 +102,7 @@ class Calibration:
         if FORMAT not in metadata:
             raise CheckpointError(f"{path}: is no calibration", _AGAIN)
         try:
-            header = json.loads(metadata[FORMAT])
+            header = reading.parsed(metadata[FORMAT])
             if header["version"] != VERSION:
                 raise CheckpointError(f"{path}: is of version {header['version']}, and this program reads {VERSION}", _AGAIN)
             sites = {key: Site(**site) for key, site in header["sites"].items()}

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.activations.artifact import Site
 from mergetool.activations.survey import Survey, Unit
 from mergetool.checkpoint.working_directory import partial_directory
@@ -42,7 +43,7 @@ def workspace(out: Path, fingerprint: str, fresh: bool) -> Iterator[Path]:
             for old in work.iterdir():
                 old.unlink()
             left.write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf-8")
-        elif json.loads(left.read_bytes()).get("fingerprint") != fingerprint:
+        elif reading.parsed_file(left).get("fingerprint") != fingerprint:
             raise OutputError(
                 f"{work}: an interrupted run of another model or of other rows", "run again with --fresh to discard it"
             )
@@ -74,7 +75,7 @@ def read_group(journal: Path, maps: Survey) -> dict[str, Site]:
     from safetensors import safe_open
 
     with safe_open(journal, framework="pt") as file:
-        known = json.loads(file.metadata()["group"])
+        known = reading.parsed(file.metadata()["group"])
     maps.sides |= known["sides"]
     maps.units = [Unit(*unit) for unit in known["units"]]
     maps.constants = known["constants"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mergetool import reading
 from mergetool.checkpoint.content import sha256_of
 from mergetool.checkpoint.model_files import CONFIG, GENERATION, tokenizer_files, write_beside, write_config, write_tokenizer
 from mergetool.checkpoint.place import Directory
@@ -80,13 +81,13 @@ def _alter_config(model: Any, keys: tuple[str, ...], out: Path) -> None:
     """Takes the values of some keys from the live configuration."""
     if not keys:
         return
-    config = json.loads((out / CONFIG).read_bytes())
+    config = reading.parsed_file(out / CONFIG)
     live = model.config.get_text_config().to_dict()
     for holder in (config, config.get("text_config")):
         if isinstance(holder, dict):
             main = holder is config.get("text_config") or "text_config" not in config
             holder.update({key: live[key] for key in keys if key in live and (main or key in holder)})
-    (out / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    (out / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def located(training: Mapping[str, Any], directory: Path) -> dict[str, Any]:

@@ -120,8 +120,8 @@ def order_of(part: str) -> tuple[int, int]:
 
 def write_account(out: Path, manifest: Manifest, log: list[dict[str, Any]]) -> None:
     """Writes mergetool.json, metrics.jsonl and the model card."""
-    (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    (out / "README.md").write_text(card(manifest))
+    (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
+    (out / "README.md").write_text(card(manifest), encoding="utf-8")
     manifest.write(out)
 
 

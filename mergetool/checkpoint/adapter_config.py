@@ -44,6 +44,39 @@ _LOST = {
 }
 
 
+_NUMBER, _NUMBERS, _NAMES, _ROWS = "a number", "patterns of layers and numbers", "names", "rows, or rows by layer"
+_TYPES = {
+    "r": _NUMBER,
+    "lora_alpha": _NUMBER,
+    "rank_pattern": _NUMBERS,
+    "alpha_pattern": _NUMBERS,
+    "target_parameters": _NAMES,
+    "trainable_token_indices": _ROWS,
+}
+
+
+def _fits(value: Any, wanted: str) -> bool:
+    """Whether a value of adapter_config.json can be what its key stands for; null can."""
+    if value is None:
+        return True
+    if wanted == _NUMBER:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
+    if wanted == _NUMBERS:
+        return isinstance(value, dict) and all(_is_pattern(key) and _fits(one, _NUMBER) for key, one in value.items())
+    if wanted == _NAMES:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    lists = value.values() if isinstance(value, dict) else [value]
+    return all(isinstance(rows, list) and all(type(row) is int and 0 <= row < 1 << 31 for row in rows) for rows in lists)
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return len(text) < 1000
+
+
 @dataclass(frozen=True)
 class AdapterConfig:
     """An adapter's configuration, every feature of which is known here.
@@ -60,6 +93,11 @@ class AdapterConfig:
     called: str
 
     def __post_init__(self) -> None:
+        for key, wanted in _TYPES.items():
+            if not _fits(value := self.values.get(key), wanted):
+                raise CheckpointError(
+                    f"{self.called}: its {key} is {str(value)[:60]!r}, not {wanted}", "mend adapter_config.json"
+                )
         kind = self.values.get("peft_type")
         if kind != "LORA":
             self._refuse(f"of kind {kind}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.checkpoint.place import Place
 from mergetool.checkpoint.quantised import without_quantisation
 from mergetool.errors import CheckpointError
@@ -132,7 +133,7 @@ def check_beside(place: Place, tokenizer: Place) -> None:
     Raises:
         CheckpointError: a JSON file is truncated, or a link leads to nothing or out of the directory.
     """
-    for where, names in ((place, (*beside(place).carried, GENERATION)), (tokenizer, tokenizer_files(tokenizer))):
+    for where, names in ((place, (*beside(place).carried, CONFIG, GENERATION)), (tokenizer, tokenizer_files(tokenizer))):
         for name in names:
             if (where.directory / name).exists() or (where.directory / name).is_symlink():
                 _source(where.directory, name)
@@ -154,7 +155,7 @@ def write_config(source: Path, out: Path, dtype: str, changed: Mapping[str, Any]
             holder.update(dict.fromkeys(keys, dtype))
     config.pop("_name_or_path", None)
     without_quantisation(config)
-    (out / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    (out / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if (source / GENERATION).exists():
         _copy(source, GENERATION, out)
 
@@ -165,12 +166,12 @@ def write_tokenizer(source: Path, out: Path, chat_template: str | None = None) -
         if _is_tokenizer(name):
             _copy(source, name, out)
     if chat_template:
-        (out / "chat_template.jinja").write_text(chat_template)
+        (out / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
         path = out / "tokenizer_config.json"
         if path.exists():
-            settings = json.loads(path.read_bytes())
+            settings = reading.parsed_file(path)
             if settings.pop("chat_template", None) is not None:
-                path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+                path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_beside(place: Place, out: Path) -> Beside:
@@ -205,7 +206,7 @@ def _modules(place: Place, files: Iterable[str]) -> list[str]:
     if _MODULES not in files:
         return []
     try:
-        listed = json.loads(place.path(_MODULES).read_bytes())
+        listed = reading.parsed_file(place.path(_MODULES))
         return [f"{one['path'].strip('/')}/" for one in listed if one.get("path")]
     except (ValueError, TypeError, AttributeError, KeyError, OSError, RecursionError):
         return []  # whatever else is called so; a truncated file is an error where it is carried
@@ -262,10 +263,9 @@ def _source(directory: Path, name: str) -> Path:
         raise CheckpointError(f"{path}: is a link out of the checkpoint's directory", "put the file itself there")
     if name.endswith(".json"):
         try:
-            json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            reason = "nests too deeply" if isinstance(error, RecursionError) else error
-            raise CheckpointError(f"{path}: is not valid JSON ({reason})", "fetch the file again, or remove it") from None
+            reading.parsed_file(path)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: is not valid JSON ({error})", "fetch the file again, or remove it") from None
     return path
 
 

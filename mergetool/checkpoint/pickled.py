@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from mergetool import reading
 from mergetool.checkpoint.header import BY_TORCH_NAME, TensorInfo
 from mergetool.checkpoint.recognise import LFS_HINT, is_pointer
 from mergetool.errors import CheckpointError
@@ -21,7 +22,7 @@ def load_mapped(path: Path) -> dict[str, torch.Tensor]:
         CheckpointError: the file is missing, damaged, of the old format that cannot be mapped, or holds other things.
     """
     try:
-        with path.open("rb") as file:
+        with reading.opened(path) as file:
             if is_pointer(file.read(64)):
                 raise CheckpointError(f"{path}: is a Git-LFS pointer and not the file itself", LFS_HINT)
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)

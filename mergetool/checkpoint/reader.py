@@ -11,6 +11,7 @@ from types import TracebackType
 
 import torch
 
+from mergetool import reading
 from mergetool.checkpoint.header import TensorInfo
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.pickled import load_mapped
@@ -58,13 +59,15 @@ class Reader:
             raise CheckpointError(f"{self.layout.name}: has no tensor '{name}'", "check that the models match") from None
 
     def _flat(self, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
-        flat = self._flats.get((info.file, info.name))
-        if flat is None:
-            raw = self._map(info)[info.offset : info.offset + info.nbytes]
-            if info.offset % info.itemsize:  # a legal file may leave a tensor unaligned; torch cannot view that
-                raw = raw.clone()
-            flat = self._flats[info.file, info.name] = raw.view(info.dtype)
-        block = flat[start:stop]
+        if info.offset % info.itemsize:  # a legal file may leave a tensor unaligned; torch cannot view that
+            first, stop = info.offset + start * info.itemsize, min(stop, info.numel)
+            block = self._map(info)[first : first + (stop - start) * info.itemsize].clone().view(info.dtype)
+        else:
+            flat = self._flats.get((info.file, info.name))
+            if flat is None:
+                raw = self._map(info)[info.offset : info.offset + info.nbytes]
+                flat = self._flats[info.file, info.name] = raw.view(info.dtype)
+            block = flat[start:stop]
         if self.watch is not None:
             self.watch(info, start, block)
         return block
@@ -77,7 +80,7 @@ class Reader:
         with self._lock:
             if info.file not in self._maps:
                 try:
-                    with self._places.get(info.file, info.file).open("rb") as file:
+                    with reading.opened(self._places.get(info.file, info.file)) as file:
                         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 except (OSError, ValueError) as error:
                     raise CheckpointError(f"{info.file}: cannot be mapped ({error})", "check that the file is whole") from error

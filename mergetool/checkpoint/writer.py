@@ -243,7 +243,7 @@ class CheckpointWriter:
             if self._hash_error is not None:
                 raise self._hash_error
             if len(self._shards) > 1:
-                (self.directory / INDEX).write_text(json.dumps(index_of(self._shards), indent=2) + "\n")
+                (self.directory / INDEX).write_text(json.dumps(index_of(self._shards), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise self._failure(error) from error
         return self._hashes

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import Settings, emit_json, naming, note, progress_bar, size
+from mergetool.cli.shell import Settings, echo, emit_json, naming, note, progress_bar, size
 from mergetool.methods import TRAININGS
 
 
@@ -36,7 +36,7 @@ def align(
         note(f"{out} already is this run; nothing to do (see {out / 'mergetool.json'})")
     else:
         _tell_result(result, loaded)
-    typer.echo(out)
+    echo(out)
 
 
 def _teller(update: Any, algorithm: Any) -> Any:

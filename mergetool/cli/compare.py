@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import Settings, emit_json, naming, note, progress_bar
+from mergetool.cli.shell import Settings, echo, emit_json, naming, note, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from mergetool.study.analysis.choose import Summary
     from mergetool.study.execution.run import StudyResult
     from mergetool.study.execution.save import Saved
@@ -102,10 +100,10 @@ def run_and_report(
         note(f"{silent} replies of the judge on the test rows held no verdict; their pairs count as ties")
     note(f"{result.ran} of {len(result.rows)} candidates made and measured in {result.seconds:.0f} s")
     for path in paths:
-        typer.echo(path)
+        echo(path)
     for one in save_candidates(recipe, result, save) if save else []:
         note(f"{one.name}: {'written' if one.written else 'there already'}")
-        typer.echo(one.path)
+        echo(one.path)
     return result
 
 
@@ -158,16 +156,6 @@ def facts(result: StudyResult, paths: list[Path], saved: list[Saved]) -> dict[st
     }
 
 
-def print_table(table: Table) -> None:
-    """A table to stdout; uncut where that is a file or a pipe, which have no width."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 160)
-    console.print(table)
-
-
 def print_summary(summary: Summary) -> None:
     """The table, the differences, what was chosen and how sure that is; warnings come first."""
     from rich.table import Table
@@ -203,18 +191,18 @@ def print_summary(summary: Summary) -> None:
         )
     print_table(table)
     print_differences(summary)
-    typer.echo("\n" + tax_sentence(summary))
+    echo("\n" + tax_sentence(summary))
     if sentence := cover_sentence(summary):
-        typer.echo(sentence)
+        echo(sentence)
     choice = summary.choice
-    typer.echo(chosen_sentence(summary))
+    echo(chosen_sentence(summary))
     for line in certainty(summary):
-        typer.echo(line)
+        echo(line)
     if choice.group:
         group = summary.group(choice.group)
         assert group is not None
         scores = ", ".join(f"{column.name} {shown(group.scores['test'][column.name])}" for column in summary.columns)
-        typer.echo(f"On the test rows it has {scores}.")
+        echo(f"On the test rows it has {scores}.")
 
 
 def print_differences(summary: Summary) -> None:

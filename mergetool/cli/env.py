@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, size
+from mergetool.cli.shell import echo, emit_json, size
 from mergetool.version import __version__
 
 PACKAGES = (
@@ -25,7 +25,7 @@ def env(json: Annotated[bool, typer.Option("--json", help="Print the facts as JS
         emit_json(facts)
         return
     for name, value in facts.items():
-        typer.echo(f"{name}: {', '.join(value) or 'none' if isinstance(value, list) else value}")
+        echo(f"{name}: {', '.join(value) or 'none' if isinstance(value, list) else value}")
 
 
 def _facts() -> dict[str, Any]:

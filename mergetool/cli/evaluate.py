@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mergetool.cli.completion import metric_names
-from mergetool.cli.shell import emit_json, note, progress_bar
+from mergetool.cli.shell import emit_json, note, print_table, progress_bar
 
 DATA, BENCHMARKS, JUDGES, ANSWERS = "Data", "Public benchmarks", "Reward model and judge", "Limits"
 
@@ -139,8 +139,6 @@ def evaluate(
 
 def _print(model: str, scores: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
-
-    from mergetool.cli.compare import print_table
 
     table = Table(title=model, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for name in ("metric", "value", "95 % over rows", "rows", "unit", "better"):

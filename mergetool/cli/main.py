@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
+import io
 import os
 import sys
 import traceback
@@ -74,6 +76,11 @@ def main() -> None:
     # once more at the exit, costs a third of the start
     gc.set_threshold(100_000, 20, 100)
     atexit.register(gc.freeze)
+    os.environ["PYTHONSAFEPATH"] = "1"  # of the programs that are started from here: none imports from the working directory
+    for stream in (sys.stdout, sys.stderr):  # a terminal or a pipe that is not UTF-8 is shown \u2013 for what it cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError):
+                stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="mergetool")  # also under `python -m mergetool`
     except Exception:  # a bug of ours: its traceback may hold what a library put into its message

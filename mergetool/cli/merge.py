@@ -10,7 +10,7 @@ import typer
 
 from mergetool.cli.completion import ENGINES, engines, recipe_names
 from mergetool.cli.push import tell_pushed, upload
-from mergetool.cli.shell import Settings, emit_json, naming, note, parse_size, progress_bar, size, tell_adapter
+from mergetool.cli.shell import Settings, echo, emit_json, naming, note, parse_size, progress_bar, size, tell_adapter
 
 
 def merge(
@@ -97,7 +97,7 @@ def merge(
     if dry_run:
         reports = [describe(plan, threads) for plan in plans]
         for report in [] if json else reports:
-            typer.echo("\n".join(f"{key}: {value}" for key, value in report.items()))
+            echo("\n".join(f"{key}: {value}" for key, value in report.items()))
         if json:
             emit_json(reports if sweep else reports[0])
         return
@@ -124,7 +124,7 @@ def merge(
             note(f"{path} already is this merge; nothing to do")
         else:
             _report(manifest, path, seconds, plan)
-        typer.echo(path)
+        echo(path)
     if pushed:
         tell_pushed(pushed)
 

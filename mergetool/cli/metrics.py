@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mergetool.cli.shell import emit_json
+from mergetool.cli.shell import echo, emit_json, print_table
 
 
 def metrics(json: Annotated[bool, typer.Option("--json", help="Print the lists as JSON.")] = False) -> None:
@@ -29,8 +29,6 @@ def metrics(json: Annotated[bool, typer.Option("--json", help="Print the lists a
         return
     from rich.table import Table
 
-    from mergetool.cli.compare import print_table
-
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("metric", "side", "unit", "better", "rows", "what it is"):
         table.add_column(column, no_wrap=column == "metric", overflow="fold")
@@ -39,5 +37,5 @@ def metrics(json: Annotated[bool, typer.Option("--json", help="Print the lists a
         table.add_row(row["metric"], row["side"], row["unit"], better, row["rows"], row["about"])
     print_table(table)
     for suite in suites:
-        typer.echo(f"\nsuite {suite['suite']} ({suite['source']}): {', '.join(suite['tasks'])}")
-    typer.echo("\nAny task of lm-evaluation-harness too: mergetool evaluate MODEL --tasks TASK; lm-eval ls tasks lists them.")
+        echo(f"\nsuite {suite['suite']} ({suite['source']}): {', '.join(suite['tasks'])}")
+    echo("\nAny task of lm-evaluation-harness too: mergetool evaluate MODEL --tasks TASK; lm-eval ls tasks lists them.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, note, size
+from mergetool.cli.shell import echo, emit_json, note, size
 
 if TYPE_CHECKING:
     from mergetool.hub.push import Pushed
@@ -51,4 +51,4 @@ def tell_pushed(pushed: Pushed) -> None:
     else:
         note("the repository has all of it already; nothing was uploaded")
     note(f"{pushed.repo} is {'private' if pushed.private else 'public'}; {pushed.revision} is at {pushed.commit[:12]}")
-    typer.echo(pushed.pull_request or pushed.url)
+    echo(pushed.pull_request or pushed.url)

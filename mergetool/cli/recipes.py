@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mergetool.cli.completion import recipe_names
-from mergetool.cli.shell import emit_json, guarded, note
+from mergetool.cli.shell import echo, emit_json, guarded, note
 
 Name = Annotated[str, typer.Argument(help="kind/name, e.g. merge/linear.", show_default=False, autocompletion=recipe_names)]
 _MODELINE = "yaml-language-server: $schema="
@@ -29,7 +29,7 @@ def _ls(json: Annotated[bool, typer.Option("--json", help="Print the list as JSO
     width = max(map(len, found))
     room = shutil.get_terminal_size().columns - width - 2 if sys.stdout.isatty() else None
     for name, purpose in found.items():
-        typer.echo(f"{name:{width}}  {_shortened(purpose, room)}")
+        echo(f"{name:{width}}  {_shortened(purpose, room)}")
 
 
 def _shortened(text: str, room: int | None) -> str:
@@ -54,7 +54,7 @@ def _show(
     name: Name,
 ) -> None:
     """Print a recipe."""
-    typer.echo(_as_copied(_find(name)), nl=False)
+    echo(_as_copied(_find(name)), nl=False)
 
 
 def _copy(
@@ -73,7 +73,7 @@ def _copy(
         if not (target.parent / beside).exists():
             shutil.copyfile(source.parent / beside, target.parent / beside)
     note(f"now run: mergetool check {target}")
-    typer.echo(target)
+    echo(target)
 
 
 def _as_copied(recipe: Path) -> str:

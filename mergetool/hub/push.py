@@ -13,7 +13,7 @@ from hashlib import file_digest, sha1
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergetool import hub
+from mergetool import hub, reading
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.manifest import MANIFEST, Manifest
 from mergetool.checkpoint.model_files import beside, tokenizer_files
@@ -278,7 +278,7 @@ def _same(path: Path, oid: str) -> bool:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with reading.opened(path) as file:
             return file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})", "check the disk") from None
@@ -288,7 +288,7 @@ def _write_card(directory: Path, manifest: Manifest, evaluations: Sequence[Evalu
     """Bring the card in the directory up to date, so that it is part of the same commit."""
     path = directory / CARD
     try:
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        before = reading.text(path) if path.exists() else ""
         after = completed(before, manifest, evaluations, name)
         if after != before:
             write_whole(path, after)

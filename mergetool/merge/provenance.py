@@ -257,5 +257,5 @@ def _write(directory: Path, manifest: Manifest) -> Manifest:
     files = files_beside(directory) if manifest.adapter is None else [ADAPTER_CONFIG]
     manifest = replace(manifest, files=files, warnings=[*manifest.warnings, *([warning] if warning else [])])
     manifest.write(directory)
-    (directory / CARD).write_text(merge_card(manifest))
+    (directory / CARD).write_text(merge_card(manifest), encoding="utf-8")
     return manifest

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mergetool import reading
 from mergetool.architecture.vocabulary import WordTensors, vocabulary_holder
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.model_files import TOKENIZER_FILES
@@ -306,7 +307,7 @@ def write_vocabulary(vocabulary: Vocabulary, directory: Path) -> None:
         path = directory / file
         if not path.exists():
             continue
-        content = json.loads(path.read_bytes())
+        content = reading.parsed_file(path)
         if file == "config.json":
             holder = vocabulary_holder(content)
             assert isinstance(holder, dict)
@@ -314,7 +315,7 @@ def write_vocabulary(vocabulary: Vocabulary, directory: Path) -> None:
         for part in (content, content.get("text_config")):
             if isinstance(part, dict):
                 part.update({key: _moved(part[key], vocabulary.moved) for key in _SPECIAL if key in part})
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if vocabulary.tokenizer is not None:
         for name in TOKENIZER_FILES:
             if name not in _KEPT:  # tables without the words that were added

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.architecture.context import learned_positions
 from mergetool.evaluate import METRICS, Harness, Instruments, Metric, Reference, measure, refer
 from mergetool.evaluate.interval import STATISTICS
@@ -90,18 +91,18 @@ class Bench:
         # itself, and SFT must score exactly one half
         key = digest([*self._key, torch.__version__, torch.get_num_threads(), platform.node(), platform.machine()])
         try:
-            kept = json.loads(self._cache.read_text(encoding="utf-8"))
-            if kept["key"] == key:
+            kept = reading.parsed_file(self._cache)
+            if kept["key"] == key and kept["hash"] == digest(kept["references"]):
                 return {
                     split: {name: _read(one) for name, one in references.items()}
                     for split, references in kept["references"].items()
                 }
-        except (OSError, ValueError, KeyError):
-            pass  # not there, or cut short by a kill: it is computed again
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass  # not there, or damaged: it is computed again
         found = {split: {one.task.name: refer(sft, one, self._tokenizer) for one in self._prepared[split]} for split in SPLITS}
         written = {split: {name: _written(one) for name, one in references.items()} for split, references in found.items()}
         part = self._cache.with_suffix(f".{os.getpid()}.part")  # several workers may write it at once
-        part.write_text(json.dumps({"key": key, "references": written}), encoding="utf-8")
+        part.write_text(json.dumps({"key": key, "hash": digest(written), "references": written}), encoding="utf-8")
         os.replace(part, self._cache)
         return found
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.study.analysis.row_scores import RowScores, read, written
 
 RESULTS = "results.jsonl"
@@ -36,7 +37,7 @@ class Results:
         for one in (path, *self._beside.values()) if fresh else ():
             if one.exists():
                 os.replace(one, one.with_suffix(".jsonl.old"))
-        self._rows = {row["key"]: row for row in _lines(path) if "key" in row}
+        self._rows = {row["key"]: row for row in _lines(path) if _is_whole(row)}
         kept = [row for row in _lines(self._beside[ROWS]) if row.get("key") in self._rows and ROWS in row]
         self.row_scores: dict[str, RowScores] = {row["key"]: read(row[ROWS]) for row in kept}
 
@@ -66,14 +67,13 @@ class Results:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the run was killed in the middle of this line: its candidate is done again
-            if isinstance(row, dict):
-                yield row
+    for line in reading.text(path, reading.LOG, errors="replace").split("\n"):
+        try:
+            row = reading.parsed(line)
+        except json.JSONDecodeError:
+            continue  # the run was killed in the middle of this line: its candidate is done again
+        if isinstance(row, dict):
+            yield row
 
 
 def _append(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -90,3 +90,21 @@ def _ends_mid_line(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) != b"\n"
+
+
+def _is_whole(row: Any) -> bool:
+    """Whether a line says what a line of a candidate does; one that was damaged is measured again."""
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("key", "name")):
+        return False
+    if row.get("error"):
+        return isinstance(row["error"], str)
+    splits = row.get("scores")
+    if not isinstance(splits, dict) or not all(isinstance(scores, dict) for scores in splits.values()):
+        return False
+    return all(_is_score(score) for scores in splits.values() for score in scores.values())
+
+
+def _is_score(score: Any) -> bool:
+    return isinstance(score, dict) and all(
+        isinstance(score.get(key), (int, float)) and not isinstance(score[key], bool) for key in ("value", "low", "high", "n")
+    )

@@ -16,6 +16,7 @@ from mergetool.study.execution.evaluator import Evaluator
 from mergetool.study.execution.results import RESULTS, ROWS, Results
 from mergetool.study.execution.scheduler import Executor, InProcess, Progress, schedule
 from mergetool.study.execution.search import searches
+from mergetool.study.recipe.columns import SPLITS, columns
 from mergetool.study.recipe.study_recipe import StudyRecipe
 from mergetool.version import __version__
 
@@ -80,11 +81,18 @@ def run_study(
     rows: dict[str, dict[str, Any]] = {}
     row_scores: dict[str, RowScores] = {}
 
+    wanted = [column.name for column in columns(recipe)]
+
+    def measured(row: dict[str, Any]) -> bool:
+        return all(name in row["scores"].get(split, ()) for split in SPLITS for name in wanted)
+
     def known(candidate: Candidate) -> dict[str, Any] | None:
         about = evaluator.about(candidate)
         found = results.done(about["key"])
         if found is None and not about["error"]:
             found = results.done(evaluator.legacy_key(candidate))
+        if found and not measured(found):
+            found = None  # the line was damaged, or tells of other metrics
         if found:
             row_scores.pop(candidate.name, None)
             if kept := results.row_scores.get(found["key"]):

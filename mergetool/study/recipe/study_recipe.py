@@ -84,9 +84,7 @@ class StudyRecipe(StudyModels):
     against: str = "linear"
     name: str = "study"
 
-    @field_validator(
-        "reward", "gain", "tax", "keep", mode="before", json_schema_input_type=MetricEntry | list[MetricEntry]
-    )
+    @field_validator("reward", "gain", "tax", "keep", mode="before", json_schema_input_type=MetricEntry | list[MetricEntry])
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value

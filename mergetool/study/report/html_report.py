@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.evaluate.paired import DRAWS
 from mergetool.study.analysis.choose import Summary
 from mergetool.study.analysis.doubts import shown as told
@@ -75,7 +76,7 @@ def write_report(
     chosen = summary.group(summary.choice.group) if summary.choice.group else None
     page = (
         jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        .from_string(TEMPLATE.read_text(encoding="utf-8"))
+        .from_string(reading.text(TEMPLATE))
         .render(
             title=title,
             notes=notes,

@@ -54,7 +54,7 @@ def canvas(path: Path, size: tuple[float, float], panels: int = 1) -> Iterator[t
     matplotlib.use("Agg", force=False)
     import matplotlib.pyplot as plt
 
-    with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+    with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}):
         figure, axes = plt.subplots(1, panels, figsize=size, dpi=DPI, layout="constrained")
         try:
             yield figure, axes
