@@ -51,7 +51,7 @@ def check_align(recipe: AlignRecipe, rehearsed: bool = False) -> dict[str, Any]:
         RecipeError, CheckpointError, DataError: the first thing that would stop `align`.
     """
     training_config(recipe, "unused")  # what is misspelt is told before anything is fetched
-    facts: dict[str, Any] = {"algorithm": recipe.algorithm, "method": recipe.merging.method, "beta": recipe.beta}
+    facts: dict[str, Any] = {"algorithm": recipe.algorithm, "method": recipe.merging.method}
     sft, base = layouts(recipe)
     facts["model"] = {
         "architecture": (sft.config.get("architectures") or [sft.config.get("model_type")])[0],
@@ -62,6 +62,7 @@ def check_align(recipe: AlignRecipe, rehearsed: bool = False) -> dict[str, Any]:
     facts["sft"] = sft.name
     check_tokenizer(sft)
     config = training_config(recipe, "unused", learned_positions(sft.config))
+    facts["beta"] = getattr(config, "beta", None)
     facts["base"] = base.name if base is not None else recipe.base_model
     facts |= _on_the_hub([sft] if base is None else [sft, base])
     first: list[dict[str, Any]] = []
@@ -147,7 +148,7 @@ def fingerprint(recipe: AlignRecipe) -> str:
     Raises:
         CheckpointError, DataError, RecipeError: a model, a data file or a reward is missing or cannot be read.
     """
-    written = recipe.as_written()
+    written = {**recipe.as_written(), "beta": recipe.beta}  # in every one, also where the algorithm has none
     # Where the files lie does not matter, what they hold does: a moved run resumes.
     parts: dict[str, Any] = {
         "recipe": {key: value for key, value in written.items() if key not in ("base_model", "sft_model", "reward")},
