@@ -6,15 +6,14 @@ recipe.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mergetool.activations.answers import nll
+from mergetool.align.averages import Average, Bema, ElasticReset, Ema, Every, Sma
 from mergetool.align.penalties import ewc_penalty, l1_penalty, l2_penalty
 from mergetool.align.row_terms import Term, kl
 
@@ -23,14 +22,24 @@ if TYPE_CHECKING:
 
     from mergetool.optim.reference import Storage
 
-_AVERAGE = "ema.safetensors"
-
 
 class Settings(Protocol):
     """The part of a recipe's `merging` that baselines read; None where the recipe leaves it out."""
 
     @property
     def coefficient(self) -> float | None: ...
+    @property
+    def every(self) -> Every | None: ...
+    @property
+    def since(self) -> float | None: ...
+    @property
+    def lag(self) -> float | None: ...
+    @property
+    def multiplier(self) -> float | None: ...
+    @property
+    def ema_power(self) -> float | None: ...
+    @property
+    def bias_power(self) -> float | None: ...
     @property
     def strength(self) -> float | None: ...
     @property
@@ -54,7 +63,8 @@ class Baseline:
         source: the paper.
         knobs: what `merging` may set.
         attach: of (optimizer, settings, directory of theta_s, file of its Fisher): what changes the optimizer's steps.
-        average: of settings: the trainer's callback whose average is published in place of the weights that are trained.
+        average: the average that is kept beside the training: written in place of the weights, or what they are reset to.
+        required: knobs without a default.
         adapter: of settings and PEFT's word for the task: PEFT's configuration, where an adapter is trained in place of the
             weights.
         term: what is added to the loss for the rows that should stay.
@@ -68,93 +78,25 @@ class Baseline:
     source: str = ""
     knobs: frozenset[str] = frozenset({"seed"})
     attach: Callable[[torch.optim.Optimizer, Settings, Path, Path | None], None] | None = None
-    average: Callable[[Settings], Any] | None = None
+    average: type[Average] | None = None
+    required: frozenset[str] = frozenset()
     adapter: Callable[[Settings, str], Any] | None = None
     term: Term | None = None
     reference: bool = False
     fisher: bool = False
     gradients: bool = False
 
+    def averaged(self, settings: Settings) -> Average | None:
+        """The average with the recipe's settings; what the recipe leaves out keeps the average's own."""
+        if self.average is None:
+            return None
+        given = {name: value for name in self.knobs - {"seed"} if (value := getattr(settings, name)) is not None}
+        return self.average(**given)
+
     @property
     def needs_rows(self) -> bool:
         """Whether `merging.rows` must be given."""
         return "rows" in self.knobs
-
-
-@functools.cache
-def _average_class() -> type:
-    from transformers import TrainerCallback
-
-    class Average(TrainerCallback):
-        """Keeps ema <- (1 - c) * ema + c * theta, in fp32; it travels with the checkpoints.
-
-        Source: [OMO] Lu et al. 2024, arXiv 2405.17931, baseline EMA.
-        """
-
-        def __init__(self, coefficient: float) -> None:
-            self.coefficient = coefficient
-            self.average: dict[str, torch.Tensor] = {}
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-            """From the checkpoint's file in a resumed run, else from theta_s."""
-            if state.global_step:
-                self.load(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-            else:
-                self.average = {name: p.detach().float().clone() for name, p in _trained(model)}
-
-        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-            """One step of the average."""
-            for name, p in _trained(model):
-                mean = self.average[name]
-                self.average[name] = mean.to(p.device).lerp_(p.detach().float(), self.coefficient)
-
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            """Beside the trainer's own files."""
-            from safetensors.torch import save_file
-
-            if state.is_world_process_zero:
-                save_file(self.average, Path(args.output_dir) / f"checkpoint-{state.global_step}" / _AVERAGE)
-
-        def load(self, checkpoint: Path) -> None:
-            """Takes the average that a checkpoint has kept."""
-            from safetensors.torch import load_file
-
-            self.average = load_file(checkpoint / _AVERAGE)
-
-        @contextmanager
-        def in_place(self, model: Any) -> Iterator[None]:
-            """Within it, the average is the model's weights."""
-            import torch
-
-            kept = {name: p.detach().clone() for name, p in _trained(model)}
-            self.put(model)
-            try:
-                yield
-            finally:
-                with torch.no_grad():
-                    for name, p in _trained(model):
-                        p.copy_(kept[name])
-
-        def put(self, model: Any) -> None:
-            """Makes the average the model's weights."""
-            import torch
-
-            with torch.no_grad():
-                for name, p in _trained(model):
-                    p.copy_(self.average[name])
-
-    return Average
-
-
-def average(coefficient: float) -> Any:
-    """A trainer callback that keeps the exponential moving average of the weights; `put` makes it the model."""
-    return _average_class()(coefficient)
-
-
-def _trained(model: Any) -> list[tuple[str, Any]]:
-    from mergetool.optim.names import canonical
-
-    return [(canonical(name), p) for name, p in model.named_parameters() if p.requires_grad]
 
 
 def adapter(rank: int, scale: float | None, task: str) -> Any:
@@ -201,7 +143,29 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
                 "the moving average of AdamW's weights",
                 "Lu et al. 2024, arXiv 2405.17931, baseline EMA",
                 frozenset({"coefficient", "seed"}),
-                average=lambda settings: average(settings.coefficient or 1e-3),
+                average=Ema,
+            ),
+            Baseline(
+                "sma",
+                "the mean of AdamW's weights",
+                "Izmailov et al. 2018, arXiv 1803.05407; Lin et al. 2023, arXiv 2309.06256, stochastic moving averaging",
+                frozenset({"since", "every", "seed"}),
+                average=Sma,
+            ),
+            Baseline(
+                "bema",
+                "the moving average of AdamW's weights, corrected for what it lags behind",
+                "Block & Zhang 2025, arXiv 2508.00180",
+                frozenset({"since", "every", "lag", "multiplier", "ema_power", "bias_power", "seed"}),
+                average=Bema,
+            ),
+            Baseline(
+                "elastic_reset",
+                "AdamW whose weights are reset to their moving average at every K-th step, and that to the SFT model",
+                "Noukhovitch et al. 2023, arXiv 2312.07551",
+                frozenset({"coefficient", "every", "seed"}),
+                average=ElasticReset,
+                required=frozenset({"every"}),
             ),
             Baseline(
                 "l2",

@@ -160,7 +160,7 @@ def fingerprint(recipe: AlignRecipe) -> str:
     Raises:
         CheckpointError, DataError, RecipeError: a model, a data file or a reward is missing or cannot be read.
     """
-    written = recipe.as_written()
+    written = {**recipe.as_written(), "beta": recipe.beta}  # in every one, also where the algorithm has none
     # Where the files lie does not matter, what they hold does: a moved run resumes.
     parts: dict[str, Any] = {
         "recipe": {key: value for key, value in written.items() if key not in ("base_model", "sft_model", "policy", "reward")},

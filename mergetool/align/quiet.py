@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -15,10 +16,12 @@ def quiet() -> Iterator[None]:
     import transformers
 
     bars, level = datasets.utils.logging.is_progress_bar_enabled(), transformers.logging.get_verbosity()
-    tqdm = os.environ.get("TQDM_DISABLE")
+    tqdm, trl = os.environ.get("TQDM_DISABLE"), logging.getLogger("trl")
+    level_of_trl = trl.level
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    trl.setLevel(logging.ERROR)
     os.environ["TQDM_DISABLE"] = "1"
     try:
         with warnings.catch_warnings():
@@ -28,6 +31,7 @@ def quiet() -> Iterator[None]:
         if bars:
             datasets.enable_progress_bars()
         transformers.logging.set_verbosity(level)
+        trl.setLevel(level_of_trl)
         transformers.utils.logging.enable_progress_bar()
         if tqdm is None:
             del os.environ["TQDM_DISABLE"]

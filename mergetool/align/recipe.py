@@ -65,14 +65,17 @@ class Merging(_Strict):
         density: p, the fraction of entries kept.
         alpha: weight of the SFT delta at each merge.
         alpha_total: the same, summed over the run: alpha = alpha_total / number of merges.
-        every: K, merge at every K-th step; `total` merges once, at the end. Of `ogpsa`, compute the rows' gradients anew.
+        every: K, merge at every K-th step; `total` merges once, at the end. Of `ogpsa`, compute the rows' gradients anew; of
+            averages, look at the weights; of `elastic_reset`, reset them.
         statistic: of `onties`: what an update's entries are ranked by, their own magnitude or Adam's momentum (MoFO).
         rescale, tau_mask, elect, clip: see docs/methods.md, "Divergences".
         seed: of the masks, and of the order of `rows`. The order of the data has `training.seed`.
         rounding: how a weight takes an update below its own precision.
         storage: where theta_b and theta_s lie meanwhile: memory-mapped, or loaded.
         compile: whether torch.compile makes one pass over memory of a step; where nothing is said, where it pays.
-        coefficient: of `ema`, the weight of the newest weights in the average.
+        coefficient: of `ema` and `elastic_reset`, the weight of the newest weights in the average.
+        since: of `sma` and `bema`, where the average begins: a share of the run below 1, else a step.
+        lag, multiplier, ema_power, bias_power: of `bema`, see `mergetool.align.averages.Bema`.
         strength: of the penalties `l2`, strength/2 * |theta - theta_s|^2, and `l1`, strength * |theta - theta_s|_1; of
             `onnullspace`, how much is left of what the calibration's rows see: the larger, the more.
         rank, lora_alpha: of `lora`; `rank` of `onnullspace` with kind hard, the eigenvectors that are taken away.
@@ -98,6 +101,11 @@ class Merging(_Strict):
     storage: Literal["mmap", "cpu", "memory"] | None = None
     compile: bool | None = None
     coefficient: Annotated[float, Field(gt=0, le=1)] | None = None
+    since: Annotated[float, Field(ge=0)] | None = None
+    lag: Annotated[float, Field(ge=1)] | None = None
+    multiplier: Annotated[float, Field(ge=0)] | None = None
+    ema_power: Annotated[float, Field(ge=0)] | None = None
+    bias_power: Annotated[float, Field(ge=0)] | None = None
     strength: Annotated[float, Field(ge=0)] | None = None
     rank: Annotated[int, Field(gt=0)] | None = None
     lora_alpha: Annotated[float, Field(gt=0)] | None = None
@@ -120,6 +128,10 @@ class Merging(_Strict):
             raise ValueError(f"'{foreign[0]}' is no knob of method {self.method}; its knobs: {known}")
         if self.baseline is not None and self.baseline.needs_rows and self.rows is None:
             raise ValueError(f"{self.method} needs to know what should stay; add `rows: {{data: ...}}`")
+        if self.baseline is not None and (missing := sorted(self.baseline.required - given)):
+            raise ValueError(f"{self.method} has no default for {missing[0]}; add `{missing[0]}:`")
+        if self.since is not None and self.since >= 1 and not self.since.is_integer():
+            raise ValueError(f"since {self.since:g}: a step is a whole number; a share of the run lies below 1")
         if {"alpha", "alpha_total"} <= given:
             raise ValueError("alpha and alpha_total are both given; keep one of them")
         if self.training is not None and self.training.mixes and not {"alpha", "alpha_total"} & given:
@@ -293,8 +305,10 @@ class AlignRecipe(_Strict):
         return None if self.calibration is None else self.calibration.resolved(self._directory)
 
     def as_written(self) -> dict[str, Any]:
-        """The recipe as plain YAML-ready values, without what was left out."""
+        """The recipe as plain YAML-ready values, without what was left out; read again, it is this recipe."""
         written = self.model_dump(mode="json", exclude_none=True, by_alias=True)
+        if self.algorithm_row.beta != "always" and "beta" not in self.model_fields_set:
+            del written["beta"]  # to be written it has to mean something, and to the algorithm it may mean another loss
         return written if self.calibration is None else written | {"calibration": self.calibration.written()}
 
 

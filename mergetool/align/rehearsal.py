@@ -46,6 +46,8 @@ def rehearse(recipe: AlignRecipe, config: Any, sft: Path, rows: Any) -> None:
     config = copy.copy(config)
     if hasattr(config, "precompute_ref_log_probs"):
         config.precompute_ref_log_probs = True
+    if hasattr(config, "sync_ref_model"):
+        config.sync_ref_model = False
     if algorithm.reference == "beside the policy":
         config.beta = 0.0
     more: dict[str, Any] = {"reward_funcs": _no_reward} if algorithm.rewarded else {}

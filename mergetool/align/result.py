@@ -141,6 +141,8 @@ def card(manifest: Manifest) -> str:
             f", {merging['merges']} merges (every {merging['every']} steps) of alpha = {merging['alpha']:.3g}: "
             f"{merging['merged_total']:.3g} of the SFT delta in all"
         )
+    if written := merging.get("written"):
+        how += f": {written}"
     best = f" (the best of {manifest.trained})" if manifest.trained else ""
     calibrated = "" if manifest.calibrated_on is None else f"\n{manifest.calibrated_on}"
     if rewards := recipe.get("reward"):

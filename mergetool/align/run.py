@@ -190,7 +190,7 @@ def _finish(
     step = trained if best is None else step_of_checkpoint(best)
     if trainer.average is not None:
         if best is not None:
-            trainer.average.load(best)
+            trainer.average.load(best, trainer.model)
         trainer.average.put(trainer.model)
     log = trainer.state.log_history
     if trainer.eval_dataset is not None:
@@ -200,6 +200,8 @@ def _finish(
     merging = {**asdict(trainer.plan), **amount_of(trainer, recipe.merging.method)}
     if stay is not None and recipe.merging.rows is not None:
         merging["rows"] = stay.account(recipe.merging.rows, recipe.directory)
+    if trainer.averaging is not None:
+        merging["written"] = trainer.averaging.rule.told(step, trained)
     moved: dict[str, Any] = {}
     # A sharded model has to be gathered by all ranks together; the others are whole on each.
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
@@ -238,7 +240,7 @@ def _finish(
                 log,
                 moved["layers"],
                 recipe.algorithm_row.logged,
-                f"{work.out.name}: {trainer.plan.method}",
+                ", ".join(filter(None, [f"{work.out.name}: {trainer.plan.method}", merging.get("written")])),
                 step if trained != step else None,
             )
         work.publish()

@@ -11,6 +11,7 @@ import functools
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,17 @@ class Snapshots:
         return any(not (self._folder / f"step-{step}").exists() for step in wanted)
 
     def write(self, trainer: Any, step: int) -> None:
-        """Writes the weights as they are now; all ranks must call it."""
+        """Writes the weights as they are now, of an average the average; all ranks must call it."""
+        with nullcontext() if trainer.average is None else trainer.average.in_place(trainer.model):
+            self._write(trainer, step)
+
+    def _write(self, trainer: Any, step: int) -> None:
         state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
         if not trainer.is_world_process_zero():
             return
         model = trainer.accelerator.unwrap_model(trainer.model)
-        if trainer.average is not None or hasattr(model, "merge_and_unload"):
-            model = copy.deepcopy(model)  # what is published of such a run is not what is trained
-            if trainer.average is not None:
-                trainer.average.put(model)
-            if hasattr(model, "merge_and_unload"):
-                model = model.merge_and_unload()
+        if hasattr(model, "merge_and_unload"):
+            model = copy.deepcopy(model).merge_and_unload()  # what is published of such a run is not what is trained
         part, place = self._folder / f".step-{step}", self._folder / f"step-{step}"
         for old in (part, place):
             shutil.rmtree(old, ignore_errors=True)

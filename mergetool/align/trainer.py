@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.averaging import averaging, moving_reference
 from mergetool.align.baselines import weight_of_rows
 from mergetool.align.drift import Drift
 from mergetool.align.inputs import load_teacher
@@ -70,14 +71,16 @@ def make_trainer(
     if algorithm.taught:
         more["teacher_model"] = load_teacher(recipe, paths[1], config.device)
     baseline = merging.baseline
-    trainer.average = baseline.average(merging) if baseline and baseline.average else None
+    rule = baseline.averaged(merging) if baseline else None
+    trainer.averaging = averaging(rule) if rule is not None else None
     trainer.row_gradients = row_gradients(recipe, config, model, stay, report)
     trainer.drift = Drift(paths[1])
     if baseline and baseline.adapter:
         trainer.drift = None  # theta_s has no adapters to be far from
         more["peft_config"] = baseline.adapter(merging, algorithm.task)
     # The callback that marks a checkpoint as whole comes last.
-    callbacks = [trainer.average, trainer.row_gradients, watcher(stop, report, merging.method)]
+    moving = moving_reference() if getattr(config, "sync_ref_model", False) else None
+    callbacks = [trainer.averaging, moving, trainer.row_gradients, watcher(stop, report, merging.method)]
     callbacks = [each for each in callbacks if each is not None]
     with refusals(config, recipe.training):  # TRL refuses some combinations only here
         trainer.__init__(
@@ -89,6 +92,8 @@ def make_trainer(
             callbacks=callbacks,
             **more,
         )
+    if moving is not None:
+        moving.model = trainer.ref_model
     if stay is not None:
         trainer.row_term = _row_term(recipe, trainer, stay, before)
     _tell_lengths(trainer, config)
@@ -144,6 +149,12 @@ def _online(base: type) -> type:
         plan: Plan | None
         fisher: Path | None
         row_term: RowTerm | None
+        averaging: Any
+
+        @property
+        def average(self) -> Any:
+            """The average that is published in place of the weights that are trained; None where these are."""
+            return self.averaging if self.averaging is not None and self.averaging.rule.published else None
 
         def create_optimizer(self, model: Any = None) -> Any:
             """Groups as Trainer makes them (no decay of norms and biases), but named: masks and deltas go by name.

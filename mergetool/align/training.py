@@ -28,7 +28,6 @@ ELSEWHERE = {
     "teacher_model_revision": "the SFT model is the teacher",
     "teacher_model_init_kwargs": "`dtype:` at the top of the recipe says how models are loaded",
     "reward_model_path": "write `reward:` at the top of the recipe",
-    "sync_ref_model": "the reference stays the SFT model, that is what merging is about",
     "auto_find_batch_size": "a changed batch size would change the number of merges; set per_device_train_batch_size",
     "ignore_data_skip": "a resumed run sees the rows that the uninterrupted run would have seen",
     "save_only_model": "a checkpoint without the optimizer's state cannot be resumed",
@@ -61,7 +60,7 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path, positions: int 
                 f"data.max_length: {algorithm.name} cuts no prompt", f"set training.{algorithm.sampling.length} for its answers"
             )
         given["max_length"] = recipe.data.max_length
-    values = {**_defaults(given), **algorithm.config_defaults(), **given, **algorithm.sets, **_beta(recipe)}
+    values = {**_defaults(given), **_reference(algorithm.config_defaults(), given), **given, **algorithm.sets, **_beta(recipe)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -77,6 +76,7 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path, positions: int 
             "leave it out, or make it gradient_accumulation_steps",
         )
     _reported(config)
+    _moving(recipe, config)
     if positions is not None:
         _within(algorithm, config, positions, "max_length" in given)
     if recipe.data.eval is not None and not algorithm.evaluates:
@@ -119,6 +119,19 @@ def _reported(config: Any) -> None:
     for name in [config.report_to] if isinstance(config.report_to, str) else config.report_to or []:
         if name not in here:
             raise RecipeError(f"training.report_to: {name} is not installed", f"pip install {name}, or remove the field")
+
+
+def _moving(recipe: AlignRecipe, config: Any) -> None:
+    """Raises RecipeError where TRL's reference is to move along and there is none that could."""
+    if not getattr(config, "sync_ref_model", False):
+        return
+    field, baseline = "training.sync_ref_model", recipe.merging.baseline
+    if getattr(config, "precompute_ref_log_probs", False):
+        raise RecipeError(f"{field}: precompute_ref_log_probs scores the rows once, with a reference that stays", "keep one")
+    if config.beta == 0:
+        raise RecipeError(f"{field}: without a KL term there is no reference", "give `beta:` at the top of the recipe")
+    if baseline is not None and baseline.adapter is not None:
+        raise RecipeError(f"{field}: the reference of {baseline.name} is the model without its adapter", "remove the field")
 
 
 def smallest_batch(algorithm: Algorithm, config: Any) -> int:
@@ -188,6 +201,12 @@ def _defaults(given: dict[str, Any]) -> dict[str, Any]:
         "dataloader_pin_memory": on_gpu,
         "ddp_find_unused_parameters": False,  # every weight of a causal language model has a gradient
     }
+
+
+def _reference(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """An algorithm's defaults; a reference that moves is not scored once for all."""
+    scored = "precompute_ref_log_probs"
+    return {**defaults, scored: False} if given.get("sync_ref_model") and scored in defaults else defaults
 
 
 def _checked(recipe: AlignRecipe, config_class: type) -> dict[str, Any]:

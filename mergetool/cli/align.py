@@ -153,6 +153,8 @@ def _tell_result(result: Any, recipe: Any) -> None:
             f"  merged: {row.at_most}{result.merging['merged_total']:.3g} of {row.merges}, "
             f"{result.merging['merges']} times {result.merging['alpha']:.3g}"
         )
+    if written := result.merging.get("written"):
+        note(f"  written: {written}")
     for prefix in ("", "eval_"):
         shown = {
             name: result.metrics[key]

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from mergetool.align import align_recipe, load_align_recipe, override
+from mergetool.align.algorithms import ALGORITHMS
 from mergetool.align.recipe import KNOBS
+from mergetool.align.training import training_config
 from mergetool.errors import RecipeError
 
 LEAST = {"sft_model": "sft", "data": {"train": "rows.jsonl"}}
@@ -108,6 +110,17 @@ def test_a_plain_exponent_is_a_number_in_training_too(tmp_path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("sft_model: s\ndata: {train: t.jsonl}\ntraining: {learning_rate: 1e-6}\n")
     assert load_align_recipe(path).training == {"learning_rate": 1e-6}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_is_written_of_a_recipe_is_the_same_recipe(tmp_path, algorithm: str) -> None:
+    """A `beta` that nobody gave would be refused of SFT, and would give GRPO a KL term."""
+    more = {"reward": "rewards.py:f"} if ALGORITHMS[algorithm].rewarded else {}
+    for given in ({}, {"beta": 0.3}) if ALGORITHMS[algorithm].beta else ({},):
+        made = align_recipe({"sft_model": "sft", "algorithm": algorithm, "data": {"train": "rows.jsonl"}, **more, **given})
+        again = align_recipe(made.as_written())
+        configs = [training_config(one, tmp_path) for one in (made, again)]
+        assert getattr(configs[0], "beta", None) == getattr(configs[1], "beta", None)
 
 
 def test_an_override_keeps_the_rest_and_is_checked_again() -> None:
