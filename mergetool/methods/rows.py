@@ -42,6 +42,7 @@ class ConsensusRow:
         models: the fewest and the most models that it takes beside base_model; None for any number.
         gathers: whether its statistic holds a part of a tensor in memory.
         calibrated: whether it reads what the maps of each model read: each has a calibration of its own.
+        divides: the option under which the weights of a tensor are divided by their sum; None where there is none.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ConsensusRow:
     models: tuple[int, int | None] = (1, None)
     gathers: bool = False
     calibrated: bool = False
+    divides: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
