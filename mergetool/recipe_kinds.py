@@ -94,6 +94,14 @@ def kind_of(content: Mapping[str, Any], name: str = "recipe") -> str:
     return found
 
 
+def _content(given: str | Path) -> dict[str, Any]:
+    """A recipe's keys, wherever it lies; see `mergetool.merge.recipe_source`."""
+    from mergetool.merge.recipe_source import recipe_source
+
+    path = Path(given)
+    return load_yaml(path) if path.is_file() and path.suffix != ".md" else recipe_source(str(given)).content
+
+
 def _several(path: str | Path) -> list[dict[str, Any]]:
     """The facts of each merge of a file of several; one that needs what another one makes is only read."""
     from mergetool.merge.documents import steps_of
@@ -130,7 +138,7 @@ def check(recipe: BaseModel | Mapping[str, Any] | str | Path) -> dict[str, Any]:
     name = "recipe" if isinstance(recipe, Mapping) else str(recipe)
     if not isinstance(recipe, Mapping) and len(several := _several(recipe)) > 1:
         return {"recipe": name, "kind": "merge", "documents": several}
-    kind = kind_of(recipe if isinstance(recipe, Mapping) else load_yaml(recipe), name)
+    kind = kind_of(recipe if isinstance(recipe, Mapping) else _content(recipe), name)
     return {"recipe": name, "kind": kind, **_LANGUAGES[kind]().check(recipe)}
 
 

@@ -50,6 +50,11 @@ def test_relative_paths_of_plain_values_start_from_the_working_directory(tmp_pat
     assert mergetool.check(recipe)["tensors"] == 38
 
 
+def test_a_merged_model_is_checked_by_its_own_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mergekit_config.yml").write_text(recipe_path("merge", "ties").read_text())
+    assert mergetool.check(tmp_path) == {**mergetool.check(recipe_path("merge", "ties")), "recipe": str(tmp_path)}
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

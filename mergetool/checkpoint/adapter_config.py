@@ -106,11 +106,6 @@ class AdapterConfig:
                 self._refuse(f"with {key}", f"{_MERGE}; or take {key} out of adapter_config.json if it changes no weight")
         if (bias := self.values.get("bias", "none")) not in _BIASES:
             self._refuse(f"with bias: {bias}")
-        if self.values.get("lora_alpha", 8) is None:
-            raise CheckpointError(
-                f"{self.called}: its lora_alpha is null, and its scale lora_alpha/r unknown",
-                "write the number that it was trained with into adapter_config.json",
-            )
         initial = self.values.get("init_lora_weights")
         if isinstance(initial, str) and initial.lower() in _LOST:
             name, why = _LOST[initial.lower()]
@@ -144,12 +139,23 @@ class AdapterConfig:
         return bool(self.values.get("fan_in_fan_out"))
 
     def scale(self, module: str, rank: int) -> float:
-        """The factor of B·A in one layer."""
-        alpha = self.values.get("lora_alpha", 8)
+        """The factor of B·A in one layer.
+
+        Raises:
+            CheckpointError: neither `lora_alpha` nor `alpha_pattern` says it.
+        """
+        alpha = self.values.get("lora_alpha", 8)  # PEFT's default where the key is absent; null is none, there too
         for pattern, value in (self.values.get("alpha_pattern") or {}).items():
             if re.match(rf"(.*\.)?({pattern})$", module):
                 alpha = value
                 break
+        if not isinstance(alpha, (int, float)):
+            said = "null" if alpha is None else repr(alpha)
+            raise CheckpointError(
+                f"{self.called}: its lora_alpha is {said}, so that the scale lora_alpha/r of '{module}' is unknown, and PEFT does "
+                "not load it either",
+                "write the number that it was trained with into adapter_config.json",
+            )
         return alpha / (math.sqrt(rank) if self.values.get("use_rslora") else rank)
 
     def tokens(self, module: str) -> tuple[int, ...]:

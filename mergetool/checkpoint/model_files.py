@@ -19,6 +19,7 @@ from typing import Any
 from mergetool import reading
 from mergetool.checkpoint.place import Place
 from mergetool.checkpoint.quantised import without_quantisation
+from mergetool.checkpoint.recognise import LFS_HINT, is_pointer
 from mergetool.errors import CheckpointError
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -261,6 +262,10 @@ def _source(directory: Path, name: str) -> Path:
         raise CheckpointError(f"{path}: is a link to nothing", "fetch the file again, or remove the link")
     if path.is_symlink() and not _inside(path, directory):
         raise CheckpointError(f"{path}: is a link out of the checkpoint's directory", "put the file itself there")
+    if name.endswith(".json") or _is_tokenizer(name):
+        with path.open("rb") as file:
+            if is_pointer(file.read(64)):
+                raise CheckpointError(f"{path}: is a Git-LFS pointer and not the file itself", LFS_HINT)
     if name.endswith(".json"):
         try:
             reading.parsed_file(path)

@@ -14,6 +14,7 @@ from typing import Any
 
 from mergetool import reading
 from mergetool.checkpoint.place import Place
+from mergetool.checkpoint.recognise import LFS_HINT, is_pointer
 from mergetool.errors import CheckpointError
 
 WORDS = "tokenizer.json"
@@ -84,6 +85,9 @@ def _parsed(path: Path) -> dict[str, int]:
 def _read(path: Path) -> dict[str, int]:
     if not path.exists():  # a link to nothing
         raise CheckpointError(f"{path}: no such tokenizer file", "fetch the file again")
+    with path.open("rb") as file:
+        if is_pointer(file.read(64)):
+            raise CheckpointError(f"{path}: is a Git-LFS pointer and not the file itself", LFS_HINT)
     found = path.stat()
     return _known(path, found.st_size, found.st_mtime_ns)
 

@@ -5,7 +5,7 @@ A word that neither program knows stays an error that names the nearest one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # Parameters of mergekit's methods, whether the method at hand reads them or not; a test compares them with its registry.
@@ -25,6 +25,9 @@ _CARD = frozenset((
     "license", "license_name", "license_link", "language", "tags", "library_name", "pipeline_tag", "datasets",
     "metrics", "model_name", "model-index", "description", "author", "version", "notes", "comment",
 ))  # fmt: skip
+# Words at the top of a recipe that people write under `parameters`, and one of `tokenizer` that they write at the top.
+_TOP = frozenset(("dtype", "out_dtype", "tokenizer_source", "chat_template", "base_model", "merge_method"))
+_PADDING, _LAYERS, _UNDER = "pad_to_multiple_of", "layer_range", "it belongs under `parameters`"
 _TRUTHS = ("normalize", "int8_mask", "rescale", "filter_wise", "normalize_weights", "nuslerp_row_wise", "nuslerp_flatten")
 
 
@@ -38,7 +41,46 @@ def understood(content: Mapping[str, Any], anchored: frozenset[str] = frozenset(
     left = [key for key in content if key in _OPTIONS | _CARD]
     kept = {key: value for key, value in content.items() if key not in left and key not in anchored}
     hint = "; a seed is given as `seed:`" if "random_seed" in left else ""
-    return kept, [f"{', '.join(left)} in the recipe: not read{hint}"] if left else []
+    lines = [f"{', '.join(left)} in the recipe: not read{hint}"] if left else []
+    misplaced: dict[tuple[str, str], dict[str, None]] = {}
+    kept = _in_place(kept, "", misplaced)
+    lines += [f"{', '.join(words)} {at}: not read there; {belongs}" for (at, belongs), words in misplaced.items()]
+    return kept, lines
+
+
+def _in_place(value: Any, key: str, misplaced: dict[tuple[str, str], dict[str, None]]) -> Any:
+    """A recipe without known words that stand where mergekit does not look for them; those go into `misplaced`."""
+    if isinstance(value, list) and key in _LISTS:
+        return [_in_place(one, key, misplaced) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    at, words, belongs = _places(key)
+    for word in [word for word in value if word in words]:
+        misplaced.setdefault((at, belongs(word)), {})[word] = None
+    inner = {word: content for word, content in value.items() if word not in words}
+    if key == "modules":  # by their names
+        return {name: _in_place(module, "module", misplaced) for name, module in inner.items()}
+    known = (*_LISTS, "modules", "parameters")
+    return {word: _in_place(content, word, misplaced) if word in known else content for word, content in inner.items()}
+
+
+_LISTS = ("models", "slices", "sources")
+
+
+def _places(key: str) -> tuple[str, frozenset[str], Callable[[str], str]]:
+    """Of a part of a recipe: what it is called, the words that are not read in it, and where such a word belongs."""
+    if key == "parameters":
+        return "under `parameters`", _TOP, lambda word: "it belongs at the top of the recipe"
+    if key == "models":
+        return (
+            "beside a model",
+            PARAMETERS | {_LAYERS},
+            lambda word: "whole models are merged, and layers under `slices`" if word == _LAYERS else _UNDER,
+        )
+    if key in ("", "slices", "sources", "module"):
+        where = {"": "at the top of the recipe", "sources": "beside a model"}.get(key, f"in `{key}`")
+        return where, PARAMETERS | {_PADDING}, lambda word: "it belongs under `tokenizer`" if word == _PADDING else _UNDER
+    return "", frozenset(), str
 
 
 def with_truths(parameters: Any) -> Any:

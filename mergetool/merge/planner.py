@@ -33,7 +33,7 @@ from mergetool.merge.plan import Plan, Source, TensorPlan
 from mergetool.merge.recipe import ADAPTER_OUTPUT, MergeRecipe
 from mergetool.merge.recipe_entries import ModelEntry
 from mergetool.merge.slices import Slice, Stacking, over, slices_of, without_modules
-from mergetool.merge.terms import Called, tensor_plans
+from mergetool.merge.terms import Called, must_weigh, tensor_plans
 from mergetool.merge.vocabulary import plan_vocabulary
 from mergetool.methods import METHODS, Method
 
@@ -84,6 +84,7 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         made = _stacked(Stacking(slices, names, layouts), recipe, method, base, allow_differences)
     else:
         made = _whole(recipe, method, names, layouts, base, allow_differences)
+    must_weigh(made.tensors)
     if recipe.calibration is not None and method.projects:
         from mergetool.merge.projected import rules_of  # with torch, which a plan does without elsewhere
 

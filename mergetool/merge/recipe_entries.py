@@ -61,6 +61,15 @@ class ModelEntry(BaseModel):
     def _no_parameters(cls, value: Any) -> Any:
         return {} if value is None else with_truths(value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "revision" in value:  # mergekit reads past it, and merges another model than is meant
+            raise ValueError(
+                f"a revision is a part of the model's name; write `model: {value.get('model')}@{value['revision']}`"
+            )
+        return value
+
     @field_serializer("calibration")
     def _as_written(self, value: CalibrationEntry | None) -> str | dict[str, Any] | None:
         return None if value is None else value.written()

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from mergetool import reading
@@ -19,7 +20,9 @@ from mergetool.hub.references import open_place
 
 _CONFIGS = ("mergekit_config.yml", "mergekit_config.yaml")
 _MANIFEST, _CARD = "mergetool.json", "README.md"
-_FENCED = re.compile(r"^```(?:yaml|yml)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_MERGE = re.compile(r"^merge_method:[ \t]*(\w+)", re.MULTILINE)
+_FENCED = re.compile(r"^[ \t]*(`{3,}|~{3,})([^\n]*)\n(.*?)^[ \t]*\1", re.DOTALL | re.MULTILINE)
+_LANGUAGES = ("", "yaml", "yml", "text", "txt")
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,17 @@ def _of_model(place: Place, called: str) -> RecipeSource:
 
 
 def _of_card(text: str, directory: Path, called: str) -> RecipeSource:
-    for block in _FENCED.findall(text):
-        if "merge_method" in block:
-            return _parsed(block, directory, called)
-    raise RecipeError(f"{called}: its card has no recipe in a ```yaml block", "give the path of a YAML recipe")
+    blocks = [dedent(block) for _, language, block in _FENCED.findall(text) if language.strip().lower() in _LANGUAGES]
+    found = list(dict.fromkeys(block for block in blocks if _MERGE.search(block)))
+    if not found:
+        raise RecipeError(f"{called}: its card has no recipe in a ```yaml block", "give the path of a YAML recipe")
+    if len(found) > 1:
+        methods = ", ".join(m[1] for block in found for m in [_MERGE.search(block)] if m)
+        raise RecipeError(
+            f"{called}: its card has {len(found)} recipes ({methods})",
+            "save the one that is meant as a file, or several as its documents, with `---` between them and a `name:` each",
+        )
+    return _parsed(found[0], directory, called)
 
 
 def _parsed(text: str, directory: Path, called: str) -> RecipeSource:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from mergetool.errors import RecipeError
 from mergetool.merge.plan import Source, TensorPlan, Term
 from mergetool.merge.recipe import MergeRecipe, ModelEntry, evaluate, has_gradients
 from mergetool.methods import Method
+
+_NO_SUM = 1e-9  # weights that differ from it are meant
 
 Called = Callable[[str, str | None], str]
 """``called(tensor, model)``: the name that filters of that model's parameters are compared with; of the result's for None."""
@@ -75,9 +78,31 @@ def _with_terms(
         terms.append(Term(index[entry.model], from_, own.pop("weight", 1.0), str(i), own))
     if method.consensus.base_too and recipe.base_model and all(term.source != plan.base for term in terms):
         terms.append(Term(plan.base, None, 1.0, str(len(recipe.models))))
+    if (divides := method.consensus.divides) is not None and shared[divides]:
+        _must_have_a_sum(plan.name, [term.weight for term in terms], divides)
     if not terms:
         raise RecipeError("models holds nothing but base_model", "list at least one other model")
     return replace(plan, terms=tuple(terms), options=shared)
+
+
+def _must_have_a_sum(tensor: str, weights: Sequence[float], divides: str) -> None:
+    if weights and abs(math.fsum(weights)) < _NO_SUM:
+        what = "are all 0" if not any(weights) else "add up to 0"
+        raise RecipeError(
+            f"the weights of tensor '{tensor}' {what}, and {divides} divides by their sum",
+            f"give weights with a sum, or `{divides}: false` where parts of models are to be added up",
+        )
+
+
+def must_weigh(plans: Iterable[TensorPlan]) -> None:
+    """Refuse a merge in which no model has a weight.
+
+    Raises:
+        RecipeError: all weights of all tensors are 0.
+    """
+    weights = {term.weight for plan in plans for term in plan.terms if plan.floating}
+    if weights == {0.0}:
+        raise RecipeError("all weights are 0: no model takes part in the result", "give a model a weight")
 
 
 def _options(method: Method, recipe: MergeRecipe, tensor: str, depth: float, model: int | None = None) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def plan_vocabulary(
     words = [words_of(place) for place in places]
     if wanted.source is None and any(one is None for one in words):
         return target, None, list(layouts)  # nothing is known of the words: the check of the shapes speaks
-    vocabulary = _Builder(wanted, names, layouts, words, base, own, target).build()
+    vocabulary = _Builder(wanted, names, layouts, words, base, own, target, recipe.base_model is not None).build()
     shown = [as_shown(layout, rows) for layout, rows in zip(layouts, vocabulary.rows, strict=True)]
     return target, vocabulary, shown
 
@@ -172,8 +172,9 @@ class _Builder:
 
     def __init__(
         self, wanted: Wanted, names: Sequence[str], layouts: Sequence[Layout], words: Sequence[dict[str, int] | None],
-        base: int, own: int | None, target: Place,
+        base: int, own: int | None, target: Place, stands_in: bool,
     ) -> None:  # fmt: skip
+        self.stands_in = stands_in  # whether a word that a source lacks has the base's row where the base has one
         self.wanted, self.names, self.layouts, self.base, self.own, self.target = wanted, names, layouts, base, own, target
         found = words[base] if words[base] is not None else next((w for w in words if w is not None), None)
         target_words = words_of(target)
@@ -237,7 +238,7 @@ class _Builder:
             having = [(i, row) for i in everyone if (row := self._row(i, word)) is not None]
             if len(having) == len(everyone):
                 continue
-            bases = [one for one in having if one[0] == self.base]
+            bases = [one for one in having if one[0] == self.base and self.stands_in]
             found[word] = tuple(bases) if bases else tuple(having)
         return found
 

@@ -34,12 +34,14 @@ MAGNITUDE_BY_TENSOR = SparsifierRow("magnitude", (DENSITY, RESCALE), gathers=Tru
 OUTLIERS = SparsifierRow("outliers", (DENSITY, RESCALE, GAMMA), gathers=True)
 DELLA = SparsifierRow("della", (DENSITY, RESCALE, EPSILON), random=True, fits=probabilities_inside)
 
-LINEAR = ConsensusRow("linear", (WEIGHT, NORMALIZE), of_models=True)
+LINEAR = ConsensusRow("linear", (WEIGHT, NORMALIZE), of_models=True, divides=NORMALIZE.name)
 SLERP = ConsensusRow("slerp", (T,), of_models=True, pair=True)
 NUSLERP = ConsensusRow(
     "nuslerp", (WEIGHT, Truth("nuslerp_flatten", True), Truth("nuslerp_row_wise", False)), models=(2, 2)
 )  # fmt: skip
-MULTISLERP = ConsensusRow("multislerp", (WEIGHT, Truth("normalize_weights", True), Number("eps", 1e-8, low=0.0)))
+MULTISLERP = ConsensusRow(
+    "multislerp", (WEIGHT, Truth("normalize_weights", True), Number("eps", 1e-8, low=0.0)), divides="normalize_weights"
+)  # fmt: skip
 KARCHER = ConsensusRow(
     "karcher", (Number("max_iter", 10, low=0, whole=True), Number("tol", 1e-5, low=0.0, above=True)),
     of_models=True, base_too=True,

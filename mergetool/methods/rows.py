@@ -43,6 +43,7 @@ class ConsensusRow:
         gathers: whether its statistic holds a part of a tensor in memory.
         calibrated: whether it reads what the maps of each model read: each has a calibration of its own.
         answers: whether it reads each model's Fisher information in place of that: its rows have answers.
+        divides: the option under which the weights of a tensor are divided by their sum; None where there is none.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ConsensusRow:
     gathers: bool = False
     calibrated: bool = False
     answers: bool = False
+    divides: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

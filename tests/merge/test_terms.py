@@ -42,6 +42,26 @@ def test_the_base_among_the_models_is_no_delta(tmp_path: Path) -> None:
     assert [term.role for term in terms(write_triple(tmp_path), models)["model.norm.weight"]] == ["1"]
 
 
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "della", "nuslerp", "multislerp", "linear"])
+def test_weights_that_are_all_0_are_an_error(tmp_path: Path, method: str) -> None:
+    models = [{"model": name, "parameters": {"weight": 0}} for name in ("sft", "rlhf")]
+    with pytest.raises(RecipeError, match=r"are all 0|weights are 0"):
+        terms(write_triple(tmp_path), models, merge_method=method)
+
+
+@pytest.mark.parametrize(
+    ("weights", "tensor"),
+    [((1.0, -1.0), "embed_tokens"), (([{"filter": "mlp", "value": 0}, {"value": 1}],) * 2, r"layers\.0\.mlp")],
+)
+def test_weights_without_a_sum_are_an_error_where_they_are_divided_by_it(tmp_path: Path, weights: tuple, tensor: str) -> None:
+    models = [{"model": n, "parameters": {"weight": w}} for n, w in zip(("sft", "rlhf"), weights, strict=True)]
+    triple = write_triple(tmp_path)
+    with pytest.raises(RecipeError, match=f"weights of tensor '.*{tensor}.*normalize divides by their sum"):
+        terms(triple, models, merge_method="linear")
+    assert terms(triple, models, merge_method="linear", parameters={"normalize": False})
+    assert terms(triple, models)  # of deltas nothing is left of such a tensor but the base
+
+
 def test_a_missing_weight_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="weight"):
         terms(write_triple(tmp_path), [{"model": "sft"}])
