@@ -18,7 +18,7 @@ from mergetool.errors import CheckpointError
 from mergetool.merge.plan import Plan, TensorPlan, Term
 from mergetool.ops.blocks import ReadBlock, spans
 from mergetool.ops.projection import Factor, Rule, rule_of
-from mergetool.ops.projector import ROWS, Projector, block_rows
+from mergetool.ops.projector import Projector, block_rows
 
 _FACTORS = 12
 """Factors that are held at a time: tensors that read one input follow one another."""
@@ -139,7 +139,7 @@ def rows_of(tensor: TensorPlan) -> int:
     """Entries that a projection should be given together: the rows of one matrix product."""
     width = tensor.shape[-1] if len(tensor.shape) > 1 else 1
     height = tensor.shape[-2] if len(tensor.shape) > 1 else tensor.numel
-    return width * min(ROWS, max(height, 1))
+    return width * min(block_rows(torch.device("cpu"), width), max(height, 1))
 
 
 def projected(
