@@ -152,8 +152,8 @@ class AdapterConfig:
         if not isinstance(alpha, (int, float)):
             said = "null" if alpha is None else repr(alpha)
             raise CheckpointError(
-                f"{self.called}: its lora_alpha is {said}, so that the scale lora_alpha/r of '{module}' is unknown, and PEFT does "
-                "not load it either",
+                f"{self.called}: its lora_alpha is {said}, so that the scale lora_alpha/r of '{module}' is unknown, "
+                "and PEFT does not load it either",
                 "write the number that it was trained with into adapter_config.json",
             )
         return alpha / (math.sqrt(rank) if self.values.get("use_rslora") else rank)

@@ -128,6 +128,8 @@ class TensorMerger:
         own: Own | None,
     ) -> Combine:  # fmt: skip
         method = method_of(plan)
+        if not tensor.terms:  # it stays the base's
+            return lambda blocks, start, stop: blocks[tensor.base]
         if method.merges_models(plan.recipe.base_model):
             known = None if own is None else own.known(tensor)
             return self._of_models(method.consensus.name, tensor, report, known)

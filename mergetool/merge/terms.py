@@ -61,6 +61,8 @@ def _carried(plan: TensorPlan, sources: tuple[Source, ...]) -> TensorPlan:
 def _with_terms(
     plan: TensorPlan, recipe: MergeRecipe, method: Method, index: dict[str, int], depth: float, called: Called
 ) -> TensorPlan:
+    if not recipe.models:  # a part of a model that stays the base's
+        return plan
     shared = _options(method, recipe, called(plan.name, None), depth)
     if method.consensus.pair:
         other = next(m.model for m in recipe.models if m.model != recipe.base_model)
