@@ -89,6 +89,7 @@ def test_a_head_that_the_sft_model_has_not_takes_adamws_own_steps(method: str) -
     assert torch.equal(head, twins[1])
     assert not torch.equal(trunk, twins[0])
     assert merged_so_far(optimizer, plan.method) == pytest.approx(plan.merged_total)
-    with pytest.raises(CheckpointError, match="lacks model.layers.9"):
-        lost = [{"params": [("model.layers.9.weight", trunk)], "weight_decay": 0.0}]
-        make_optimizer(recipe, lost, 4, CONFIG, lab_path("base"), lab_path("sft"), head=groups[1:])
+    lost = [{"params": [("model.layers.9.weight", trunk)], "weight_decay": 0.0}]
+    if row.mixes:  # of the trunk nothing may be missing
+        with pytest.raises(CheckpointError, match=r"lacks model\.layers\.9"):
+            make_optimizer(recipe, lost, 4, CONFIG, lab_path("base"), lab_path("sft"), head=groups[1:])

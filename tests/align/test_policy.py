@@ -1,4 +1,4 @@
-"""A reward model is the SFT model's trunk with a head of one score; merging merges the trunk, and the head takes AdamW's steps."""
+"""A reward model is the SFT model's trunk with a head of one score; what is taught starts elsewhere than its teacher."""
 
 from __future__ import annotations
 
@@ -58,19 +58,6 @@ def test_rloo_learns_from_it_and_the_card_names_it(taught, judge, tmp_path) -> N
     assert f"RLOO with adamw, rewarded by `{judge}`" in (tmp_path / "out/README.md").read_text()
 
 
-def test_the_same_seed_draws_the_same_head(taught, tmp_path) -> None:
-    import torch
-    from safetensors.torch import load_file
-
-    heads = []
-    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        training = {"max_steps": 1, "learning_rate": 1e-12, "save_strategy": "no", "seed": seed}
-        align(align_recipe(recipe_of(taught, "reward", training=training), taught), tmp_path / name)
-        heads.append(load_file(tmp_path / name / "model.safetensors")["score.weight"])
-    assert torch.equal(heads[0], heads[1])
-    assert not torch.equal(heads[0], heads[2])
-
-
 def test_the_head_is_what_lies_outside_of_the_trunk(taught) -> None:
     from transformers import AutoModelForSequenceClassification
 
@@ -89,7 +76,7 @@ def test_an_architecture_without_a_classifier_is_refused_before_training(taught)
 
 
 def test_a_policy_that_is_its_own_teacher_is_refused(taught) -> None:
-    with pytest.raises(RecipeError, match="policy: .* is the SFT model, which would be taught what it does"):
+    with pytest.raises(RecipeError, match=r"policy: .* is the SFT model, which would be taught what it does"):
         check_align(align_recipe(recipe_of(taught, "distillation", policy="sft"), taught))
 
 
