@@ -19,12 +19,11 @@ from mergetool import reading
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.result import write_model
 from mergetool.align.workspace import Workspace
+from mergetool.checkpoint.along import FOLDER  # in the result, and in the working directory until there is one
 from mergetool.checkpoint.manifest import Manifest
 from mergetool.errors import CheckpointError, RecipeError
 from mergetool.files import sync_tree
 from mergetool.version import __version__
-
-FOLDER = "along"  # in the result, and in the working directory until there is one
 
 
 def step_of(place: float, steps: int) -> int:

@@ -16,6 +16,10 @@ def align(
     recipe: Annotated[Path, typer.Argument(help="An align recipe.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The directory to make; it appears when complete.", show_default=False)],
     fresh: Annotated[bool, typer.Option("--fresh", help="Discard what an interrupted run left.")] = False,
+    along: Annotated[
+        list[float] | None,
+        typer.Option("--along", help="Also keep the weights of this step, or share of the run below 1.", show_default=False),
+    ] = None,
     settings: Settings = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -26,7 +30,7 @@ def align(
     with naming(recipe):
         loaded = load_align_recipe(recipe, settings or ())
     with naming(recipe), progress_bar("aligning") as update:
-        result = run(loaded, out, fresh=fresh, report=_teller(update, loaded.algorithm_row), picture=True)
+        result = run(loaded, out, fresh=fresh, report=_teller(update, loaded.algorithm_row), picture=True, along=along or ())
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process speaks for all
     if json:

@@ -151,7 +151,8 @@ class TensorMerger:
     def _of_deltas(self, name: str, tensor: TensorPlan, deltas: Sequence[Sparse], row: int, report: dict[str, Any]) -> Combine:
         by, terms, inputs, kept = consensus(name), tensor.terms, self.inputs, report["kept"]
         reads, scales = [delta.read for delta in deltas], [delta.scale for delta in deltas]
-        statistic, scale = _statistic(by, _whole(tensor, reads, scales, row), report), tensor.options.get("lambda", 1.0)
+        statistic = _statistic(by, _whole(tensor, reads, scales, row), report)
+        scale = tensor.options.get("lambda", tensor.options.get("scaling", 1.0))
 
         def combine(blocks: dict[int, torch.Tensor], start: int, stop: int) -> torch.Tensor:
             n, parts = stop - start, []

@@ -29,6 +29,7 @@ from mergetool.merge.recipe_entries import (
     reference_of,
 )  # fmt: skip
 from mergetool.merge.recipe_source import recipe_source
+from mergetool.merge.soup import with_soups
 from mergetool.methods import METHODS
 
 ADAPTER_OUTPUT = "adapter"
@@ -173,6 +174,7 @@ def load_merge_recipe(path: str | Path, settings: Sequence[str] = ()) -> MergeRe
     """
     source = recipe_source(str(path))
     content, notes = understood(with_settings(source.content, settings), source.anchored - MergeRecipe.model_fields.keys())
+    content = with_soups(content, source.directory, source.called)
     recipe = validate(MergeRecipe, content, source.called).resolved(source.directory)
     recipe._notes = tuple(notes)
     return recipe
@@ -185,6 +187,7 @@ def merge_recipe(mapping: Mapping[str, Any], directory: str | Path = ".", source
         RecipeError: a key or a value is wrong; one line.
     """
     content, notes = understood(dict(mapping))
+    content = with_soups(content, directory, source)
     recipe = validate(MergeRecipe, content, source).resolved(Path(directory))
     recipe._notes = tuple(notes)
     return recipe

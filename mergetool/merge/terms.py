@@ -69,6 +69,8 @@ def _with_terms(
         terms = [Term(plan.base, None, 1.0, "0"), Term(index[other], None, 1.0, "1")]
         return replace(plan, terms=tuple(terms), options=shared)
     terms, of_models = [], method.merges_models(recipe.base_model)
+    if of_models and shared.get("scaling", 1.0) != 1.0:
+        raise RecipeError("scaling: of models nothing is scaled, of task vectors what is added", "add `base_model:`")
     for i, entry in enumerate(recipe.models):
         origin = entry.relative_to or recipe.base_model
         if not of_models and entry.model == origin:

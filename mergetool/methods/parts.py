@@ -13,6 +13,7 @@ from mergetool.methods.settings import (
     NORMALIZE,
     PROJECTION_OPTIONS,
     RESCALE,
+    SCALING,
     SCOPE,
     STATISTIC,
     WEIGHT,
@@ -37,10 +38,11 @@ DELLA = SparsifierRow("della", (DENSITY, RESCALE, EPSILON), random=True, fits=pr
 LINEAR = ConsensusRow("linear", (WEIGHT, NORMALIZE), of_models=True, divides=NORMALIZE.name)
 SLERP = ConsensusRow("slerp", (T,), of_models=True, pair=True)
 NUSLERP = ConsensusRow(
-    "nuslerp", (WEIGHT, Truth("nuslerp_flatten", True), Truth("nuslerp_row_wise", False)), models=(2, 2)
+    "nuslerp", (WEIGHT, SCALING, Truth("nuslerp_flatten", True), Truth("nuslerp_row_wise", False)), models=(2, 2)
 )  # fmt: skip
 MULTISLERP = ConsensusRow(
-    "multislerp", (WEIGHT, Truth("normalize_weights", True), Number("eps", 1e-8, low=0.0)), divides="normalize_weights"
+    "multislerp", (WEIGHT, SCALING, Truth("normalize_weights", True), Number("eps", 1e-8, low=0.0)),
+    divides="normalize_weights",
 )  # fmt: skip
 KARCHER = ConsensusRow(
     "karcher", (Number("max_iter", 10, low=0, whole=True), Number("tol", 1e-5, low=0.0, above=True)),

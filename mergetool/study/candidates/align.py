@@ -26,6 +26,9 @@ from mergetool.study.candidates.run_checkpoint import CheckpointSteps, RunCheckp
 from mergetool.study.candidates.weights import CheckpointWeights
 from mergetool.study.candidates.workspace import Workspace
 
+START = "START"
+"""What a recipe calls the candidate that its training starts from."""
+
 
 class AlignGrid(BaseModel):
     """Alignment runs. A list is a grid; lists multiply; several seeds of one point are one group, mean and spread.
@@ -34,6 +37,7 @@ class AlignGrid(BaseModel):
     align_defaults. `every: total` merges once, at the last step. Every other key goes to the align recipe's `merging`
     (density, alpha, alpha_total, every, rescale, ...), which validates it.
     calibration: of methods that project; the study's own where it is left out.
+    start: the candidate that training starts from, and that is the reference of its loss, in place of models.sft.
     rows: of the methods that need rows whose outputs should stay; one entry, no grid.
     checkpoints: models along the run that become candidates of their own: shares of it, steps, or {every: N}.
     """
@@ -46,6 +50,7 @@ class AlignGrid(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     calibration: CalibrationEntry | None = None
     rows: Rows | None = None
+    start: str | None = None
     checkpoints: CheckpointSteps | None = None
 
     @field_validator("checkpoints")
@@ -108,7 +113,7 @@ class AlignCandidate(Candidate):
             rewards = [defaults.reward] if isinstance(defaults.reward, str) else defaults.reward or []
             align = {
                 "base_model": "BASE",
-                "sft_model": "SFT",
+                "sft_model": "SFT" if grid.start is None else START,
                 "algorithm": algorithm,
                 **({} if beta is None else {"beta": beta}),
                 **({"reward": [study.reward_source(text) for text in rewards]} if row and row.rewarded else {}),
@@ -139,6 +144,10 @@ class AlignCandidate(Candidate):
             return []
         own = [one for one in trainings if isinstance(one, AlignCandidate) and one.entry == entry.name]
         return [one for run in own for one in RunCheckpoint.of(run, f"{entry.family_name} along training", run.checkpoints)]
+
+    @classmethod
+    def depends_on(cls, grid: AlignGrid) -> list[str]:
+        return [] if grid.start is None else [grid.start]
 
     @classmethod
     def search_space(cls, grid: AlignGrid) -> dict[str, Range | list[Any]]:

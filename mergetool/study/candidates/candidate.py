@@ -6,7 +6,7 @@ The loop that makes and measures candidates, the writer of checkpoints, the chec
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -34,6 +34,8 @@ class Candidate(ABC):
         run: the align candidate whose result is RLHF in it, or whose training it is a part of.
         trial: its number in a search; None outside of one.
         path: its checkpoint, where that is there before the study runs.
+        made_of: other candidates that have to be made first, by the names that the recipe calls them.
+        kept: whether its checkpoint is written because others are made of it.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Candidate(ABC):
     run: Candidate | None = None
     trial: int | None = None
     path: Path | str | None = None
+    made_of: Mapping[str, Candidate] = field(default_factory=dict)
+    kept: bool = False
 
     kind: ClassVar[str]
     """In results.jsonl, and in what `identity` hashes."""
@@ -97,12 +101,17 @@ class Candidate(ABC):
         """All other candidates of an entry.
 
         Args:
-            trainings: of all entries that are not searched.
+            trainings: of all entries that are not searched, and the candidates of those that this one depends on.
             study, entry, grid, named: as of `trainings`.
 
         Raises:
             RecipeError: as `trainings`.
         """
+        return []
+
+    @classmethod
+    def depends_on(cls, grid: Any) -> list[str]:
+        """Names of the entries whose candidates have to be made before those of this one, but for models.rlhf."""
         return []
 
     @classmethod
@@ -118,8 +127,13 @@ class Candidate(ABC):
 
     @property
     def needs(self) -> str | None:
-        """Name of the candidate that has to be made before this one."""
+        """Name of the run that it is made of."""
         return self.run.name if self.run else None
+
+    @property
+    def sources(self) -> dict[str, Candidate]:
+        """The candidates that have to be made before this one, by the names that the recipe calls them."""
+        return {**({"RLHF": self.run} if self.run else {}), **self.made_of}
 
     @property
     def part_of(self) -> str | None:
@@ -138,9 +152,12 @@ class Candidate(ABC):
     def resolved_recipe(self, workspace: Workspace) -> dict[str, Any] | None:
         """The recipe with real paths: what a user would run by hand."""
         names = {name: str(source) for name, source in workspace.models.items()}
-        if self.run:
-            names["RLHF"] = str(workspace.directory(self.run.name).absolute())
+        names |= {name: str(one.place(workspace)) for name, one in self.sources.items()}
         return self.with_models(names)
+
+    def place(self, workspace: Workspace) -> Path | str:
+        """Where its checkpoint lies, or will."""
+        return self.path if self.path is not None else workspace.directory(self.name).absolute()
 
     def identity(self, workspace: Workspace) -> str:
         """What it is: equal values, equal weights."""
@@ -156,8 +173,7 @@ class Candidate(ABC):
     def _recipe_by_content(self, workspace: Workspace) -> dict[str, Any]:
         """The recipe whose models are hashes."""
         names = dict(workspace.identities)
-        if self.run:
-            names["RLHF"] = self.run.identity(workspace)
+        names |= {name: one.identity(workspace) for name, one in self.sources.items()}
         return self.with_models(names) or {}
 
     @classmethod
@@ -175,7 +191,7 @@ class Candidate(ABC):
         """Whether it can be made, from headers and data files alone.
 
         Args:
-            models: SFT, BASE and RLHF -> checkpoint; SFT's for an RLHF model that is still to be trained.
+            models: SFT, BASE and RLHF -> checkpoint; SFT's for an RLHF model, and what else is still to be made.
 
         Raises:
             MergetoolError: what is wrong with its recipe.

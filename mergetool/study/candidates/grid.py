@@ -11,6 +11,8 @@ SYMBOLS = {
     "alpha": "α",
     "weight by part": "w",
     "alpha by part": "α",
+    "weight by layer": "w",
+    "alpha by layer": "α",
     "density": "p",
     "every": "K",
     "alpha_total": "Σα",

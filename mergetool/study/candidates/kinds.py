@@ -19,6 +19,7 @@ from mergetool.study.candidates.model import ModelCandidate
 from mergetool.study.candidates.ranges import ranges_in
 from mergetool.study.candidates.recipe_file import RecipeFileCandidate
 from mergetool.study.candidates.run_checkpoint import RunCheckpoint
+from mergetool.study.candidates.soup import SoupCandidate
 
 KINDS: dict[str, type[Candidate]] = {
     "merge": MergeCandidate,
@@ -26,6 +27,7 @@ KINDS: dict[str, type[Candidate]] = {
     "ama": AmaCandidate,
     "checkpoint": CheckpointCandidate,
     "recipe": RecipeFileCandidate,
+    "soup": SoupCandidate,
 }
 """Key of a candidate in a study -> its class."""
 

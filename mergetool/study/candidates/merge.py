@@ -26,9 +26,9 @@ from mergetool.study.candidates.offline_recipe import (
     projects,
     rest_of,
 )
-from mergetool.study.candidates.ranges import Range, SearchedShares
+from mergetool.study.candidates.ranges import Range, SearchedShares, Slope
 from mergetool.study.candidates.rlhf import rlhf_runs
-from mergetool.study.candidates.weights import MergedWeights
+from mergetool.study.candidates.weights import CheckpointWeights, MergedWeights
 from mergetool.study.candidates.workspace import Workspace
 
 
@@ -36,6 +36,7 @@ class MergeGrid(BaseModel):
     """Offline merges of SFT and RLHF. A list is a grid; lists multiply.
 
     weight w: share of RLHF, 1 - w of SFT. alpha: share of SFT, 1 - alpha of RLHF; give one of the two.
+    {first: 0.3, last: 1} gives each layer its share on a line (LiNeS); a list of such lines is a grid.
     A list within the list gives each part of the model a share of its own: `weight: [[0.2, 0.5, 0.8]]` splits the layers
     into three consecutive parts, the embeddings with the first and the final norm and the head with the last.
     parts: `parts: 3` makes every combination of the given shares over three parts.
@@ -73,10 +74,13 @@ class MergeGrid(BaseModel):
             value = getattr(self, name)
             ends = [value.low, value.high] if isinstance(value, Range) else [value] if value is not None else []
             for one in value if isinstance(value, list) else ends:
-                some = one if isinstance(one, list) else [one]
+                some = [one.first, one.last] if isinstance(one, Slope) else one if isinstance(one, list) else [one]
                 beyond = name == "weight" and not isinstance(one, list) and self.relative_to == "sft"
                 if not some or any(not 0 <= share <= (math.inf if beyond else 1) for share in some):
-                    raise ValueError(f"{name} {one} is a share; give numbers from 0 to 1")
+                    shown = one.label if isinstance(one, Slope) else one
+                    raise ValueError(f"{name} {shown} is a share; give numbers from 0 to 1")
+                if isinstance(one, Slope) and self.parts:
+                    raise ValueError(f"{name} {one.label}: a share for each layer does not go with `parts`")
                 if isinstance(one, list) and (self.parts or (both_may_be and self.alpha is not None)):
                     raise ValueError(f"{name} {one}: shares by part go neither with `parts` nor with a second share")
         if self.parts and any(isinstance(getattr(self, name), Range) for name in ("weight", "alpha")):
@@ -130,7 +134,7 @@ class MergeCandidate(Candidate):
             shown = dict(_shown(key, point[key]) for key in varying or [share])
             group = f"{entry.name} {label_of(shown)}"
             rest = {key: value for key, value in point.items() if key != share}
-            weight = by_part(study, point[share]) if isinstance(point[share], list) else point[share]
+            weight = by_part(study, point[share]) if isinstance(point[share], list | Slope) else point[share]
             weight = weight if share == "weight" else rest_of(weight)
             # masks vary with the RLHF run unless told otherwise, so that the spread over seeds has both in it
             mask = seed if seed is not None else run.seed if run else 0
@@ -170,10 +174,27 @@ class MergeCandidate(Candidate):
         there = workspace.holds(self.name, self.identities(workspace))
         return workspace.directory(self.name) if there else None
 
-    def make(self, workspace: Workspace) -> MergedWeights:
-        return MergedWeights(self.resolved_recipe(workspace) or {})
+    def make(self, workspace: Workspace) -> CheckpointWeights | MergedWeights:
+        """The merge, tensor by tensor; written where others are made of it."""
+        if not self.kept:
+            return MergedWeights(self.merged(workspace))
+        if (there := self.checkpoint(workspace)) is not None and not workspace.fresh:
+            return CheckpointWeights(there)
+        from mergetool.merge import merge_to_directory, plan_merge
+        from mergetool.merge.recipe import merge_recipe
+
+        plan = plan_merge(merge_recipe(self.merged(workspace), "/", self.name))
+        out, _ = workspace.claim(self.name, self.identities(workspace), self.command, plan.recipe.to_dict())
+        merge_to_directory(plan, out)
+        return CheckpointWeights(out)
+
+    def merged(self, workspace: Workspace) -> dict[str, Any]:
+        """The merge recipe, once what it is made of is there."""
+        return self.resolved_recipe(workspace) or {}
 
 
 def _shown(key: str, value: Any) -> tuple[str, Any]:
-    """A setting as names and pictures have it; shares by part are a word of their own, 0.2/0.5/0.8."""
+    """A setting as names and pictures have it; shares by part are a word of their own, 0.2/0.5/0.8; by layer 0.3..1."""
+    if isinstance(value, Slope):
+        return f"{key} by layer", value.label
     return (f"{key} by part", "/".join(f"{one:g}" for one in value)) if isinstance(value, list) else (key, value)

@@ -20,6 +20,7 @@ from typing import Any
 from mergetool.merge.parts import complement, parts_of
 from mergetool.methods import METHODS
 from mergetool.study.candidates.models import StudyModels
+from mergetool.study.candidates.ranges import Slope
 
 
 def of_models(method: str) -> bool:
@@ -71,8 +72,8 @@ def rest_of(weight: float | list[Any]) -> float | list[Any]:
     return complement(weight) if isinstance(weight, list) else round(1 - weight, 12)
 
 
-def by_part(study: StudyModels, shares: list[float]) -> list[Any]:
-    """A merge recipe's setting that has share k in the k-th part of the SFT model's layers.
+def by_part(study: StudyModels, shares: list[float] | Slope) -> list[Any]:
+    """A merge recipe's setting that has share k in the k-th part of the SFT model's layers, or those of a slope.
 
     Raises:
         MergetoolError: the model has fewer layers than there are shares, or cannot be read.
@@ -81,8 +82,10 @@ def by_part(study: StudyModels, shares: list[float]) -> list[Any]:
 
     rlhf = study.models.rlhf  # an alignment run of the study ties what the SFT model ties
     beside = open_layout(str(study.source(rlhf))) if isinstance(rlhf, str) else None
-    parts = parts_of(open_layout(str(study.source(study.models.sft))), len(shares), beside=beside)
-    return parts.setting([float(share) for share in shares], 0.0)
+    sft = open_layout(str(study.source(study.models.sft)))
+    parts = parts_of(sft, "layers" if isinstance(shares, Slope) else len(shares), beside=beside)
+    values = shares.shares(parts.count) if isinstance(shares, Slope) else shares
+    return parts.setting([float(share) for share in values], 0.0)
 
 
 def combinations(shares: Any, parts: int) -> list[list[float]]:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from mergetool.study.candidates.models import Strict
 
 Number = int | float
+_SLOPE = {"first", "last"}
 
 
 class Range(Strict):
@@ -43,6 +44,26 @@ class Range(Strict):
     def whole(self) -> bool:
         """True where it holds whole numbers alone."""
         return all(isinstance(value, int) for value in (self.step, self.low, self.high))
+
+
+class Slope(Strict):
+    """A share for each layer, on a straight line from the first one's to the last one's.
+
+    LiNeS, Wang et al. 2024, arXiv 2410.17146: α + β·(l − 1)/(L − 1) is first α and last α + β; with the two exchanged it is the
+    opposite slope, a control. The embeddings go with the first layer, the final norm and the head with the last.
+    """
+
+    first: Number
+    last: Number
+
+    def shares(self, layers: int) -> list[float]:
+        """The share of each of so many layers."""
+        return [self.first + (self.last - self.first) * at / max(1, layers - 1) for at in range(layers)]
+
+    @property
+    def label(self) -> str:
+        """As names and pictures have it."""
+        return f"{self.first:g}..{self.last:g}"
 
 
 class SearchEntry(Strict):
@@ -90,7 +111,7 @@ def range_of(value: Any) -> Any:
     Raises:
         ValueError: in plain words, where it is no range.
     """
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or set(value) <= _SLOPE:
         return value
     if unknown := sorted(map(str, set(value) - set(Range.model_fields))):
         raise ValueError(f"'{unknown[0]}' is no part of a range; it has low, high, log, step")
@@ -113,6 +134,6 @@ def ranges_in(grid: Any) -> list[str]:
 
 
 Grid = Number | list[Number]
-Shares = Number | list[Number | list[Number]]
+Shares = Number | Slope | list[Number | Slope | list[Number]]
 Searched = Annotated[Grid | Range, BeforeValidator(range_of)]  # a range only where there is a `search`
 SearchedShares = Annotated[Shares | Range, BeforeValidator(range_of)]

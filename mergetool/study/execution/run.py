@@ -140,10 +140,16 @@ def run_study(
 
 
 def _with_their_runs(evaluator: Evaluator, missing: list[Candidate]) -> list[Candidate]:
-    """Runs whose scores are known come along where a candidate needs their checkpoint and it is not there any more."""
+    """Candidates whose scores are known come along where another needs their checkpoint and it is not there any more."""
+    found = {one.name: one for one in missing}
+    asked = list(missing)
+    while asked:
+        for one in asked.pop().sources.values():
+            if one.name not in found and one.checkpoint(evaluator.workspace) is None:
+                found[one.name] = one
+                asked.append(one)
     names = {one.name for one in missing}
-    runs = {one.run.name: one.run for one in missing if one.run and one.run.name not in names}
-    return [run for run in runs.values() if run.checkpoint(evaluator.workspace) is None] + missing
+    return [one for one in found.values() if one.name not in names] + missing
 
 
 def _executor(evaluator: Evaluator, most: int | None, workers: int | None, ray: str | None) -> Executor:

@@ -60,8 +60,7 @@ def save(recipe: StudyRecipe, result: StudyResult, which: str) -> list[Saved]:
         path = candidate.checkpoint(workspace)
         written = path is None
         if path is None:
-            if candidate.run is not None and candidate.run.checkpoint(workspace) is None:
-                candidate.run.make(workspace)
+            _make_sources(candidate, workspace)
             weights = candidate.make(workspace)
             if isinstance(weights, MergedWeights):
                 merges.append((candidate, _plan(candidate, weights)))
@@ -73,6 +72,14 @@ def save(recipe: StudyRecipe, result: StudyResult, which: str) -> list[Saved]:
     for some in _by_inputs(merges):
         _write(workspace, some)
     return found
+
+
+def _make_sources(candidate: Candidate, workspace: Workspace) -> None:
+    """Makes again what a candidate is made of, where it is not there any more."""
+    for one in candidate.sources.values():
+        if one.checkpoint(workspace) is None:
+            _make_sources(one, workspace)
+            one.make(workspace)
 
 
 def _wanted(result: StudyResult, which: str) -> list[Candidate]:

@@ -152,9 +152,10 @@ def schedule(
 
     while waiting or running:
         for candidate in list(waiting.values()):
-            if candidate.needs in failed:
-                take(waiting.pop(candidate.name), _orphan(evaluator, candidate))
-            elif len(running) < executor.size and candidate.needs not in waiting and candidate.needs not in running:
+            needs = {one.name for one in candidate.sources.values()}
+            if needs & failed:
+                take(waiting.pop(candidate.name), _orphan(evaluator, candidate, min(needs & failed)))
+            elif len(running) < executor.size and needs.isdisjoint(waiting) and needs.isdisjoint(running):
                 running[candidate.name] = waiting.pop(candidate.name)
                 executor.start(candidate)
         total = done + len(waiting) + len(running)
@@ -166,6 +167,7 @@ def schedule(
     return done
 
 
-def _orphan(evaluator: Evaluator, candidate: Candidate) -> Row:
-    """The line of a candidate whose run could not be made."""
-    return {**evaluator.about(candidate), "error": f"{candidate.run_is} '{candidate.needs}' could not be made; mend that first"}
+def _orphan(evaluator: Evaluator, candidate: Candidate, lacks: str) -> Row:
+    """The line of a candidate whose run, or what else it is made of, could not be made."""
+    what = candidate.run_is if candidate.needs == lacks else "what it is made of,"
+    return {**evaluator.about(candidate), "error": f"{what} '{lacks}' could not be made; mend that first"}

@@ -85,6 +85,6 @@ def _one_architecture(sft: Path | str, others: list[Path | str]) -> None:
 def _check_recipe(candidate: Candidate, models: dict[str, str]) -> None:
     """The candidate's own recipe, by the room that will carry it out; its error is told with the candidate's name."""
     try:
-        candidate.check(models)
+        candidate.check({**dict.fromkeys(candidate.made_of, models["SFT"]), **models})
     except MergetoolError as error:
         raise type(error)(f"candidate '{candidate.name}': {error.message}", error.hint) from None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mergetool.errors import MergetoolError, RecipeError
+from mergetool.errors import MergetoolError, RecipeError, nearest
+from mergetool.study.candidates.align import START
 from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.kinds import CandidateEntry
 from mergetool.study.candidates.model import ModelCandidate
+from mergetool.study.candidates.models import FromAlign
 from mergetool.study.candidates.ranges import Range
 from mergetool.study.recipe.study_recipe import StudyRecipe
 
@@ -22,20 +24,88 @@ def expand(recipe: StudyRecipe) -> list[Candidate]:
     Raises:
         RecipeError: a key that this method does not have, or a model that it needs and the study lacks.
     """
-    trainings = _trainings(recipe)
-    found: list[Candidate] = [*ModelCandidate.of(recipe), *trainings]
-    for entry in recipe.candidates:
-        if entry.search is None:
-            found += entry.candidate_class.expand(recipe, entry, entry.grid, trainings)
+    made = _made(recipe)
+    found: list[Candidate] = [*ModelCandidate.of(recipe), *(one for some in made.values() for one in some.trainings)]
+    found += [one for some in made.values() for one in some.others]
     names = [one.name for one in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise RecipeError(f"candidate '{twice}' occurs twice", "remove the repeated value from its list")
     return found
 
 
-def _trainings(recipe: StudyRecipe) -> list[Candidate]:
-    entries = [entry for entry in recipe.candidates if entry.search is None]
-    return [one for entry in entries for one in entry.candidate_class.trainings(recipe, entry, entry.grid)]
+@dataclass(frozen=True)
+class Made:
+    """The candidates of one entry."""
+
+    trainings: Sequence[Candidate] = ()
+    others: Sequence[Candidate] = ()
+
+
+def _made(recipe: StudyRecipe) -> dict[str, Made]:
+    """The candidates of every entry that is not searched, by its name, in the recipe's order.
+
+    Raises:
+        RecipeError: as `expand`; or an entry depends on one that there is not, or on itself.
+    """
+    entries = {entry.name: entry for entry in recipe.candidates if entry.search is None}
+    needed: set[str] = set()
+    for entry in recipe.candidates:
+        for other in entry.candidate_class.depends_on(entry.grid):
+            if other not in entries:
+                raise RecipeError(
+                    f"candidates: '{entry.name}' is made of '{other}', and no candidate without a search is called so",
+                    nearest(other, set(entries) - {entry.name}),
+                )
+            needed.add(other)
+    made: dict[str, Made] = {}
+
+    def make(name: str, behind: tuple[str, ...]) -> None:
+        if name in made:
+            return
+        if name in behind:
+            raise RecipeError(f"candidates: '{name}' is made of itself", "let it begin with another one")
+        entry = entries[name]
+        for other in _first(recipe, entry):
+            make(other, (*behind, name))
+        found = _of_entry(recipe, entry, made)
+        others = [replace(one, kept=True) for one in found.others] if name in needed else found.others
+        made[name] = Made(found.trainings, others)
+
+    for only_trainings in (True, False):  # a merge may need any training, wherever it stands
+        for name, entry in entries.items():
+            if entry.candidate_class.is_training or not only_trainings:
+                make(name, ())
+    return {name: made[name] for name in entries}
+
+
+def _first(recipe: StudyRecipe, entry: CandidateEntry) -> list[str]:
+    """The entries whose candidates an entry needs."""
+    kind, rlhf = entry.candidate_class, recipe.models.rlhf
+    made_here = [rlhf.align] if kind.needs_rlhf and isinstance(rlhf, FromAlign) else []
+    return [*kind.depends_on(entry.grid), *made_here]
+
+
+def _of_entry(recipe: StudyRecipe, entry: CandidateEntry, made: Mapping[str, Made], named: Sequence[str] | None = None) -> Made:
+    """The candidates of an entry, all that it needs being made."""
+    kind, grid = entry.candidate_class, entry.grid
+    trainings: Sequence[Candidate] = kind.trainings(recipe, entry, grid, named)
+    if trainings and (begins := kind.depends_on(grid)):
+        start = _only(begins[0], made[begins[0]], entry.name)
+        trainings = [replace(one, made_of={**one.made_of, START: start}) for one in trainings]
+    known = [one for some in made.values() for one in some.trainings]
+    asked = [one for name in kind.depends_on(grid) if not made[name].trainings for one in made[name].others]
+    return Made(trainings, kind.expand(recipe, entry, grid, [*known, *asked, *trainings], named))
+
+
+def _only(name: str, made: Made, entry: str) -> Candidate:
+    """The one candidate that a training can start from."""
+    found = made.trainings or made.others
+    if len(found) != 1:
+        raise RecipeError(
+            f"candidates: '{entry}' starts from '{name}', and these are {len(found)} candidates",
+            f"give '{name}' one value and one seed, or make a soup of it",
+        )
+    return found[0]
 
 
 def trial_points(recipe: StudyRecipe, entry: CandidateEntry, number: int, values: dict[str, Any]) -> list[Candidate]:
@@ -48,13 +118,11 @@ def trial_points(recipe: StudyRecipe, entry: CandidateEntry, number: int, values
     Raises:
         RecipeError: as `expand`.
     """
-    kind, grid = entry.candidate_class, entry.grid
+    grid = entry.grid
     point = type(grid).model_validate({**grid.model_dump(exclude_unset=True), **values})
     changes = {"name": f"{entry.name} {number}", "family": entry.family_name, "search": None, entry.key: point}
-    trial, shown = entry.model_copy(update=changes), list(values)
-    found: Sequence[Candidate] = kind.trainings(recipe, trial, point, shown)
-    found = [*found, *kind.expand(recipe, trial, point, _trainings(recipe), shown)]
-    return [replace(one, entry=entry.name, trial=number) for one in found]
+    found = _of_entry(recipe, entry.model_copy(update=changes), _made(recipe), list(values))
+    return [replace(one, entry=entry.name, trial=number) for one in (*found.trainings, *found.others)]
 
 
 def probes(recipe: StudyRecipe) -> list[Candidate]:

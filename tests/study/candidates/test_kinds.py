@@ -14,12 +14,13 @@ from tests.study import tiny
 
 
 def test_results_know_the_kinds_by_the_names_that_they_always_had():
-    assert list(OF_ROW) == ["model", "along", "merge", "align", "ama", "checkpoint"]
+    assert list(OF_ROW) == ["model", "along", "merge", "align", "ama", "checkpoint", "soup"]
     assert all(one.kind == kind for kind, one in OF_ROW.items())
     assert {kind: one.command for kind, one in OF_ROW.items() if one.command} == {
         "merge": "merge",
         "align": "align",
         "ama": "merge",
+        "soup": "merge",
     }
 
 
