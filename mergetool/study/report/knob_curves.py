@@ -10,7 +10,7 @@ from mergetool.study.analysis.groups import Group
 from mergetool.study.candidates.grid import SYMBOLS
 from mergetool.study.recipe.columns import Column
 from mergetool.study.recipe.figures import Figure
-from mergetool.study.report.picture_points import bar_of
+from mergetool.study.report.picture_points import bar_of, score_of
 from mergetool.study.report.style import axis_title, canvas, colours, what_bars_are
 
 PANEL = (5.6, 4.6)  # inches
@@ -81,7 +81,7 @@ def _models(panel: Any, summary: Summary, column: Column, split: str) -> None:
         group = summary.group(name) if name else None
         if group is None:
             continue
-        score = group.scores[split][column.name]
+        score = score_of(summary, group, column, split)
         label = word if group.name == word.lower() else f"{word} ({group.name})"
         panel.axhline(score.mean, color="#444444", linewidth=1.1, dashes=dashes, label=label, zorder=1)
         below, above = bar_of(score)
@@ -101,7 +101,7 @@ def _sweep(
     drawn: dict[str, int] = {}
     for (family, rest), line in lines.items():
         line = sorted(line, key=lambda group: ticks[group.settings[over]])
-        scores = [group.scores[split][column.name] for group in line]
+        scores = [score_of(summary, group, column, split) for group in line]
         colour, marker = look.get(family, ("black", "o"))
         style = ("-", "--", ":", "-.")[drawn.setdefault(family, 0) % 4]
         drawn[family] += 1

@@ -17,8 +17,8 @@ def glossary(summary: Summary) -> str:
     letters = "w is the share of RLHF in a merge, p the density that a sparsifier leaves, K the steps between online merges."
     return (
         "sft is the model that everything is compared with, and rlhf is what came of it, or a second model. "
-        f"The first axis is {gain}, what rlhf should be better at; the second is {keep}, what should stay, and what is lost of it "
-        f"is the tax. {letters}"
+        f"The first axis is {gain}, what rlhf should be better at; the second is {keep}, what should stay: what is lost of "
+        f"it is the tax. {letters}"
     )
 
 
