@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs install clean
+.PHONY: demo test check docs install clean fuzz faults audit
 
 demo: $(VENV)/.installed
 	rm -rf demo-out
@@ -17,6 +17,22 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest tests/test_layering.py
+
+# What lives longest: damaged inputs, and runs that are disturbed. SEED=... runs the cases of another day again.
+CASES ?= 20000
+ROUNDS ?= 1000
+SEED ?= $(shell date -u +%Y%m%d)
+
+fuzz: $(VENV)/.installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED)
+
+faults: $(VENV)/.installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults --rounds $(ROUNDS) --seed $(SEED)
+
+# needs the network: known vulnerabilities of the pinned versions
+audit: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 # the command-line reference is generated from the code; a test compares the two
 docs: $(VENV)/.installed

@@ -83,6 +83,8 @@ SCENARIOS = (
 def build(root: Path) -> None:
     """The corpus, with recipes that take a moment: there is something to disturb."""
     corpus.build(root)
+    for model in ("base", "sft", "rlhf"):
+        (root / model / "generation_config.json").write_text(json.dumps({"eos_token_id": 1}))
     (root / "ama.yaml").write_text(json.dumps({**corpus.AMA, "alpha": 0.3, "training": {"steps": 3, "batch_size": 4}}))
     training = {**corpus.ALIGN["training"], "max_steps": 3, "save_steps": 1}
     (root / "align.yaml").write_text(json.dumps({**corpus.ALIGN, "training": training}))

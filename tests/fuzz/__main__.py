@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,7 +67,10 @@ def fuzz(
                     file.write(json.dumps(asdict(verdict)) + "\n")
                     file.flush()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert not any(codes), "the fuzzer itself has failed"
