@@ -45,11 +45,11 @@ def disturb(rounds: int, seed: int, folder: Path, processes: int, only: list[str
         processes: how many at a time.
         only: these scenarios alone.
     """
-    forked.warm()
+    chosen = [one for one in scenarios.SCENARIOS if only is None or one.name in only]
+    forked.warm(any(one.trains for one in chosen))
     root = folder / "inputs"
     root.mkdir()
     scenarios.build(root)
-    chosen = [one for one in scenarios.SCENARIOS if only is None or one.name in only]
     whole = sum(one.share for one in chosen)
     plan = [one for one in chosen for _ in range(max(1, rounds * one.share // whole))]
     random.Random(seed).shuffle(plan)
