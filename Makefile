@@ -3,7 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+<<<<<<< HEAD
 .PHONY: demo test check docs site install clean
+=======
+.PHONY: demo test check docs install clean fuzz faults audit
+>>>>>>> s5-faults
 
 demo: $(VENV)/.installed
 	rm -rf demo-out
@@ -19,7 +23,27 @@ check: $(VENV)/.installed
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest tests/test_layering.py
 
+<<<<<<< HEAD
 # the command-line reference and the schemas of recipes are generated from the code; tests compare them
+=======
+# What lives longest: damaged inputs, and runs that are disturbed. SEED=... runs the cases of another day again.
+CASES ?= 20000
+ROUNDS ?= 1000
+SEED ?= $(shell date -u +%Y%m%d)
+
+fuzz: $(VENV)/.installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED)
+
+faults: $(VENV)/.installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults --rounds $(ROUNDS) --seed $(SEED)
+
+# needs the network: known vulnerabilities of the pinned versions
+audit: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# the command-line reference is generated from the code; a test compares the two
+>>>>>>> s5-faults
 docs: $(VENV)/.installed
 	for kind in merge align ama study; do $(BIN)/mergetool schema $$kind > recipes/schemas/$$kind.json || exit 1; done
 	$(BIN)/python -m tools.recipe_reference > docs/recipe-reference.md

@@ -107,6 +107,20 @@ _TABLE: tuple[tuple[type[BaseException], Callable[..., tuple[str, str] | None]],
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
 
 
+# What a library stumbles over afterwards, with an error of another kind: closing a file that could not be written.
+_LASTING = _FULL | {errno.EMFILE, errno.ENFILE, errno.EIO, errno.EROFS, errno.ENOMEM}
+
+
+def _behind(error: BaseException) -> OSError | None:
+    """What the operating system had refused before this was raised."""
+    found: BaseException | None = error
+    for _ in range(20):
+        found = found and (found.__cause__ or found.__context__)
+        if isinstance(found, OSError) and found.errno in _LASTING:
+            return found
+    return None
+
+
 def explained(error: BaseException) -> MergetoolError | None:
     """What an exception of the system or of a library means to the user; None where it is a bug of ours.
 
@@ -116,6 +130,8 @@ def explained(error: BaseException) -> MergetoolError | None:
     if isinstance(error, MergetoolError):
         return error
     found = next((explain(error) for kind, explain in _TABLE if isinstance(error, kind)), None)
+    if found is None and (behind := _behind(error)) is not None:
+        found = _refused(behind)
     if found is None and isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)):  # torch's
         found = _memory(error)
     return MergetoolError(*found) if found else None

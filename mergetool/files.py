@@ -25,6 +25,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def most_open_files() -> int:
+    """How many files this process may have open at a time."""
+    try:
+        import resource
+    except ImportError:
+        return 512  # the C library's own limit there
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return most if most != resource.RLIM_INFINITY else 1 << 20
+
+
 def disk_is_full(error: OSError) -> bool:
     """Whether the disk, or the user's share of it, has no room left."""
     return error.errno in _FULL

@@ -159,7 +159,7 @@ def _must_be_flat(value: Any) -> None:
     level, depth = [value], 0
     while level:
         depth += 1
-        if depth > DEPTH + 1:
+        if depth > DEPTH:
             raise Refused("nests too deeply")
         level = [
             child

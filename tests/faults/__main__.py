@@ -9,6 +9,7 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -44,11 +45,11 @@ def disturb(rounds: int, seed: int, folder: Path, processes: int, only: list[str
         processes: how many at a time.
         only: these scenarios alone.
     """
-    forked.warm()
+    chosen = [one for one in scenarios.SCENARIOS if only is None or one.name in only]
+    forked.warm(any(one.trains for one in chosen))
     root = folder / "inputs"
     root.mkdir()
     scenarios.build(root)
-    chosen = [one for one in scenarios.SCENARIOS if only is None or one.name in only]
     whole = sum(one.share for one in chosen)
     plan = [one for one in chosen for _ in range(max(1, rounds * one.share // whole))]
     random.Random(seed).shuffle(plan)
@@ -70,7 +71,10 @@ def disturb(rounds: int, seed: int, folder: Path, processes: int, only: list[str
                     file.write(json.dumps(asdict(done)) + "\n")
                     file.flush()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert not any(codes), "the harness itself has failed"
@@ -90,9 +94,8 @@ def tell(done: list[Round], seed: int, seconds: float, processes: int) -> None:
         print(f"{name:16}{len(rows):>8}{faults:>8}{wrong:>8}{sum(one.seconds for one in rows):>10.0f}{peak:>9.0f}")
     kinds = Counter(fault for one in done for fault in one.faults)
     print("\nfaults: " + ", ".join(f"{count} {fault}" for fault, count in sorted(kinds.items())))
-    print(
-        f"seed {seed}, {seconds:.0f} s on {processes} processes; peaks are beyond the {forked.held() / 1e6:.0f} MB of the parent"
-    )
+    parent = f"{forked.held() / 1e6:.0f} MB of the parent"
+    print(f"seed {seed}, {seconds:.0f} s on {processes} processes; peaks are beyond the {parent}")
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ class Scenario:
         out: the output's name.
         at_once: runs into one output at the same time; more than one are not disturbed otherwise.
         appears: whether the output must not be seen before it is complete.
+        trains: whether it trains or draws.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Scenario:
     out: str = "out"
     at_once: int = 1
     appears: bool = True
+    trains: bool = False
 
 
 _MERGE = ("merge", "merge.yaml", "OUT", "--threads", "2")
@@ -74,15 +76,17 @@ SCENARIOS = (
     Scenario("two at once", _MERGE, 12, at_once=2),
     Scenario("five at once", _MERGE, 10, at_once=5),
     Scenario("calibrate", ("calibrate", "sft", "OUT", "--data", "rows.jsonl", "--rank", "4"), 6, out="out.safetensors"),
-    Scenario("ama", ("ama", "ama.yaml", "OUT", "--device", "cpu"), 4, out="out.yaml"),
-    Scenario("align", ("align", "align.yaml", "OUT"), 4, without_times),
-    Scenario("compare", ("compare", "study.yaml", "OUT", "--device", "cpu"), 2, scores_of, appears=False),
+    Scenario("ama", ("ama", "ama.yaml", "OUT", "--device", "cpu"), 4, out="out.yaml", trains=True),
+    Scenario("align", ("align", "align.yaml", "OUT"), 4, without_times, trains=True),
+    Scenario("compare", ("compare", "study.yaml", "OUT", "--device", "cpu"), 2, scores_of, appears=False, trains=True),
 )
 
 
 def build(root: Path) -> None:
     """The corpus, with recipes that take a moment: there is something to disturb."""
-    corpus.build(root)
+    corpus.build(root, measured=False)
+    for model in ("base", "sft", "rlhf"):
+        (root / model / "generation_config.json").write_text(json.dumps({"eos_token_id": 1}))
     (root / "ama.yaml").write_text(json.dumps({**corpus.AMA, "alpha": 0.3, "training": {"steps": 3, "batch_size": 4}}))
     training = {**corpus.ALIGN["training"], "max_steps": 3, "save_steps": 1}
     (root / "align.yaml").write_text(json.dumps({**corpus.ALIGN, "training": training}))

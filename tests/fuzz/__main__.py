@@ -8,6 +8,8 @@ import os
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +21,13 @@ VERDICTS = ("clean", "traceback", "slow", "large", "silent", "left")
 
 def main() -> int:
     """0 where every case was clean."""
+    kinds = [kind.__name__ for kind in cases.KINDS]
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=int(datetime.now(UTC).strftime("%Y%m%d")), help="default: today")
     parser.add_argument("--case", type=int, action="append", help="run this one alone; may be repeated")
-    parser.add_argument("--kind", choices=[kind.__name__ for kind in cases.KINDS], help="damage this alone")
+    parser.add_argument("--kind", choices=kinds, action="append", help="damage this alone; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="leave out what trains, measures or draws")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--keep", type=Path, help="where the files of cases that fell are kept")
     asked = parser.parse_args()
@@ -32,13 +36,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         place = asked.keep or Path(folder)
         place.mkdir(parents=True, exist_ok=True)
-        verdicts = fuzz(asked.seed, numbers, Path(folder), place, asked.processes, asked.kind)
+        chosen = asked.kind or [kind for kind in kinds if not (asked.quick and kind in cases.SLOW)]
+        verdicts = fuzz(asked.seed, numbers, Path(folder), place, asked.processes, chosen)
     tell(verdicts, asked.seed, time.monotonic() - began, asked.processes)
     return 0 if all(one.verdict == "clean" for one in verdicts) else 1
 
 
 def fuzz(
-    seed: int, numbers: list[int], folder: Path, place: Path, processes: int, only: str | None = None
+    seed: int, numbers: list[int], folder: Path, place: Path, processes: int, only: Collection[str]
 ) -> list[batch.Verdict]:
     """Run cases in several processes.
 
@@ -48,10 +53,11 @@ def fuzz(
         place: where the cases lie while they run; those that fall stay.
         processes: how many at a time.
     """
-    forked.warm()
+    slow = any(kind in cases.SLOW for kind in only)
+    forked.warm(slow)
     at = folder / "corpus"
     at.mkdir()
-    corpus.build(at)
+    corpus.build(at, slow)
     logs = [folder / f"verdicts-{one}.jsonl" for one in range(processes)]
     children = []
     for one, log in enumerate(logs):
@@ -66,7 +72,10 @@ def fuzz(
                     file.write(json.dumps(asdict(verdict)) + "\n")
                     file.flush()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert not any(codes), "the fuzzer itself has failed"

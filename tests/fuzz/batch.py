@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -47,14 +47,14 @@ class Verdict:
     told: str
 
 
-def run(seed: int, numbers: list[int], corpus: Path, place: Path, only: str | None = None) -> Iterator[Verdict]:
+def run(seed: int, numbers: list[int], corpus: Path, place: Path, only: Collection[str]) -> Iterator[Verdict]:
     """The verdicts of these cases, in their order.
 
     Args:
         seed: of all cases.
         numbers: which.
         corpus: built. place: where the cases lie while they run.
-        only: one kind of cases.
+        only: the kinds of cases.
     """
     want = sha256((corpus / "done" / "model.safetensors").read_bytes()).hexdigest()
     left = list(numbers)
@@ -102,7 +102,7 @@ def _collected(receive: int, child: int, numbers: list[int], place: Path) -> Ite
     os.waitpid(child, 0)
 
 
-def _serve(seed: int, numbers: list[int], corpus: Path, place: Path, only: str | None, want: str, send: int) -> None:
+def _serve(seed: int, numbers: list[int], corpus: Path, place: Path, only: Collection[str], want: str, send: int) -> None:
     code = 0
     try:
         os.setpgid(0, 0)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -330,8 +330,12 @@ KINDS: dict[Callable[[random.Random, Path, Path], Case], int] = {
 }  # fmt: skip
 
 
-def lay_out(seed: int, number: int, corpus_at: Path, here: Path, only: str | None = None) -> Case:
-    """The case of a number: its files come into `here`, which is empty."""
+SLOW = ("rows", "results", "caches")
+"""Kinds whose commands train, measure or draw."""
+
+
+def lay_out(seed: int, number: int, corpus_at: Path, here: Path, only: Collection[str]) -> Case:
+    """The case of a number, of one of the kinds that are named: its files come into `here`, which is empty."""
     rng = random.Random(f"{seed}/{number}")
-    kinds = {kind: weight for kind, weight in KINDS.items() if only in (None, kind.__name__)}
+    kinds = {kind: weight for kind, weight in KINDS.items() if kind.__name__ in only}
     return rng.choices(list(kinds), list(kinds.values()))[0](rng, corpus_at, here)

@@ -68,15 +68,17 @@ class Outcome:
         return "slow" if self.slow else "large" if self.large else "clean" if self.clean else "traceback"
 
 
-def warm() -> None:
-    """Import all that a run would import, once, in the parent."""
-    import matplotlib.pyplot  # noqa: F401
+def warm(training: bool = True) -> None:
+    """Import all that a run would import, once, in the parent.
+
+    Args:
+        training: what trains and draws, too, which takes as long as all the rest.
+    """
     import pyarrow.parquet  # noqa: F401
     import torch
     import transformers.models.llama.modeling_llama  # noqa: F401
     import typer.main
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
-    from trl import DPOTrainer  # noqa: F401
 
     import mergetool.cli.main
     import mergetool.evaluate.run
@@ -86,6 +88,10 @@ def warm() -> None:
     import mergetool.recipe_kinds
     import mergetool.study.execution.run
     import mergetool.study.report.outputs
+
+    if training:
+        import matplotlib.pyplot  # noqa: F401
+        from trl import DPOTrainer  # noqa: F401
 
     for language in mergetool.recipe_kinds._LANGUAGES.values():
         language()
