@@ -3,11 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-<<<<<<< HEAD
-.PHONY: demo test check docs site install clean
-=======
-.PHONY: demo test check docs install clean fuzz faults audit
->>>>>>> s5-faults
+.PHONY: demo test check docs site install clean fuzz faults audit
 
 demo: $(VENV)/.installed
 	rm -rf demo-out
@@ -23,9 +19,6 @@ check: $(VENV)/.installed
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest tests/test_layering.py
 
-<<<<<<< HEAD
-# the command-line reference and the schemas of recipes are generated from the code; tests compare them
-=======
 # What lives longest: damaged inputs, and runs that are disturbed. SEED=... runs the cases of another day again.
 CASES ?= 20000
 ROUNDS ?= 1000
@@ -42,8 +35,7 @@ audit: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-# the command-line reference is generated from the code; a test compares the two
->>>>>>> s5-faults
+# the command-line reference and the schemas of recipes are generated from the code; tests compare them
 docs: $(VENV)/.installed
 	for kind in merge align ama study; do $(BIN)/mergetool schema $$kind > recipes/schemas/$$kind.json || exit 1; done
 	$(BIN)/python -m tools.recipe_reference > docs/recipe-reference.md
