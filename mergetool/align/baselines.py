@@ -1,6 +1,6 @@
 """The table of baselines that the papers compare with, under the same word in align and compare.
 
-Baselines merge nothing. `kl` is AdamW with the loss's own pull toward the reference, so its knob is `beta` at the top of the
+Baselines merge nothing. `kl` is AdamW with the loss's own pull toward the reference, so its option is `beta` at the top of the
 recipe.
 """
 
@@ -61,10 +61,10 @@ class Baseline:
         name: `merging.method` in a recipe.
         about: one line, as docs/align.md has it.
         source: the paper.
-        knobs: what `merging` may set.
+        keys: what `merging` may set.
         attach: of (optimizer, settings, directory of theta_s, file of its Fisher): what changes the optimizer's steps.
         average: the average that is kept beside the training: written in place of the weights, or what they are reset to.
-        required: knobs without a default.
+        required: keys without a default.
         adapter: of settings and PEFT's word for the task: PEFT's configuration, where an adapter is trained in place of the
             weights.
         term: what is added to the loss for the rows that should stay.
@@ -76,7 +76,7 @@ class Baseline:
     name: str
     about: str
     source: str = ""
-    knobs: frozenset[str] = frozenset({"seed"})
+    keys: frozenset[str] = frozenset({"seed"})
     attach: Callable[[torch.optim.Optimizer, Settings, Path, Path | None], None] | None = None
     average: type[Average] | None = None
     required: frozenset[str] = frozenset()
@@ -90,13 +90,13 @@ class Baseline:
         """The average with the recipe's settings; what the recipe leaves out keeps the average's own."""
         if self.average is None:
             return None
-        given = {name: value for name in self.knobs - {"seed"} if (value := getattr(settings, name)) is not None}
+        given = {name: value for name in self.keys - {"seed"} if (value := getattr(settings, name)) is not None}
         return self.average(**given)
 
     @property
     def needs_rows(self) -> bool:
         """Whether `merging.rows` must be given."""
-        return "rows" in self.knobs
+        return "rows" in self.keys
 
 
 def adapter(rank: int, scale: float | None, task: str) -> Any:
@@ -181,7 +181,7 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
                 frozenset({"strength", "storage", "seed"}),
                 attach=lambda optimizer, settings, sft, _: l1_penalty(optimizer, sft, _strength(settings), _storage(settings)),
             ),
-            Baseline("kl", "AdamW; its knob is `beta` at the top"),
+            Baseline("kl", "AdamW; its option is `beta` at the top"),
             Baseline(
                 "lora",
                 "low-rank adapters, merged into a whole checkpoint at the end",

@@ -97,7 +97,7 @@ def check_align(recipe: AlignRecipe, rehearsed: bool = False) -> dict[str, Any]:
         with quiet():
             rehearse(recipe, config, local_directory(recipe.sft), data_set(lambda: first, None))
     facts["batch"] = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    facts["knobs"] = recipe.merging.given()
+    facts["options"] = recipe.merging.given()
     return facts
 
 

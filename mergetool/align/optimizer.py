@@ -83,7 +83,7 @@ def make_optimizer(
     """The optimizer that a recipe asks for, and what it will merge.
 
     Args:
-        recipe: its `merging` says which and with what knobs; what it leaves out keeps the optimizer's default.
+        recipe: its `merging` says which and with what options; what it leaves out keeps the optimizer's default.
         groups: parameter groups with NAMED parameters, as model.named_parameters() gives them.
         steps: T, the optimizer steps of the whole run.
         config: TRL's config: learning rate, betas, epsilon.
@@ -111,26 +111,26 @@ def make_optimizer(
     from mergetool.optim.names import canonical
     from mergetool.optim.reference import Reference
 
-    knobs = merging.given() | dict(row.given or {})
-    storage = knobs.pop("storage", "mmap")
-    knobs["every"] = every
-    if "alpha_total" in knobs:
-        knobs["total_steps"] = steps
+    options = merging.given() | dict(row.given or {})
+    storage = options.pop("storage", "mmap")
+    options["every"] = every
+    if "alpha_total" in options:
+        options["total_steps"] = steps
     if recipe.calibrated_on is not None:
 
         def told(done: int, total: int, what: str) -> None:
             report("calibrate", {"done": done, "total": total, "what": what})
 
-        knobs["calibration"] = recipe.calibrated_on.obtain(sft, told)
+        options["calibration"] = recipe.calibrated_on.obtain(sft, told)
     if row.online.points or merging.needs_base:
         start = None if row.online.points else base
         reference = Reference.from_checkpoints(start, sft, storage=storage)
         if head:  # all of the trunk must be there all the same
             reference.check((canonical(name), tuple(p.shape)) for group in groups for name, p in group["params"])
             reference = Reference.from_checkpoints(start, sft, storage=storage, missing="zero")
-        knobs["reference"] = reference
+        options["reference"] = reference
     groups = [*groups, *(group | _plain(row, group) for group in head)]
-    optimizer = getattr(optim, row.online.optimizer)(groups, **adam, **knobs)
+    optimizer = getattr(optim, row.online.optimizer)(groups, **adam, **options)
     total = _total(row, optimizer.planned(steps))
     return optimizer, Plan(merging.method, every, merges, float(optimizer.param_groups[0]["alpha"]), float(total))
 

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 else:  # the tables say which names there are
     AlgorithmName = Literal[tuple(ALGORITHMS)]
 
-# Which knobs each method has. What a recipe leaves out keeps the optimizer's own default.
-KNOBS: dict[str, frozenset[str]] = {name: row.knobs for name, row in (*TRAININGS.items(), *BASELINES.items())}
+# Which keys each method has. What a recipe leaves out keeps the optimizer's own default.
+KEYS: dict[str, frozenset[str]] = {name: row.keys for name, row in (*TRAININGS.items(), *BASELINES.items())}
 if not TYPE_CHECKING:
-    Method = Literal[tuple(KNOBS)]
+    Method = Literal[tuple(KEYS)]
 
 
 def takes_seed(method: str) -> bool:
     """Whether `merging.seed` may be given beside `merging.method`; an unknown method is for the recipe to refuse."""
-    return method not in KNOBS or "seed" in KNOBS[method]
+    return method not in KEYS or "seed" in KEYS[method]
 
 
 class _Strict(BaseModel):
@@ -122,10 +122,10 @@ class Merging(_Strict):
     @model_validator(mode="after")
     def _fits_the_method(self) -> Merging:
         given = set(self.given())
-        foreign = sorted(given - KNOBS[self.method])
+        foreign = sorted(given - KEYS[self.method])
         if foreign:
-            known = ", ".join(sorted(KNOBS[self.method])) or "none"
-            raise ValueError(f"'{foreign[0]}' is no knob of method {self.method}; its knobs: {known}")
+            known = ", ".join(sorted(KEYS[self.method])) or "none"
+            raise ValueError(f"'{foreign[0]}' is not an option of method {self.method}; its options: {known}")
         if self.baseline is not None and self.baseline.needs_rows and self.rows is None:
             raise ValueError(f"{self.method} needs to know what should stay; add `rows: {{data: ...}}`")
         if self.baseline is not None and (missing := sorted(self.baseline.required - given)):
@@ -142,7 +142,7 @@ class Merging(_Strict):
         return self
 
     def given(self) -> dict[str, Any]:
-        """The knobs that the recipe sets, without the method."""
+        """The settings that the recipe has, without the method."""
         return self.model_dump(by_alias=True, exclude_none=True, exclude={"method"})
 
     @property
@@ -347,7 +347,7 @@ def override(recipe: AlignRecipe, **changes: Any) -> AlignRecipe:
 
     Args:
         changes: top-level keys. A mapping changes the keys that it names and keeps the others, except `merging` where
-            it names a method: knobs of another method would not fit, so it then replaces the whole part.
+            it names a method: options of another method would not fit, so it then replaces the whole part.
 
     Raises:
         RecipeError: the changed recipe is not valid.

@@ -19,7 +19,7 @@ ELSEWHERE = {
     "output_dir": "OUT on the command line says where",
     "beta": "write `beta:` at the top of the recipe",
     "optim": "`merging.method` chooses the optimizer",
-    "optim_args": "`merging:` holds the optimizer's knobs",
+    "optim_args": "`merging:` holds the optimizer's options",
     "model_init_kwargs": "`dtype:` at the top of the recipe says how the model is loaded",
     "resume_from_checkpoint": "a rerun resumes by itself, and --fresh starts again",
     "push_to_hub": "push the result with `mergetool push`",

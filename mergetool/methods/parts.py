@@ -73,18 +73,18 @@ SIGN = ConsensusRow("sign", (WEIGHT, LAMBDA, NORMALIZE, INT8_MASK))
 
 ON_DARE = Online(
     "dare", "OnDARE", "ondare",
-    knobs=frozenset(["density", "rescale", "tau_mask", "clip", "seed"]), defaults={"rescale": "unbiased"},
+    keys=frozenset(["density", "rescale", "tau_mask", "clip", "seed"]), defaults={"rescale": "unbiased"},
 )  # fmt: skip
 ON_TIES = Online(
     "ties", "OnTIES", "onties",
-    knobs=frozenset(["density", "rescale", "elect", "statistic", "clip", "seed"]), bounded=True, fits=of_ties,
+    keys=frozenset(["density", "rescale", "elect", "statistic", "clip", "seed"]), bounded=True, fits=of_ties,
     later=(STATISTIC,),
 )  # fmt: skip
 
 
 ON_NULL_SPACE = Online(
     "null_space", "OnNullSpace", "onnullspace",
-    knobs=frozenset(["kind", "strength", "threshold", "energy", "rank", "project", "only", "skip", "seed"]),
+    keys=frozenset(["kind", "strength", "threshold", "energy", "rank", "project", "only", "skip", "seed"]),
     defaults={"density": 1.0},
     merges="what the calibration rows do not see of each update", fits=of_updates, calibrated=True,
     own=(
@@ -95,5 +95,5 @@ ON_NULL_SPACE = Online(
 )  # fmt: skip
 ON_LINEAR = Online(
     "linear", "OnLinear", "onlinear",
-    knobs=frozenset(["seed"]), defaults={"density": 1.0}, points=True, merges="the way back to the SFT model", fits=all_kept,
+    keys=frozenset(["seed"]), defaults={"density": 1.0}, points=True, merges="the way back to the SFT model", fits=all_kept,
 )  # fmt: skip

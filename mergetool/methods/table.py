@@ -197,7 +197,7 @@ ONLINE: dict[str, Online] = {m.online.name: m.online for m in METHODS.values() i
 TRAININGS: dict[str, Training] = {
     training.word: training
     for training in (
-        *(Training(o.word, o.knobs | (EVERY if o.calibrated else MERGES), o) for o in ONLINE.values()),
+        *(Training(o.word, o.keys | (EVERY if o.calibrated else MERGES), o) for o in ONLINE.values()),
         # ChildTuning-F: a random mask on every step and no SFT delta, that is OnDARE with alpha 0.
         Training(
             "childtuning", frozenset(["density", "every", "clip", "seed", "rounding", "compile"]), ON_DARE,

@@ -5,7 +5,7 @@ recipe/      the study language, read strictly; entries to candidates; what can 
 analysis/    lines of results to groups, differences row by row, the Pareto front, the choice and the hypervolume
 execution/   every candidate that results.jsonl lacks, made and measured, here or by workers
 pick/        a study made of models and tasks, cut to a time, its choice written
-report/      pareto.png, KNOB.png, report.html, and the scores of a model card
+report/      pareto.png, SETTING.png, report.html, and the scores of a model card
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def test_childtuning_is_unbiased_and_merges_nothing() -> None:
 
 
 def test_onlinear_has_no_clip_and_a_recipe_that_gives_one_is_told() -> None:
-    with pytest.raises(RecipeError, match="'clip' is no knob of method onlinear"):
+    with pytest.raises(RecipeError, match="'clip' is not an option of method onlinear"):
         made(method="onlinear", alpha=0.1, clip=1.0)
 
 
@@ -69,10 +69,10 @@ def test_onlinear_has_no_clip_and_a_recipe_that_gives_one_is_told() -> None:
 def test_a_head_that_the_sft_model_has_not_takes_adamws_own_steps(method: str) -> None:
     """Bit for bit, whatever becomes of the trunk beside it."""
     row = TRAININGS[method]
-    knobs = {"density": 0.1} if "density" in row.knobs else {}
-    knobs |= {"alpha_total": 0.5} if row.mixes else {"every": 2}
+    options = {"density": 0.1} if "density" in row.keys else {}
+    options |= {"alpha_total": 0.5} if row.mixes else {"every": 2}
     values = {"base_model": "b", "sft_model": "s", "algorithm": "reward", "data": {"train": "t.jsonl"}}
-    recipe = align_recipe({**values, "merging": {"method": method, **knobs}})
+    recipe = align_recipe({**values, "merging": {"method": method, **options}})
     name, generator = "model.layers.0.self_attn.q_proj.weight", torch.Generator().manual_seed(0)
     trunk = torch.nn.Parameter(torch.randn(read_layout(lab_path("sft")).tensors[name].shape, generator=generator))
     head = torch.nn.Parameter(torch.randn(1, 48, generator=generator))

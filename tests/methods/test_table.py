@@ -65,7 +65,7 @@ def test_a_knob_of_a_training_is_taken_by_its_optimizer() -> None:
     of_align = {"storage"}  # where the reference lies: an argument of Reference
     for one in TRAININGS.values():
         taken = set(inspect.signature(getattr(optim, one.online.optimizer)).parameters)
-        assert one.knobs - of_align <= taken, one.word
+        assert one.keys - of_align <= taken, one.word
         assert set(one.given or {}) <= taken
 
 

@@ -17,8 +17,8 @@ def write_outputs(recipe: StudyRecipe, result: StudyResult, notes: Sequence[str]
         notes: sentences for the report's reader, on how the candidates came about.
     """
     from mergetool.study.report.html_report import write_report
-    from mergetool.study.report.knob_curves import draw_curve
     from mergetool.study.report.pareto_picture import draw_pareto
+    from mergetool.study.report.setting_curves import draw_curve
 
     summary, out = result.summary, result.out
     picture = draw_pareto(summary, out / "pareto.png", recipe.name)

@@ -1,11 +1,11 @@
-"""Pictures and report say what the summary says: which points are joined, what stands over a knob, what a bar is."""
+"""Pictures and report say what the summary says: which points are joined, what stands over a setting, what a bar is."""
 
 import re
 
 from mergetool.study.recipe.figures import Figure
 from mergetool.study.report.html_report import write_report
-from mergetool.study.report.knob_curves import draw_curve
 from mergetool.study.report.pareto_picture import draw_pareto
+from mergetool.study.report.setting_curves import draw_curve
 from tests.study.lines import lines
 
 

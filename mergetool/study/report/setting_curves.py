@@ -1,4 +1,4 @@
-"""OUT/KNOB.png: metrics over a swept knob, one line a method, like Fig. 2 to 4 of the online-merging paper."""
+"""OUT/SETTING.png: metrics over a swept setting, one line a method, like Fig. 2 to 4 of the online-merging paper."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def draw_curve(summary: Summary, figure: Figure, path: Path, title: str, split: 
 
     Args:
         summary: of the study.
-        figure: the knob, and what is drawn over it; the two axes of the study where nothing is said.
+        figure: the setting, and what is drawn over it; the two axes of the study where nothing is said.
         path: of the PNG.
         title: the study's name.
         split: whose scores are drawn.
@@ -49,7 +49,7 @@ def draw_curve(summary: Summary, figure: Figure, path: Path, title: str, split: 
 
 
 def _lines(summary: Summary, over: str) -> dict[tuple[str, str], list[Group]]:
-    """(family, its other settings in words) -> its groups along the knob."""
+    """(family, its other settings in words) -> its groups along the setting."""
     from mergetool.study.candidates.grid import label_of
 
     found: dict[tuple[str, str], list[Group]] = {}
