@@ -1,4 +1,4 @@
-"""The errors that are the user's to mend.
+"""Errors that the user can correct.
 
 Each carries what went wrong and where (``message``) and the next thing to do (``hint``). The command line prints
 them as one line and exits with 2; anything that is not one of these is a bug of ours and keeps its traceback.

@@ -51,7 +51,7 @@ def check_align(recipe: AlignRecipe, rehearsed: bool = False) -> dict[str, Any]:
     Raises:
         RecipeError, CheckpointError, DataError: the first thing that would stop `align`.
     """
-    training_config(recipe, "unused")  # what is misspelt is told before anything is fetched
+    training_config(recipe, "unused")  # report a misspelt field before anything is fetched
     facts: dict[str, Any] = {"algorithm": recipe.algorithm, "method": recipe.merging.method}
     sft, base = layouts(recipe)
     facts["model"] = {

@@ -15,7 +15,7 @@ ONE_SCORE: Mapping[str, Any] = {"num_labels": 1}
 
 
 def load_settings(algorithm: Algorithm) -> dict[str, Any]:
-    """What transformers' class of the policy is told beside the checkpoint."""
+    """Settings of transformers' class beside the checkpoint's own."""
     return dict(ONE_SCORE) if algorithm.scores else {}
 
 

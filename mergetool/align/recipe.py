@@ -72,7 +72,7 @@ class Merging(_Strict):
         seed: of the masks, and of the order of `rows`. The order of the data has `training.seed`.
         rounding: how a weight takes an update below its own precision.
         storage: where theta_b and theta_s lie meanwhile: memory-mapped, or loaded.
-        compile: whether torch.compile makes one pass over memory of a step; where nothing is said, where it pays.
+        compile: whether torch.compile makes one pass over memory of a step; by default where it pays.
         coefficient: of `ema` and `elastic_reset`, the weight of the newest weights in the average.
         since: of `sma` and `bema`, where the average begins: a share of the run below 1, else a step.
         lag, multiplier, ema_power, bias_power: of `bema`, see `mergetool.align.averages.Bema`.
@@ -81,8 +81,8 @@ class Merging(_Strict):
         rank, lora_alpha: of `lora`; `rank` of `onnullspace` with kind hard, the eigenvectors that are taken away.
         kind, threshold, energy, project, only, skip: of `onnullspace`, see `mergetool.optim.OnNullSpace`; `project` of `ogpsa`.
         rows: of `replay`, `lwf`, `ewc` and `ogpsa`: the rows whose outputs should stay.
-        lambda_: `lambda` in a recipe, the weight of what these add to the loss; 1 where nothing is said.
-        batch_size: of `replay` and `lwf`: rows at each micro step and device; as many as of the data where nothing is said.
+        lambda_: `lambda` in a recipe, the weight of what these add to the loss; default 1.
+        batch_size: of `replay` and `lwf`: rows at each micro step and device; default: as many as of the data.
             Of `ogpsa`, rows of one backward pass.
     """
 
@@ -193,7 +193,7 @@ class AlignRecipe(_Strict):
         calibration: of theta_s, for methods that project: a file of `mergetool calibrate`, or the rows to make one from.
         training: any field of TRL's config for the algorithm; checked by it, see `training.training_config`.
         dtype: of the weights while they are trained. bfloat16 halves the memory; `training.bf16` is autocast.
-        out_dtype: of the written weights; the SFT checkpoint's own where nothing is said.
+        out_dtype: of the written weights; default: the SFT checkpoint's own.
     """
 
     base_model: str | None = None

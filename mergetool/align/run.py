@@ -91,7 +91,7 @@ def align(
         along: places in the run, shares of it below 1 or steps, whose weights are also kept, in OUT/along/step-N.
 
     Raises:
-        RecipeError, CheckpointError, DataError, OutputError: the user's to mend; nothing is left behind.
+        RecipeError, CheckpointError, DataError, OutputError: for the user to correct; nothing is left behind.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
     """
     from transformers import set_seed

@@ -96,7 +96,7 @@ class AdapterConfig:
         for key, wanted in _TYPES.items():
             if not _fits(value := self.values.get(key), wanted):
                 raise CheckpointError(
-                    f"{self.called}: its {key} is {str(value)[:60]!r}, not {wanted}", "mend adapter_config.json"
+                    f"{self.called}: its {key} is {str(value)[:60]!r}, not {wanted}", "correct adapter_config.json"
                 )
         kind = self.values.get("peft_type")
         if kind != "LORA":

@@ -90,7 +90,7 @@ def read_header(path: Path, called: str | None = None) -> Header:
 
     Args:
         path: the file.
-        called: what messages call it; the path where nothing is said.
+        called: what messages call it; default: the path.
 
     Raises:
         CheckpointError: the file is missing, truncated, or its header contradicts itself or the file's size.

@@ -88,7 +88,7 @@ class Journal:
 
 
 def _line(one: Finished) -> dict[str, Any]:
-    """As it is written: what is told of a tensor goes into the manifest, so a line that was damaged must not be believed."""
+    """As it is written: facts about a tensor go into the manifest, so a damaged line must not be believed."""
     said = asdict(one)
     return {**said, "check": xxh3_64(json.dumps(said, sort_keys=True).encode()).hexdigest()}
 

@@ -64,7 +64,7 @@ def _calibrated(what: str, facts: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is told of a result.
+    """Facts about a result.
 
     Attributes:
         kind: `merge` or `align`.
@@ -76,7 +76,7 @@ class Manifest:
         outputs_sha256: weight file -> its hash.
         files: every other file that belongs to the result, but for this one, the card and what describes the run.
         dtype: torch's name of the type that most weights are stored in.
-        warnings: what the user was told.
+        warnings: shown to the user.
         trust_remote_code: the files or repositories whose code a loader of the result runs.
         adapter: of a result that is one: what it is for, its ranks, and the share of the norm that they keep.
         name: of the result.

@@ -49,7 +49,7 @@ def names_of(tasks: str | None) -> tuple[list[str] | None, list[str]]:
 def benchmarks(
     names: list[str], num_fewshot: int | None, limit: int | None, chat: bool, include: list[Path], unsafe_code: bool
 ) -> HarnessTask:
-    """The public benchmarks; what of a suite is not run is told.
+    """The public benchmarks; names what of a suite is not run.
 
     Raises:
         RecipeError: a name is no metric, task or suite, or a task executes code and nobody allowed that.

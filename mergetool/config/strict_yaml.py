@@ -72,7 +72,7 @@ def parse_yaml(text: str, path: str | Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
-        raise RecipeError(f"{path}: {place}{problem}", "mend the YAML there") from None
+        raise RecipeError(f"{path}: {place}{problem}", "correct the YAML there") from None
     if not isinstance(loaded, dict):
         what = "is empty" if loaded is None else f"holds a {type(loaded).__name__}, not keys and values"
         raise RecipeError(f"{path}: {what}", "`mergetool recipes show NAME` prints a complete one")

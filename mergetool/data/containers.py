@@ -156,7 +156,7 @@ def _lines(path: Path) -> Numbered:
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: row {number}: not JSON ({error.msg} at column {error.colno})",
-            "each line is one JSON object; mend or delete this one",
+            "each line is one JSON object; correct or delete this one",
         ) from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: row {number + 1}: not UTF-8 text", "save the file as UTF-8") from None
@@ -177,7 +177,7 @@ def _json(path: Path) -> Numbered:
         if error.msg == "Extra data":  # JSON lines under a .json name, as many data sets have them
             yield from _lines(path)
             return
-        raise DataError(f"{path}: line {error.lineno}: not JSON ({error.msg})", "mend it there") from None
+        raise DataError(f"{path}: line {error.lineno}: not JSON ({error.msg})", "correct it there") from None
     except (UnicodeDecodeError, *_UNREADABLE) as error:
         raise DataError(f"{path}: cannot be read ({error})", "the file is damaged; fetch it again") from None
     if not isinstance(loaded, list):
@@ -193,10 +193,10 @@ def _csv(path: Path, delimiter: str = ",") -> Numbered:
         with _text(path, newline="") as file:
             for number, row in enumerate(csv.DictReader(file, delimiter=delimiter), 1):
                 if None in row or None in row.values():
-                    raise DataError(f"{path}: row {number}: has not as many cells as the first line", "mend or delete it")
+                    raise DataError(f"{path}: row {number}: has not as many cells as the first line", "correct or delete it")
                 yield number, {key: _cell(value) for key, value in row.items()}
     except csv.Error as error:
-        raise DataError(f"{path}: row {number + 1}: not CSV ({error})", "mend or delete it") from None
+        raise DataError(f"{path}: row {number + 1}: not CSV ({error})", "correct or delete it") from None
     except (UnicodeDecodeError, *_UNREADABLE) as error:
         raise DataError(f"{path}: row {number + 1}: cannot be read ({error})", "save the file as UTF-8") from None
     finally:

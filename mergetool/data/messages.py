@@ -72,7 +72,7 @@ def carried(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def template_arguments(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row's chat template is told beside the messages, as TRL tells it: tools may be JSON."""
+    """Arguments of a row's chat template beside the messages, as TRL passes them: tools may be JSON."""
     found = carried(row)
     tools, more = found.get("tools"), found.get("chat_template_kwargs", {})
     told = {} if tools is None else {"tools": json.loads(tools) if isinstance(tools, str) else tools}

@@ -153,7 +153,7 @@ def push(
         raise HubError(f"{repo}: --revision {revision!r} is no name for a branch", "use letters, digits, and . _ - /")
     if pull_request and revision:
         raise HubError(f"{repo}: --pr and --revision {revision} are both given", "keep one: a pull request has its own ref")
-    with hub.refusals(repo):  # a wrong token is told of before 15 GB are hashed
+    with hub.refusals(repo):  # report a wrong token before 15 GB are hashed
         api = HfApi()
         me, info = _access(api, repo, public, pull_request)
     manifest = check_complete(directory)
@@ -191,7 +191,7 @@ def _upload(api: HfApi, directory: Path, repo: str, me: str, revision: str | Non
                 )  # fmt: skip
             break
         except ValueError as error:  # the Hub's verdict on the card's YAML
-            raise CheckpointError(f"{directory / CARD}: {error}", "mend the YAML block at its top") from None
+            raise CheckpointError(f"{directory / CARD}: {error}", "correct the YAML block at its top") from None
         except (hub.http_error(), OSError, RuntimeError):
             if attempt == _ATTEMPTS or not _reachable(api):
                 raise

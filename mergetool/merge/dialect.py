@@ -1,4 +1,4 @@
-"""Words of recipes as people write them: what mergekit 0.1.5 runs, runs; what it reads past is said once and left out.
+"""Words of recipes as people write them: what mergekit 0.1.5 runs, runs; what it ignores is reported once and left out.
 
 A word that neither program knows stays an error that names the nearest one.
 """

@@ -1,4 +1,4 @@
-"""A recipe that goes to mergekit: what a later mergekit adds, or what is asked for; the user is told so in one line.
+"""A recipe that goes to mergekit: what a later mergekit adds, or `--engine mergekit`; one line says so.
 
 mergekit is a dependency, called as a program of its own: its import takes seconds, and a merge of ours never pays
 for it.

@@ -45,7 +45,7 @@ class Obtained:
         of_models: of a method that reads what each model reads, in the recipe's order.
         fisher: of a method that reads the Fisher information of each, in that order.
         facts: place and name of a model in the recipe -> the facts of its own; None where no model has one.
-        notes: what the user is told of them.
+        notes: lines for the user about them.
     """
 
     of_base: Calibration | None = None

@@ -109,7 +109,7 @@ def finish_adapter(
     Args:
         plan, directory, hashes, inputs: as `finish`.
         dtype: torch's name of its tensors' type.
-        facts: what is told of it.
+        facts: facts about it.
     """
     manifest = Manifest(
         mergetool=__version__,

@@ -104,7 +104,7 @@ class MergeRecipe(BaseModel):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of the recipe was read past, a line each."""
+        """Words of the recipe that were ignored, a line each."""
         return self._notes
 
     def resolved(self, directory: str | Path) -> MergeRecipe:

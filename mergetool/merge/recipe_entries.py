@@ -64,7 +64,7 @@ class ModelEntry(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_name(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "revision" in value:  # mergekit reads past it, and merges another model than is meant
+        if isinstance(value, dict) and "revision" in value:  # mergekit ignores it, and merges another model than is meant
             raise ValueError(
                 f"a revision is a part of the model's name; write `model: {value.get('model')}@{value['revision']}`"
             )

@@ -17,7 +17,7 @@ WEIGHT = Number("weight", per_model=True, required=True)
 T = Number("t", required=True)
 NORMALIZE = Truth("normalize", False)
 LAMBDA = Number("lambda", 1.0)
-SCALING = Number("scaling", 1.0)  # the same where mergekit reads past `lambda`
+SCALING = Number("scaling", 1.0)  # the same where mergekit ignores `lambda`
 INT8_MASK = Option("int8_mask")  # saves mergekit memory; taken so that its recipes run, and nothing here depends on it
 DENSITY = Number("density", 1.0, per_model=True, low=0.0, high=1.0)
 GAMMA = Number("gamma", 0.01, per_model=True, low=0.0, high=1.0)

@@ -23,7 +23,7 @@ def draw_curve(summary: Summary, figure: Figure, path: Path, title: str, split: 
 
     Args:
         summary: of the study.
-        figure: the setting, and what is drawn over it; the two axes of the study where nothing is said.
+        figure: the setting, and what is drawn over it; default: the two axes of the study.
         path: of the PNG.
         title: the study's name.
         split: whose scores are drawn.
