@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from mergetool.errors import CheckpointError, RecipeError
+from mergetool.methods.settings import of_projection
 from mergetool.ops.projection import Factor, Moments, Rule, covered, factor, shares
 from mergetool.ops.projector import Projector
 
@@ -163,8 +164,8 @@ class Calibration:
             RecipeError: the rule makes no sense, or takes away more eigenvectors than were kept.
             CheckpointError: none of the tensors is known, or some have other shapes.
         """
-        if (problem := rule.problem()) is not None:
-            raise RecipeError(*problem.split("; ", 1))
+        if (problem := of_projection(asdict(rule))) is not None:
+            raise RecipeError(*problem)
         parameters = list(parameters)
         known = [(name, shape) for name, shape in parameters if name in self]
         unlike = [

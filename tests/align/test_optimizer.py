@@ -63,3 +63,8 @@ def test_childtuning_is_unbiased_and_merges_nothing() -> None:
 def test_onlinear_has_no_clip_and_a_recipe_that_gives_one_is_told() -> None:
     with pytest.raises(RecipeError, match="'clip' is no knob of method onlinear"):
         made(method="onlinear", alpha=0.1, clip=1.0)
+
+
+def test_of_projected_row_gradients_the_plan_says_when_they_are_computed_anew() -> None:
+    asked = {"method": "ogpsa", "rows": {"data": "rows.jsonl"}}
+    assert [made(**asked)[1].every, made(**asked, every=7)[1].every, made(method="adamw")[1].every] == [5, 7, 1]
