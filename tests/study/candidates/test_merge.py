@@ -44,8 +44,8 @@ def test_each_model_has_a_calibration_of_its_own_or_both_have_one(folder):
     assert "calibration" not in found["each"][0]
     assert found["both"][0]["calibration"] == {"data": [stay]}
     assert found["study"][0]["calibration"] == {"data": [stay], "limit": 5}
+    given = {"merge_method": "linear", "weight": 0.3, "calibration": of}
     with pytest.raises(RecipeError, match="'f': linear reads no calibration of each model"):
-        given = {"merge_method": "linear", "weight": 0.3, "calibration": of}
         expand(tiny.study(folder, candidates=[{"name": "f", "merge": given}]))
 
 
