@@ -14,6 +14,7 @@ import torch
 
 from mergetool import reading
 from mergetool.errors import CheckpointError, RecipeError
+from mergetool.methods.settings import of_projection
 from mergetool.ops.projection import Factor, Moments, Rule, covered, factor, shares
 from mergetool.ops.projector import Projector
 
@@ -164,8 +165,8 @@ class Calibration:
             RecipeError: the rule makes no sense, or takes away more eigenvectors than were kept.
             CheckpointError: none of the tensors is known, or some have other shapes.
         """
-        if (problem := rule.problem()) is not None:
-            raise RecipeError(*problem.split("; ", 1))
+        if (problem := of_projection(asdict(rule))) is not None:
+            raise RecipeError(*problem)
         parameters = list(parameters)
         known = [(name, shape) for name, shape in parameters if name in self]
         unlike = [

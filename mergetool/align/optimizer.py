@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mergetool.align.check import merges_of
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.report import Report, silent
+from mergetool.align.row_gradients import projection
 from mergetool.methods import TRAININGS, Training
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Plan:
 
     Attributes:
         method: the recipe's.
-        every, merges: K and M.
+        every, merges: K and M; of a method that projects gradients of rows, the steps until they are computed anew.
         alpha: weight of the SFT delta at each merge.
         merged_total: the part of tau_s that all merges add, in expectation; for `onlinear` the part of the distance
             to theta_s that they take back.
@@ -105,7 +106,8 @@ def make_optimizer(
         baseline = merging.baseline
         if baseline is not None and baseline.attach is not None:
             baseline.attach(optimizer, merging, sft, fisher)
-        return optimizer, Plan(merging.method)
+        asked = projection(recipe, 0)
+        return optimizer, Plan(merging.method) if asked is None else Plan(merging.method, asked.every)
 
     from mergetool import optim
     from mergetool.optim.names import canonical

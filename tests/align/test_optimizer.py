@@ -93,3 +93,8 @@ def test_a_head_that_the_sft_model_has_not_takes_adamws_own_steps(method: str) -
     if row.mixes:  # of the trunk nothing may be missing
         with pytest.raises(CheckpointError, match=r"lacks model\.layers\.9"):
             make_optimizer(recipe, lost, 4, CONFIG, lab_path("base"), lab_path("sft"), head=groups[1:])
+
+
+def test_of_projected_row_gradients_the_plan_says_when_they_are_computed_anew() -> None:
+    asked = {"method": "ogpsa", "rows": {"data": "rows.jsonl"}}
+    assert [made(**asked)[1].every, made(**asked, every=7)[1].every, made(method="adamw")[1].every] == [5, 7, 1]
