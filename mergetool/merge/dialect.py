@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mergetool.errors import RecipeError
+
 # Parameters of mergekit's methods, whether the method at hand reads them or not; a test compares them with its registry.
 PARAMETERS = frozenset((
     "weight", "density", "gamma", "epsilon", "lambda", "normalize", "int8_mask", "rescale", "t", "scale",
@@ -31,13 +33,22 @@ _PADDING, _LAYERS, _UNDER = "pad_to_multiple_of", "layer_range", "it belongs und
 _TRUTHS = ("normalize", "int8_mask", "rescale", "filter_wise", "normalize_weights", "nuslerp_row_wise", "nuslerp_flatten")
 
 
+_WHOLE = ("max_iter",)
+_SPELLED = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
 def understood(content: Mapping[str, Any], anchored: frozenset[str] = frozenset()) -> tuple[dict[str, Any], list[str]]:
     """A recipe without the words at its top that nobody reads, and a line on them.
 
     Args:
         content: as YAML gives it.
         anchored: keys at the top whose values other places take over (``_p: &p``); they are no words of the recipe.
+
+    Raises:
+        RecipeError: it is a recipe for another program of mergekit's.
     """
+    if "experts" in content and "merge_method" not in content:
+        raise RecipeError("a recipe of mergekit-moe, which makes a mixture of several models", "run mergekit-moe on it")
     left = [key for key in content if key in _OPTIONS | _CARD]
     kept = {key: value for key, value in content.items() if key not in left and key not in anchored}
     hint = "; a seed is given as `seed:`" if "random_seed" in left else ""
@@ -83,19 +94,33 @@ def _places(key: str) -> tuple[str, frozenset[str], Callable[[str], str]]:
     return "", frozenset(), str
 
 
-def with_truths(parameters: Any) -> Any:
-    """Parameters whose switches are truth values, where they were written as 1.0 and 0."""
+def with_values(parameters: Any) -> Any:
+    """Parameters whose numbers are numbers where they were written in quotes, and whose switches are truth values where they
+    were written as 1.0, 0 or "true".
+    """
     if not isinstance(parameters, dict):
         return parameters
-    return {key: _truth(value) if key in _TRUTHS else value for key, value in parameters.items()}
+    return {key: _whole(value) if key in _WHOLE else _value(value, key in _TRUTHS) for key, value in parameters.items()}
 
 
-def _truth(value: Any) -> Any:
+def _whole(value: Any) -> Any:
+    value = _value(value, False)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _value(value: Any, switch: bool) -> Any:
     if isinstance(value, list):
-        return [_truth(one) for one in value]
+        return [_value(one, switch) for one in value]
     if isinstance(value, dict) and "value" in value:
-        return {**value, "value": _truth(value["value"])}
-    return bool(value) if isinstance(value, (int, float)) and value in (0, 1) else value
+        return {**value, "value": _value(value["value"], switch)}
+    if isinstance(value, str):
+        if switch and value.lower() in _SPELLED:
+            return _SPELLED[value.lower()]
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    return bool(value) if switch and isinstance(value, (int, float)) and value in (0, 1) else value
 
 
 def dtype_name(value: Any) -> Any:

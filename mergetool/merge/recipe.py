@@ -16,7 +16,7 @@ from mergetool.activations.recipe import CalibrationEntry
 from mergetool.config.settings import with_settings
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import validate
-from mergetool.merge.dialect import dtype_name, understood, with_truths
+from mergetool.merge.dialect import dtype_name, understood, with_values
 from mergetool.merge.recipe_entries import (
     Conditional,
     ModelEntry,
@@ -82,7 +82,7 @@ class MergeRecipe(BaseModel):
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else with_truths(value)
+        return {} if value is None else with_values(value)
 
     @model_validator(mode="after")
     def _one_list_of_inputs(self) -> MergeRecipe:

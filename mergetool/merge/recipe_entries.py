@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from mergetool.activations.recipe import CalibrationEntry
-from mergetool.merge.dialect import with_truths
+from mergetool.merge.dialect import with_values
 
 Scalar = bool | int | float | str
 
@@ -59,7 +59,7 @@ class ModelEntry(BaseModel):
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else with_truths(value)
+        return {} if value is None else with_values(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -100,7 +100,7 @@ class SliceEntry(BaseModel):
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else with_truths(value)
+        return {} if value is None else with_values(value)
 
 
 class ModuleEntry(BaseModel):
@@ -114,7 +114,7 @@ class ModuleEntry(BaseModel):
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else with_truths(value)
+        return {} if value is None else with_values(value)
 
     @model_validator(mode="after")
     def _one_list_of_inputs(self) -> ModuleEntry:

@@ -9,8 +9,8 @@ from typing import Any
 
 from mergetool.architecture.match import Match
 from mergetool.architecture.roles import depth_of
-from mergetool.checkpoint.header import BY_TORCH_NAME
-from mergetool.errors import RecipeError
+from mergetool.checkpoint.header import BY_TORCH_NAME, TensorInfo
+from mergetool.errors import CheckpointError, RecipeError
 from mergetool.merge.plan import Source, TensorPlan, Term
 from mergetool.merge.recipe import MergeRecipe, ModelEntry, evaluate, has_gradients
 from mergetool.methods import Method
@@ -48,8 +48,21 @@ def tensor_plans(
         t = stacks.height(name) if stacks is not None else 0.0
         dtype_name = BY_TORCH_NAME[asked] if asked and info.floating else info.dtype_name
         plan = TensorPlan(name, info.shape, info.numel, dtype_name, info.floating, base, ())
+        _must_be_of_one_kind(name, info, sources, base)
         plans.append(_with_terms(plan, recipe, method, index, t, called) if info.floating else _carried(plan, sources))
     return tuple(plans)
+
+
+def _must_be_of_one_kind(name: str, info: TensorInfo, sources: tuple[Source, ...], base: int) -> None:
+    """Integers under the name of a weight are codes of a quantisation that nothing else tells of."""
+    for source in sources:
+        other = source.layout.tensors.get(source.stored_name(name))
+        if other is not None and other.floating != info.floating:
+            ours = f"{info.dtype_name} in {sources[base].layout.name}"
+            raise CheckpointError(
+                f"{source.layout.name}: tensor '{name}' is {other.dtype_name}, but {ours}",
+                "take checkpoints whose weights are numbers: these are codes of a quantised one",
+            )
 
 
 def _carried(plan: TensorPlan, sources: tuple[Source, ...]) -> TensorPlan:

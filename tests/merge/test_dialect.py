@@ -102,6 +102,8 @@ def test_every_parameter_of_mergekits_methods_is_known() -> None:
         ({"parameters": "density: 0.5, normalize: true"}, {"parameters": "density: 0.5, normalize: 1.0"}),
         ({"parameters": "density: 0.5, normalize: false"}, {"parameters": "density: 0.5, normalize: 0"}),
         ({"parameters": "density: 0.5, rescale: true"}, {"parameters": "density: 0.5, rescale: 1.0"}),
+        ({"parameters": "density: 0.5, normalize: false"}, {"parameters": "density: '0.5', normalize: 'False'"}),
+        ({"parameters": "density: [0.5, 0.7]"}, {"parameters": "density: ['0.5', '7e-1']"}),
         ({"top": "dtype: bfloat16\n"}, {"top": "dtype: torch.bfloat16\n"}),
         ({"each": "density: 0.5"}, {"top": "_p: &p {density: 0.5}\n", "each": "<<: *p"}),
         ({"parameters": "density: 0.5"}, {"top": "defaults: &d 0.5\n", "parameters": "density: *d"}),
@@ -114,6 +116,19 @@ def test_another_spelling_is_the_same_recipe(triple: dict[str, Path], tmp_path: 
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
+
+
+def test_a_whole_number_may_have_a_point(triple: dict[str, Path], tmp_path: Path) -> None:
+    text = body(triple, "karcher", each="", parameters="max_iter: 3").replace("weight: 0.5, ", "")
+    expected, found = merged(tmp_path, text), merged(tmp_path, text.replace("max_iter: 3", "max_iter: 3.0"))
+    assert all(torch.equal(found[0][name], tensor) for name, tensor in expected[0].items())
+    with pytest.raises(RecipeError, match="max_iter"):
+        merged(tmp_path, text.replace("max_iter: 3", "max_iter: 3.5"))
+
+
+def test_a_recipe_of_mergekit_moe_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="mergekit-moe"):
+        merged(tmp_path, "base_model: m\ngate_mode: hidden\nexperts: [{source_model: m, positive_prompts: [x]}]\n")
 
 
 def test_an_anchor_that_nobody_uses_is_no_licence_for_a_misspelled_key(triple: dict[str, Path], tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from mergetool.errors import RecipeError
+from mergetool.errors import CheckpointError, RecipeError
 from mergetool.merge import MergeRecipe, plan_merge
-from tests.helpers import write_triple
+from tests.helpers import random_weights, write_checkpoint, write_triple
 
 
 def terms(triple: dict[str, Path], models: list[dict], **recipe: object) -> dict[str, tuple]:
@@ -60,6 +61,17 @@ def test_weights_without_a_sum_are_an_error_where_they_are_divided_by_it(tmp_pat
         terms(triple, models, merge_method="linear")
     assert terms(triple, models, merge_method="linear", parameters={"normalize": False})
     assert terms(triple, models)  # of deltas nothing is left of such a tensor but the base
+
+
+@pytest.mark.parametrize("base", ["numbers", "codes"])
+def test_integers_under_the_name_of_a_weight_are_refused(tmp_path: Path, base: str) -> None:
+    name, weights = "model.layers.1.mlp.up_proj.weight", random_weights(0)
+    places = {"numbers": write_checkpoint(tmp_path / "numbers", weights)}
+    places["codes"] = write_checkpoint(tmp_path / "codes", {**weights, name: weights[name].sign().to(torch.int8)})
+    order = sorted(places, key=lambda which: which != base)
+    models = [{"model": str(places[which]), "parameters": {"weight": 0.5}} for which in order]
+    with pytest.raises(CheckpointError, match=f"tensor '{name}' is (I8|F32), but (I8|F32)"):
+        plan_merge(MergeRecipe.model_validate({"merge_method": "linear", "models": models}))
 
 
 def test_a_missing_weight_is_named(tmp_path: Path) -> None:
