@@ -37,7 +37,7 @@ def test_preference_algorithms_take_pairs(triple, tmp_path, algorithm: str) -> N
     result = align(recipe(triple, algorithm), tmp_path / "out")
     assert result.merging["merges"] == 6
     assert result.drift["norm"] > 0
-    assert {one.key for one in ALGORITHMS[algorithm].logged if one.at_end} <= result.metrics.keys()
+    assert {one.key for one in ALGORITHMS[algorithm].logged if one.word} <= result.metrics.keys()
 
 
 @pytest.mark.parametrize("form", ["completion", "text", "messages"])
