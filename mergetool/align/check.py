@@ -67,6 +67,11 @@ def check_align(recipe: AlignRecipe, rehearsed: bool = False) -> dict[str, Any]:
     facts["beta"] = None if recipe.algorithm_row.beta is None else config.beta
     if recipe.policy is not None:
         facts["policy"] = recipe.policy
+    if (steps := steps_known(config)) is not None:
+        merges_of(recipe, steps)
+        rule = None if recipe.merging.baseline is None else recipe.merging.baseline.averaged(recipe.merging)
+        if rule is not None:
+            rule.places(steps)
     facts["base"] = base.name if base is not None else recipe.base_model
     facts |= _on_the_hub([sft] if base is None else [sft, base])
     first: list[dict[str, Any]] = []
@@ -193,6 +198,13 @@ def _rows_identity(place: Path | str) -> Any:
         return [sha256_of(file) for file in files_of(place)]
     except CheckpointError as error:
         raise DataError(error.message, "check the path in `data:`") from None
+
+
+def steps_known(config: Any) -> int | None:
+    """The optimizer steps of a run, where TRL's config alone says how many; None where it depends on the rows."""
+    if config.max_steps >= 0:
+        return config.max_steps
+    return 0 if config.num_train_epochs == 0 else None
 
 
 def merges_of(recipe: AlignRecipe, steps: int) -> tuple[int, int]:

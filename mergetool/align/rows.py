@@ -17,6 +17,7 @@ from mergetool.errors import DataError
 
 Rows = list[dict[str, Any]]
 
+_TAKEN = frozenset({"prompts", "completions"})
 _SPOKEN = ("prompt", "messages", "completion", "chosen", "rejected")
 
 
@@ -114,4 +115,16 @@ def _rows(counts: Counts) -> str:
 PAIRS = RowForm("pairs", lambda source, tally, limit, text: pairs(source, tally, limit))
 LABELLED = RowForm("labelled", lambda source, tally, limit, text: labelled(source, tally, limit), mixed=True)
 COMPLETIONS = RowForm("completions", supervised, _rows)
-PROMPTS = RowForm("prompts", lambda source, tally, limit, text: prompts(source, tally, limit))
+
+
+def _prompts(source: str | Path, tally: Tally, limit: int | None, text: str) -> Iterator[dict[str, Any]]:
+    """Prompts whose columns a reward can be given beside what TRL gives it."""
+    for row in prompts(source, tally, limit):
+        if taken := sorted(_TAKEN & row.keys()):
+            raise DataError(
+                f"{source}: a column is called '{taken[0]}', which a reward is given by TRL under that name", "rename it"
+            )
+        yield row
+
+
+PROMPTS = RowForm("prompts", _prompts)

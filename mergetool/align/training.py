@@ -49,6 +49,8 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path, positions: int 
     algorithm = recipe.algorithm_row
     config_class = algorithm.config_class()
     given = located(_checked(recipe, config_class), recipe.directory)
+    if given.get("report_to", "none") is None:  # YAML's null, which TRL takes for a service of that name
+        given["report_to"] = "none"
     clash = sorted(set(given) & set(algorithm.sets))
     if clash:
         raise RecipeError(f"training.{clash[0]}: algorithm {algorithm.name} sets it", "remove it, or change `algorithm:`")

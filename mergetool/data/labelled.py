@@ -13,6 +13,7 @@ from mergetool.data.rows import numbered_rows
 from mergetool.errors import DataError
 
 _USED = frozenset({"prompt", "completion", "label"})
+_WORDS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}  # in cells of tables
 
 
 def labelled_rows(source: str | Path, limit: int | None = None) -> tuple[list[dict[str, Any]], Counts]:
@@ -74,8 +75,11 @@ def _labelled(row: dict, where: str) -> tuple[dict[str, Any], set[str]]:
     missing = next((key for key, value in values.items() if value is None), None)
     if missing:
         raise DataError(f"{where}: no '{missing}'", "a labelled row has 'prompt', 'completion' and 'label'")
-    if not isinstance(row["label"], bool) and row["label"] not in (0, 1):
+    label = row["label"]
+    if isinstance(label, str):
+        label = _WORDS.get(label.strip().lower(), label)
+    if not isinstance(label, bool) and label not in (0, 1):
         raise DataError(f"{where}: the label is {row['label']!r}", "write true or false")
     if not is_text(prompt) or not is_text(completion) or type(prompt) is not type(completion):
         raise DataError(f"{where}: prompt and completion differ in form", "give both as text or both as messages")
-    return {**values, "label": bool(row["label"])}, used
+    return {**values, "label": bool(label)}, used

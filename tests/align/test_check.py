@@ -96,3 +96,28 @@ def test_the_number_of_merges_and_a_run_too_short_for_one(triple) -> None:
         merges_of(every(11), 10)
     with pytest.raises(MergetoolError, match="more than the run's 0 steps"):
         merges_of(every("total"), 0)
+
+
+@pytest.mark.parametrize(
+    ("merging", "training", "says"),
+    [
+        ({"method": "ondare", "density": 0.5, "alpha": 0.1, "every": 7}, {}, "7 is more than the run's 6 steps"),
+        (
+            {"method": "ondare", "density": 0.5, "alpha": 0.1},
+            {"max_steps": -1, "num_train_epochs": 0},
+            "more than the run's 0 steps",
+        ),
+        ({"method": "bema", "since": 4, "every": 3}, {}, "would be at step 7, and the run has 6"),
+    ],
+)
+def test_a_run_too_short_for_its_method_is_found_where_its_length_is_known(triple, merging, training, says) -> None:
+    values = recipe_text(triple, merging=merging)
+    values["training"] |= training
+    with pytest.raises(MergetoolError, match=says):
+        check_align(align_recipe(values, triple))
+
+
+def test_null_reports_to_nobody(triple) -> None:
+    values = recipe_text(triple)
+    values["training"]["report_to"] = None
+    check_align(align_recipe(values, triple))

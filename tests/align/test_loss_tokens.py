@@ -47,6 +47,11 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "a system message, answers alone": (
         "sft", {"messages": [{"role": "system", "content": "please"}, *FOUR]}, {"assistant_only_loss": True},
     ),
+    "a user's last message, answers alone": ("sft", {"messages": FOUR[:3]}, {"assistant_only_loss": True}),
+    "a completion of several turns": ("sft", {"prompt": [ASK], "completion": [ANSWER, AGAIN, NO]}, {}),
+    "a completion of several turns, answers alone": (
+        "sft", {"prompt": [ASK], "completion": [ANSWER, AGAIN, NO]}, {"assistant_only_loss": True},
+    ),
     "conversations of from and value": (
         "sft", {"conversations": [{"from": one["role"], "value": one["content"]} for one in FOUR]}, {},
     ),
@@ -67,6 +72,19 @@ SHAPES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "kto", {"prompt": [ASK], "completion": [ANSWER], "label": True, "chat_template_kwargs": {"why": True}}, {},
     ),
 }  # fmt: skip
+
+
+DOCS = Path(__file__).parents[2] / "docs/align.md"
+DOCUMENTED = {
+    name: int(ours)
+    for name, _, _, ours in (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in DOCS.read_text().splitlines()
+        if line.startswith("| ") and line.count("|") == 5
+    )
+    if name in SHAPES
+}
+"""What docs/align.md says of the tokens in the loss."""
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +146,15 @@ def test_the_tokens_in_the_loss_are_those_of_trls_own_trainer(folder: Path, name
     ours = by_us(folder, name)
     assert learnt(ours) == learnt(by_trl(folder, name))
     assert in_loss(ours) > 0
+    assert DOCUMENTED.get(name, in_loss(ours)) == in_loss(ours)
     told: dict[str, Any] = {}
     preview(ours, ours.processing_class, lambda event, facts: told.update(facts))
     if "input" in told:  # the first row is one of two alike, or both of them packed into one
         assert told["input"]["in_loss"] == sum(learnt(ours)[1][0])
+
+
+def test_the_docs_tell_of_ten_forms() -> None:
+    assert len(DOCUMENTED) == 10
 
 
 def test_answers_of_both_turns_are_marked(folder: Path) -> None:

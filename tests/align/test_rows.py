@@ -49,3 +49,11 @@ def test_running_text_stays_bare_and_forms_do_not_mix(tmp_path) -> None:
     )
     with pytest.raises(DataError, match="some rows are text and some are messages"):
         COMPLETIONS.read(both)
+
+
+@pytest.mark.parametrize("column", ["prompts", "completions"])
+def test_a_column_of_a_name_that_trl_gives_rewards_is_refused(tmp_path: Path, column: str) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text(json.dumps({"prompt": "how is the cat", column: "x", "answer": "y"}) + "\n")
+    with pytest.raises(DataError, match=f"a column is called '{column}'"):
+        PROMPTS.read(file)

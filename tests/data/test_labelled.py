@@ -44,6 +44,12 @@ def test_what_kto_could_not_learn_from_is_an_error(tmp_path, rows: list, says: s
         labelled_rows(write(tmp_path / "l.jsonl", *rows))
 
 
+def test_labels_are_truth_values_however_a_table_writes_them(tmp_path) -> None:
+    for good, bad in (("TRUE", "FALSE"), ("True", "false"), ("1", "0"), (1.0, 0.0)):
+        (tmp_path / "t.tsv").write_text(f"prompt\tcompletion\tlabel\np\ta\t{good}\np\tb\t{bad}\n")
+        assert labelled_rows(tmp_path / "t.tsv")[0] == [GOOD, BAD]
+
+
 def test_a_sorted_file_and_one_of_good_answers_alone_are_read(tmp_path) -> None:
     assert labelled_rows(write(tmp_path / "s.jsonl", GOOD, GOOD, BAD, BAD), limit=2)[0] == [GOOD, GOOD]
     assert labelled_rows(write(tmp_path / "g.jsonl", GOOD, GOOD))[0] == [GOOD, GOOD]
