@@ -220,7 +220,9 @@ def print_differences(summary: Summary) -> None:
     table.add_column("candidate", no_wrap=True)
     for _, heading, columns in compared:
         for column in columns:
-            table.add_column(f"{heading}\n{column.name.rpartition('.')[2].replace('_', ' ')}", justify="right")
+            table.add_column(
+                f"{heading}\n{column.name.rpartition('.')[2].replace('_', ' ')}", justify="right", vertical="bottom"
+            )
     for name, cells in rows:
         style = "bold" if name == summary.choice.group else None
         table.add_row(name, *(shown(away) if away else "" for away in cells), style=style)

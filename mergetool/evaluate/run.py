@@ -13,6 +13,7 @@ from mergetool.errors import RecipeError
 from mergetool.evaluate.harness import Harness, HarnessTask
 from mergetool.evaluate.instruments import Instruments
 from mergetool.evaluate.interval import STATISTICS, bootstrap
+from mergetool.evaluate.paired import clusters_of
 from mergetool.evaluate.passes import Passes, ReferenceScores, refer, wants_model, wants_reference, without_reference
 from mergetool.evaluate.tasks import Prepared, Task, prepare
 from mergetool.hub.loading import load_model, load_tokenizer
@@ -82,7 +83,8 @@ def evaluate(
         progress: told (steps done, steps in all, what is being done).
 
     Returns:
-        `TASK.METRIC` -> what `measure` gives, plus left_out, the rows that did not fit into max_length.
+        `TASK.METRIC` -> what `measure` gives, plus left_out, the rows that did not fit into max_length; clusters, which rows
+        are of one prompt or document; and beside answers their prompts.
 
     Raises:
         MergetoolError: a model, a tokenizer, a task or its data cannot be used.
@@ -117,7 +119,10 @@ def evaluate(
     for one in prepared:
         progress(next(steps), total, one.task.name)
         for name, value in measure(live, one, tokenizer, references.get(one.task.name), instruments=instruments).items():
-            found[f"{one.task.name}.{name}"] = value | {"left_out": one.left_out}
+            own = {"left_out": one.left_out, "clusters": clusters_of(one.rows)}
+            if "answers" in value:
+                own["prompts"] = [row["prompt"] for row in one.rows]
+            found[f"{one.task.name}.{name}"] = value | own
     for one in public:
         progress(next(steps), total, one.task.name)
         for name, value in one.measure(live, tokenizer).items():

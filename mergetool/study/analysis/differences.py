@@ -118,12 +118,12 @@ def compare_all(
     points = front_of(yardstick, ends, reward, tax, split) if yardstick else []
     compared: Compared = {}
     for group in groups:
-        for title, other in (("sft", "sft"), ("rlhf", rlhf)):
+        for other in ("sft", rlhf):
             if other is None or other == group.name or all(one.name != other for one in groups):
                 continue
             for column in columns:
                 if away := found.between(group.name, other, column.name, split):
-                    compared.setdefault(group.name, {}).setdefault(title, {})[column.name] = away
+                    compared.setdefault(group.name, {}).setdefault(other, {})[column.name] = away
         if not points or group in yardstick or group in ends or group.name == "base":
             continue
         for column in columns:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-SHARES = [0.1, 0.3, 0.5, 0.7, 0.9]
+SHARES = [0.5, 0.3, 0.7, 0.1, 0.9]  # the middle first: where time is up early, the last ones were not measured
+MIDDLE = [0.5, 0.3, 0.7]
 DENSITY = 0.5
 SUMS = [0.5, 0.7, 1.0]
 """Of each task vector, where they are added to the base: 1 is all of each, as several fine-tunes of one base are joined."""
@@ -23,14 +24,13 @@ def candidates_of(others: Sequence[str], base: bool, stay: bool) -> list[dict[st
         return [*_inputs(others), *_of_several(others, base)]
     found: list[dict[str, Any]] = [
         {"name": "linear", "merge": {"merge_method": "linear", "weight": SHARES}},
-        {"name": "slerp", "merge": {"merge_method": "slerp", "weight": [0.3, 0.5, 0.7]}},
+        {"name": "slerp", "merge": {"merge_method": "slerp", "weight": MIDDLE}},
     ]
     if stay:
-        found.append({"name": "null_space", "merge": {"merge_method": "null_space", "strength": [0.3, 1, 3]}})
+        found.append({"name": "null_space", "merge": {"merge_method": "null_space", "strength": [1, 3, 0.3]}})
     if base:
-        middle = [0.3, 0.5, 0.7]
         found += [
-            {"name": method, "merge": {"merge_method": method, "weight": middle, "density": DENSITY}}
+            {"name": method, "merge": {"merge_method": method, "weight": MIDDLE, "density": DENSITY}}
             for method in ("ties", "dare_ties")
         ]
         found += _sums(["SFT", "RLHF"])

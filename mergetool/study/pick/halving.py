@@ -78,7 +78,8 @@ def halve(
         rungs: rows of each rung, rising.
         last: candidates to be left.
         measure: makes one candidate and measures it; asked in order, rung by rung.
-        time_is_up: asked before each measurement of a candidate.
+        time_is_up: asked before each measurement of a candidate, once `last` of them are measured in a rung: a choice
+            among a few is better than none.
         tell: told what is being done.
     """
     found, rows, done = Halving(), {}, 0
@@ -86,7 +87,7 @@ def halve(
     for rung in rungs:
         measured: list[str] = []
         for name in [*inputs, *alive]:
-            if name not in inputs and time_is_up():
+            if len(measured) >= last and time_is_up():
                 found.ended_early = True
                 break
             tell(f"{name}: {rung} rows")

@@ -25,12 +25,12 @@ def certainty(summary: Summary) -> list[str]:
         return [missing_rows(summary)] if summary.without_rows else []
     what = f"{choice.group} less it in {choice.of}, on {away.rows} validation rows: {shown(away)}"
     said = [f"Runner-up: {choice.runner_up}. {what}"]
-    if choice.rows_needed is None:
-        said[0] += "; no number of rows like these would tell the two apart." if not away.is_clear else "."
-    elif choice.rows_needed > away.rows:
-        said[0] += f"; about {_round(choice.rows_needed):,} rows would tell the two apart."
-    else:
+    if away.is_clear:
         said[0] += "."
+    elif choice.rows_needed is None:
+        said[0] += "; no number of rows like these would tell the two apart."
+    else:
+        said[0] += f"; about {_round(choice.rows_needed):,} rows would tell the two apart."
     if choice.tied:
         more = len(choice.tied) - _NAMED
         names = ", ".join(choice.tied[:_NAMED]) + (f" and {more} more" if more > 0 else "")
@@ -59,7 +59,7 @@ def compared_with(summary: Summary) -> list[tuple[str, str, list[Column]]]:
     if summary.rlhf:
         found.append((summary.rlhf, f"less {summary.rlhf}", axes))
     if summary.against and summary.tax in axes:
-        found.append((summary.against, f"less the {summary.against} front at its own {_short(summary.reward)}", [summary.tax]))
+        found.append((summary.against, f"less the {summary.against} front\nat its own {_short(summary.reward)}", [summary.tax]))
     return [one for one in found if any(one[0] in by for by in summary.differences.get("test", {}).values())]
 
 

@@ -15,6 +15,7 @@ from mergetool.study.analysis.groups import Group, Score
 from mergetool.study.analysis.hypervolume import Cover, covers
 from mergetool.study.recipe.columns import SPLITS, Column
 from mergetool.study.report.choice_words import certainty, compared_with, difference_rows
+from mergetool.study.report.front_svg import front_svg
 from mergetool.study.report.reader import compared_sentence, glossary, next_steps
 from mergetool.version import __version__
 
@@ -94,6 +95,7 @@ def write_report(
             choice=summary.choice,
             splits=[("test", "test rows: reported"), ("validation", "validation rows: chosen on")],
             picture=_embedded(picture),
+            svg=front_svg(summary),
             curves=[(curve.stem, _embedded(curve)) for curve in curves],
             covers=[_cover(cover, look) for cover in covers(summary)],
             categories=by_category(summary, rows),

@@ -52,8 +52,10 @@ def test_when_the_time_is_up_the_best_of_what_was_measured_is_kept(by_skill) -> 
     assert found.ended_early
     assert found.kept == ["c9", "c8", "c7"]
     assert found.dropped["c15"][0] == 0
-    late = halve(["low", "high"], rivals, by_skill, [64, 128], 3, measure(asked := []), lambda: len(asked) >= 2 + 16 + 2)
-    assert late.kept[0] == "c15", "the rung before has said what can be said"
+    none = halve(["low", "high"], rivals, by_skill, [64, 128], 3, measure(asked), lambda: True)
+    assert none.kept == ["c2", "c1", "c0"], "a choice among a few is better than none"
+    late = halve(["low", "high"], rivals, by_skill, [64, 128], 3, measure(late_asked := []), lambda: len(late_asked) >= 20)
+    assert (late.kept[0], late.ended_early) == ("c15", True), "the second round began with the best of the first"
 
 
 def test_what_was_measured_before_a_kill_is_not_measured_again(tmp_path, by_skill) -> None:
