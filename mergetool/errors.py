@@ -65,6 +65,7 @@ _STEPS: dict[int, str] = {
     ),
     **dict.fromkeys((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS), "choose a place on a file system that knows locks"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "check its permissions"),
+    errno.EOVERFLOW: "it is not what its name says; fetch or make it again",
     errno.EROFS: "choose a place that can be written to",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "remove the links that lead to themselves",
