@@ -12,10 +12,12 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from urllib.parse import quote
 
 # Access tokens of the Hub: hf_ and letters, and the longer kinds that logins in a browser and in CI give.
 _TOKEN = re.compile(r"(?:hf_(?:oauth|jwt|app)_[\w.-]{8,}|(?:hf|api_org)_[A-Za-z0-9]{12,})")
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_USER = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@'\"]+@")  # of an address: a user and a password
 _SECRET_NAMES = ("_TOKEN", "_API_KEY")
 
 
@@ -63,6 +65,7 @@ _STEPS: dict[int, str] = {
     ),
     **dict.fromkeys((errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS), "choose a place on a file system that knows locks"),
     **dict.fromkeys((errno.EACCES, errno.EPERM), "check its permissions"),
+    errno.EOVERFLOW: "it is not what its name says; fetch or make it again",
     errno.EROFS: "choose a place that can be written to",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "remove the links that lead to themselves",
@@ -161,5 +164,14 @@ def without_tokens(text: str) -> str:
     """
     for name, value in os.environ.items():
         if name.endswith(_SECRET_NAMES) and len(value.strip()) >= 8:
-            text = text.replace(value.strip(), "***")
-    return _TOKEN.sub("hf_***", text)
+            for form in _forms(value.strip()):
+                text = text.replace(form, "***")
+    return _TOKEN.sub("hf_***", _USER.sub(r"\1***@", text))
+
+
+def _forms(secret: str) -> list[str]:
+    """A secret as libraries print it: as it is, as Python or JSON writes it, as bytes, in a URL; the longest first."""
+    raw = secret.encode(errors="surrogateescape")
+    forms = {secret, repr(secret)[1:-1], ascii(secret)[1:-1], str(raw)[2:-1], json.dumps(secret)[1:-1]}
+    forms |= {quote(raw), quote(raw, safe=""), raw.decode("latin-1")}
+    return sorted(forms, key=len, reverse=True)

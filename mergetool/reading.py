@@ -21,7 +21,7 @@ LIMIT = 1 << 26
 """Bytes of a file that is read whole: twice the largest tokenizer.json in use."""
 DEPTH = 100
 """Lists and mappings within one another. transformers' own files have six."""
-LOG = 1 << 30
+LOG = 1 << 28
 """Bytes of a file that a run of ours appends to."""
 _CONTAINERS = 2_000_000  # lists and mappings of one JSON text; each takes some 60 bytes of memory at the least
 
@@ -78,9 +78,9 @@ def content(path: Path, limit: int = LIMIT) -> bytes:
         OSError: it cannot be read, is no file, or has more bytes than `limit`.
     """
     with opened(path) as file:
-        raw = file.read(limit + 1)
-    if len(raw) > limit:
-        raise OSError(errno.EFBIG, f"it has more than {limit:,} bytes", str(path))
+        raw = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else b""
+        if len(raw) > limit or file.read(1):
+            raise OSError(errno.EOVERFLOW, f"it has more than {limit:,} bytes", str(path))
     return raw
 
 

@@ -236,13 +236,13 @@ def _walk(directory: Path) -> Iterator[tuple[str, int | None]]:
             relative = path.relative_to(directory).as_posix()
             if not path.exists():
                 raise CheckpointError(f"{path}: is a link to nothing", "fetch the file again, or remove the link")
-            outside = path.is_symlink() and not _inside(path, directory)
+            outside = path.is_symlink() and not is_inside(path, directory)
             if path.is_dir() and not outside:
                 outside = True  # a folder under a second name
             yield relative, None if outside else path.stat().st_size
 
 
-def _inside(path: Path, directory: Path) -> bool:
+def is_inside(path: Path, directory: Path) -> bool:
     """True where a link ends in its checkpoint's directory, or among the blobs of the Hub's cache that it is a view of."""
     target, root = path.resolve(), directory.resolve()
     if target.is_relative_to(root):
@@ -260,7 +260,7 @@ def _source(directory: Path, name: str) -> Path:
     path = directory / name
     if not path.exists():
         raise CheckpointError(f"{path}: is a link to nothing", "fetch the file again, or remove the link")
-    if path.is_symlink() and not _inside(path, directory):
+    if path.is_symlink() and not is_inside(path, directory):
         raise CheckpointError(f"{path}: is a link out of the checkpoint's directory", "put the file itself there")
     if name.endswith(".json") or _is_tokenizer(name):
         with path.open("rb") as file:

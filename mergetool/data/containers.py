@@ -23,7 +23,7 @@ _SHARD = re.compile(r"(?P<split>.+?)-\d{3,6}-of-\d{3,6}\..+")
 # gzip.BadGzipFile is an OSError; a cut file is an EOFError, and a damaged one what zlib says
 _UNREADABLE = (EOFError, OSError, zlib.error)
 _LONGEST = 1 << 26  # letters of a line: a file without line ends is not read whole
-_WHOLE = 1 << 29  # bytes of a file that is one JSON value
+_WHOLE = 1 << 28  # bytes of a file that is one JSON value
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -169,8 +169,8 @@ def _lines(path: Path) -> Numbered:
 def _json(path: Path) -> Numbered:
     try:
         with _text(path) as file:
-            text = file.read(_WHOLE + 1)
-        if len(text) > _WHOLE:
+            text = file.read(_WHOLE + 1) if path.stat().st_size <= _WHOLE else None
+        if text is None or len(text) > _WHOLE:
             raise DataError(f"{path}: is one JSON value of more than {_WHOLE:,} letters", "save it as JSON lines")
         loaded = reading.parsed(text)
     except json.JSONDecodeError as error:
@@ -254,6 +254,7 @@ def _batches(batches: Any, schema: Any) -> Numbered:
     decode = _decoder(schema)
     number = 0
     for batch in batches:
+        batch.validate(full=True)  # offsets that point elsewhere end the process
         for at in range(0, batch.num_rows, 1024):  # an uncut table would be as many Python objects at once
             for row in batch.slice(at, 1024).to_pylist():
                 number += 1

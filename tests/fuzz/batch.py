@@ -111,11 +111,14 @@ def _serve(seed: int, numbers: list[int], corpus: Path, place: Path, only: Colle
         for number in numbers:
             here = place / str(number)
             here.mkdir()
+            forked.redirect(place / f"{number}-log")
+            faulthandler.dump_traceback_later(forked.PATIENCE - 5, file=2)  # where it hangs
             case = cases.lay_out(seed, number, corpus, here, only)
             facts = {"kind": case.kind, "about": case.about, "words": case.words}
             os.write(send, json.dumps(facts).encode() + b"\n")
             before = {path.name for path in here.iterdir()}
             outcome = _here(case, here, place / f"{number}-log")
+            faulthandler.cancel_dump_traceback_later()
             os.environ.clear()
             os.environ.update(environment)
             judged, told = outcome.kind, (outcome.err or outcome.out)[-3000:]
@@ -142,9 +145,7 @@ def _here(case: cases.Case, here: Path, log: Path) -> forked.Outcome:
     forked.redirect(log)
     os.chdir(here)
     os.environ |= {"MERGETOOL_CACHE": str(here / ".cache-of-the-case"), **case.env}
-    faulthandler.dump_traceback_later(forked.PATIENCE - 5, file=2)  # where it hangs
     code = forked.command(case.words)
-    faulthandler.cancel_dump_traceback_later()
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     took = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

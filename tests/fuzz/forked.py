@@ -18,7 +18,7 @@ from pathlib import Path
 
 SECONDS = 10.0
 """Of processor time, which does not grow on a busy machine; a run that takes more is slow."""
-PATIENCE = 45.0
+PATIENCE = 90.0
 """Seconds of the clock; a run that takes more hangs."""
 GROWTH = 1 << 30
 """Bytes of memory that a run may need beyond what its parent has."""
@@ -83,6 +83,7 @@ def warm(training: bool = True) -> None:
     import mergetool.cli.main
     import mergetool.evaluate.run
     import mergetool.fingerprints
+    import mergetool.hub.push
     import mergetool.merge.inspection
     import mergetool.merge.run
     import mergetool.recipe_kinds
