@@ -140,8 +140,7 @@ def main() -> None:
             runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
             print(f"  {name}: median step {statistics.median(runs[-1]['steps']):.3f} s", file=sys.stderr)
     step, cpu = (
-        {name: statistics.median(s for run in runs for s in run[key]) for name, runs in found.items()}
-        for key in ("steps", "cpu")
+        {name: statistics.median(s for run in runs for s in run[key]) for name, runs in found.items()} for key in TIMES
     )
     peak = {name: min(run["peak"] for run in runs) for name, runs in found.items()}
     ours = "OnNullSpace" if args.calibration else "OnDARE p=5e-4"

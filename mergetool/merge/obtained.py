@@ -12,8 +12,9 @@ from mergetool.config.sources import resolve_source
 from mergetool.merge.own_information import OwnInformation
 from mergetool.merge.own_moments import OwnMoments
 from mergetool.merge.plan import Plan, Source, TensorPlan
-from mergetool.merge.projected import calibration_of
+from mergetool.merge.projected import calibration_of, shapes_of
 from mergetool.merge.recipe import MergeRecipe
+from mergetool.merge.vocabulary import Vocabulary
 from mergetool.methods import Method
 from mergetool.ops.projection import Rule
 
@@ -56,9 +57,10 @@ class Obtained:
 
     def own(self, plan: Plan, device: str = "cpu") -> Own | None:
         """What the plan's method is given of each model; None where it asks for nothing."""
+        vocabulary = () if plan.vocabulary is None else plan.vocabulary.rows
         if self.fisher:
-            return OwnInformation(self.fisher, plan.sources, () if plan.vocabulary is None else plan.vocabulary.rows)
-        return OwnMoments(self.of_models, plan.sources, device) if self.of_models else None
+            return OwnInformation(self.fisher, plan.sources, vocabulary)
+        return OwnMoments(self.of_models, plan.sources, device, vocabulary) if self.of_models else None
 
 
 def obtain(plan: Plan, progress: Callable[[int, int, str], None] | None = None) -> Obtained:
@@ -81,14 +83,20 @@ def obtain(plan: Plan, progress: Callable[[int, int, str], None] | None = None) 
     return replace(found, facts=facts, notes=_notes(found.own(plan), plan.tensors))
 
 
-def check_own(recipe: MergeRecipe, method: Method, tensors: Sequence[TensorPlan], sources: Sequence[Source]) -> list[str]:
+def check_own(
+    recipe: MergeRecipe,
+    method: Method,
+    tensors: Sequence[TensorPlan],
+    sources: Sequence[Source],
+    vocabulary: Vocabulary | None = None,
+) -> list[str]:
     """Refuses the models' calibrations that can be known to be unfit without weights; a line on tensors that they lack.
 
     Raises:
         CheckpointError: there is no such file, or it is of another model. DataError: a row cannot be read, or there is none.
         RecipeError: a file is given where rows with answers are needed.
     """
-    shapes = [(tensor.name, tensor.shape) for tensor in tensors if tensor.floating]
+    shapes = shapes_of(tensors, vocabulary)
     own = [entry for _, entry in recipe.calibrations()]
     if method.consensus.answers:
         for entry in own:

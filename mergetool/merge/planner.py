@@ -88,13 +88,13 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         made = _whole(recipe, method, names, layouts, base, allow_differences)
     must_weigh(made.tensors)
     if recipe.calibration is not None and method.projects:
-        from mergetool.merge.projected import rules_of  # with torch, which a plan does without elsewhere
+        from mergetool.merge.projected import rules_of, shapes_of  # with torch, which a plan does without elsewhere
 
-        recipe.calibration.check(((t.name, t.shape) for t in made.tensors if t.floating), rules_of(made.tensors))
+        recipe.calibration.check(shapes_of(made.tensors, vocabulary), rules_of(made.tensors))
     if method.consensus.calibrated:
         from mergetool.merge.obtained import check_own
 
-        made.notes.extend(check_own(recipe, method, made.tensors, made.sources))
+        made.notes.extend(check_own(recipe, method, made.tensors, made.sources, vocabulary))
     plan = Plan(
         recipe, "native", "", method, made.sources, base, tokenizer, made.tensors, made.added,
         notes=(*said, *unread, *made.notes), vocabulary=vocabulary, config=made.config,

@@ -151,24 +151,45 @@ def test_rows_of_another_tokenizer_are_refused_and_nothing_is_left(
         plan_merge(recipe(triple, {}, calibration="some.safetensors"))
 
 
-def test_words_at_other_rows_keep_their_information(triple: dict[str, Path], rows: dict[str, Any], tmp_path: Path) -> None:
-    """RLHF once more with some words at other rows: the merge is the same."""
-    weights = load_file(triple["rlhf"] / "model.safetensors")
-    turned = write_checkpoint(tmp_path / "rlhf", weights, num_hidden_layers=2, tie_word_embeddings=False)
-    held = json.loads((turned / "tokenizer.json").read_text())
+def turned(place: Path, to: Path) -> tuple[Path, torch.Tensor]:
+    """A model once more with some words at other rows; and the old row of each new one."""
+    weights = load_file(place / "model.safetensors")
+    write_checkpoint(to, weights, num_hidden_layers=2, tie_word_embeddings=False)
+    held = json.loads((to / "tokenizer.json").read_text())
     words = held["model"]["vocab"]
     order = list(words)
     order[10:60] = order[11:60] + order[10:11]
     held["model"]["vocab"] = {word: i for i, word in enumerate(order)}
-    (turned / "tokenizer.json").write_text(json.dumps(held))
+    (to / "tokenizer.json").write_text(json.dumps(held))
     index = torch.tensor([words[word] for word in order])
-    write_weights = {n: one[index] if one.shape[0] == len(order) else one for n, one in weights.items()}
-    moved = {n: one.contiguous() for n, one in write_weights.items()}
-    save_file(moved, turned / "model.safetensors", metadata={"format": "pt"})
-    whole, asked = merged(recipe(triple, rows)), {"tokenizer_source": "base", "base_model": str(triple["sft"])}
-    found = merged(recipe({**triple, "rlhf": turned}, rows, **asked))
+    moved = {n: (one[index] if one.shape[0] == len(order) else one).contiguous() for n, one in weights.items()}
+    save_file(moved, to / "model.safetensors", metadata={"format": "pt"})
+    return to, index
+
+
+@pytest.mark.parametrize("method", ["fisher", "regmean"])
+def test_words_at_other_rows_keep_what_is_known_of_them(
+    triple: dict[str, Path], rows: dict[str, Any], tmp_path: Path, method: str
+) -> None:
+    moved, _ = turned(triple["rlhf"], tmp_path / "rlhf")
+    asked = {"merge_method": method, "tokenizer_source": "base", "base_model": str(triple["sft"])}
+    whole = merged(recipe(triple, rows, merge_method=method))
+    found = merged(recipe({**triple, "rlhf": moved}, rows, **asked))
     for name, one in whole.items():
         assert torch.allclose(found[name], one, rtol=0, atol=1e-5 * float(one.abs().max())), name
+
+
+def test_a_base_whose_words_get_other_rows_is_projected_by_its_own_words(
+    triple: dict[str, Path], rows: dict[str, Any], tmp_path: Path
+) -> None:
+    moved, index = turned(triple["rlhf"], tmp_path / "rlhf")
+    common = {"merge_method": "null_space", "base_model": str(triple["sft"]), "calibration": rows["sft"]}
+    given = {"parameters": {"weight": 1.0, "strength": 2}}
+    whole = merged(merge_recipe({**common, "models": [{"model": str(triple["rlhf"]), **given}]}))
+    found = merged(merge_recipe({**common, "models": [{"model": str(moved), **given}], "tokenizer_source": str(moved)}))
+    for name, one in whole.items():
+        expected = one[index] if one.shape[0] == len(index) else one
+        assert torch.allclose(found[name], expected, rtol=0, atol=1e-5 * float(one.abs().max())), name
 
 
 def test_an_expert_on_disk_has_its_own_part_of_the_stack(tmp_path: Path) -> None:
