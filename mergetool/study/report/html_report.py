@@ -127,7 +127,7 @@ def _differences(summary: Summary) -> list[dict[str, Any]]:
             "name": name,
             "chosen": name == summary.choice.group,
             "cells": [
-                {"text": told(away), "value": away.mean, "clear": away.is_clear} if away else {"text": "", "value": ""}
+                {"text": told(away), "value": away.mean, "apart": away.is_clear} if away else {"text": "", "value": ""}
                 for away in cells
             ],
         }
