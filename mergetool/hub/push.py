@@ -108,6 +108,8 @@ def _access(api: HfApi, repo: str, public: bool, pull_request: bool) -> tuple[st
         raise HubError(f"{repo}: HF_HUB_OFFLINE is set, so nothing can be pushed", "unset it")
     validate_repo_id(repo)
     me = hub.patiently(api.whoami)
+    if not isinstance(me, dict) or not isinstance(me.get("name"), str):
+        raise HubError(f"{repo}: {api.endpoint} does not say whose the token is", "check HF_ENDPOINT, and what stands between")
     if "/" not in repo:
         raise HubError(f"{repo}: has no owner", f"write {me['name']}/{repo}")
     try:

@@ -106,7 +106,7 @@ class Runner:
         if fault == "full disk":
             self._on_a_full_disk(scenario, rng, here, done)
             return
-        size = int(rng.choice([2_000, 20_000, 60_000]) * rng.random()) + 1
+        size = 1_500 + int(rng.choice([2_000, 20_000, 60_000]) * rng.random())  # what is said goes to a file, too
         limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))) if fault == "file size" else None
         child = self._start(scenario, here, limit)
         if fault != "file size":
@@ -165,7 +165,7 @@ class Runner:
         done.growth = max(done.growth, end.growth)
         if end.code == -signal.SIGALRM:
             done.problems.append(f"hung after {fault}: {end.err[-1500:]}")
-        elif "Traceback" in end.err or end.code not in (0, 2, 130, 143, *(-number for number in SIGNALS.values())):
+        elif _has_traceback(end.err) or end.code not in (0, 2, 130, 143, *(-number for number in SIGNALS.values())):
             done.problems.append(f"after {fault}: exit {end.code}: {end.err[-1500:]}")
 
     def _start(self, scenario: Scenario, here: Path, before: Callable[[], None] | None = None, log: str = "") -> int:
@@ -191,6 +191,11 @@ class Runner:
 
     def _log(self, here: Path, log: str) -> Path:
         return self.place / f"{here.name}-log{log}"
+
+
+def _has_traceback(err: str) -> bool:
+    """Whether a traceback ended it; what Python tells of an interruption in a place where it cannot be raised is none."""
+    return "Traceback" in err and "Exception ignored" not in err
 
 
 def _can_mount(place: Path) -> bool:
