@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import prod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 
@@ -52,7 +52,7 @@ class OwnInformation:
         vocabulary: for each source, tensor -> the rows that it is shown with where these are not its own.
     """
 
-    lacking = "have no Fisher information"
+    lacking: ClassVar[str] = "have no Fisher information"
 
     def __init__(
         self, files: Sequence[FisherFile], sources: Sequence[Source], vocabulary: Sequence[Mapping[str, Rows]] = ()

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -35,7 +35,7 @@ class OwnMoments:
         vocabulary: for each source, tensor -> the rows that it is shown with where these are not its own.
     """
 
-    lacking = "are in no calibration or not in all"
+    lacking: ClassVar[str] = "are in no calibration or not in all"
 
     def __init__(
         self,
