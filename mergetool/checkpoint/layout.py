@@ -115,7 +115,8 @@ def read_layout(place: str | Path | Place) -> Layout:
 
 def _read(place: Place) -> Layout:
     if "config.json" not in (files := place.files()) and "adapter_config.json" in files:
-        raise CheckpointError(f"{place.name}: is an adapter, not a model", f"write MODEL+{place.name}")
+        base = read_json(place, "adapter_config.json", "").get("base_model_name_or_path")
+        raise CheckpointError(f"{place.name}: is an adapter, not a model", f"write {base or 'MODEL'}+{place.name}")
     if "config.json" not in files and (found := recognised(place)) is not None:
         raise CheckpointError(f"{place.name}: {found[0]}, not a checkpoint with its config.json", found[1])
     config = read_json(place, "config.json", "a model directory needs its config.json")

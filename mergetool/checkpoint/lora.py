@@ -40,10 +40,12 @@ def with_adapter(base: Layout, place: Place) -> Layout:
         CheckpointError: the adapter is missing or damaged, has a feature that is not read here (it is named), or does not
             fit the model.
     """
-    if "adapter_config.json" not in place.files() and (known := recognised(place)) is not None:
+    files = place.files()
+    if "adapter_config.json" not in files and "config.json" in files:
+        raise CheckpointError(f"{place.name}: is a model, not an adapter", "list it as a model of its own")
+    if "adapter_config.json" not in files and (known := recognised(place)) is not None:
         raise CheckpointError(f"{place.name}: {known[0]}, not an adapter with its adapter_config.json", known[1])
     config = AdapterConfig(read_json(place, "adapter_config.json", "an adapter needs its adapter_config.json"), place.name)
-    files = place.files()
     file = PICKLED_ADAPTER if ADAPTER not in files and PICKLED_ADAPTER in files else ADAPTER
     tensors, header = place.headers([file])[file]
     found = _Found(config, Targets(base, place.name))

@@ -87,6 +87,16 @@ def test_of_a_trainers_directory_of_adapters_the_newest_is_named_as_one(tmp_path
         layout_of(Directory(base), Directory(out))
 
 
+def test_an_adapter_alone_names_its_base_and_a_model_is_no_adapter(tmp_path: Path) -> None:
+    base, adapter = write_checkpoint(tmp_path / "m", random_weights(0)), put(tmp_path / "a", "adapter_model.safetensors")
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/base"}')
+    assert refused(adapter).hint == f"write org/base+{adapter}"
+    (adapter / "adapter_config.json").write_text("{}")
+    assert refused(adapter).hint == f"write MODEL+{adapter}"
+    with pytest.raises(CheckpointError, match="is a model, not an adapter"):
+        layout_of(Directory(base), Directory(base))
+
+
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "generation_config.json"])
 def test_a_pointer_among_the_files_beside_the_weights_is_called_one(tmp_path: Path, file: str) -> None:
     places = [write_checkpoint(tmp_path / name, random_weights(0)) for name in "mn"]

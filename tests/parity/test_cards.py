@@ -161,7 +161,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     adapted = get_peft_model(
         AutoModelForCausalLM.from_pretrained(root / "base"), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     )
-    adapted.save_pretrained(root / "lora")
+    adapted.save_pretrained(str(root / "lora"))
     return root
 
 
