@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs install clean
+.PHONY: demo test check docs site install clean fuzz faults audit
 
 demo: $(VENV)/.installed
 	rm -rf demo-out
@@ -15,12 +15,36 @@ test: $(VENV)/.installed
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest tests/test_layering.py
 
-# the command-line reference is generated from the code; a test compares the two
+# What lives longest: damaged inputs, and runs that are disturbed. SEED=... runs the cases of another day again.
+CASES ?= 20000
+ROUNDS ?= 1000
+SEED ?= $(shell date -u +%Y%m%d)
+
+fuzz: $(VENV)/.installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED)
+
+faults: $(VENV)/.installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.faults --rounds $(ROUNDS) --seed $(SEED)
+
+# needs the network: known vulnerabilities of the pinned versions
+audit: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# the command-line reference and the schemas of recipes are generated from the code; tests compare them
 docs: $(VENV)/.installed
+	for kind in merge align ama study; do $(BIN)/mergetool schema $$kind > recipes/schemas/$$kind.json || exit 1; done
+	$(BIN)/python -m tools.recipe_reference > docs/recipe-reference.md
 	$(BIN)/typer mergetool.cli.main utils docs --name mergetool --title "Command line" --output docs/cli.md
+
+# the documentation as a site, in site/; --strict: a link to nowhere is an error
+site: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 install: $(VENV)/.installed
 
@@ -31,4 +55,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-out site .pytest_cache .ruff_cache .hypothesis

@@ -8,7 +8,9 @@ TRL runs with torch's fused AdamW, mergetool with OnDARE at density 5e-4 and the
 default rank, whose calibration is made before the first step and not timed. Each run is a process
 of its own, the two in turn; both precompute the reference log-probabilities, see the same rows in the same order, and
 log every 10 steps. A step is timed from the end of the step before to its own end, so data, logging and drift are in
-it; the first two are left out. Peak memory is resident anonymous memory, sampled every 20 ms. Nothing else should run.
+it; the first two are left out. CPU seconds are those of all threads, which a busy machine disturbs less (at OMP_NUM_THREADS=1;
+threads that wait for one another count too). Peak memory is resident anonymous memory, sampled every 20 ms. Nothing else
+should run.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from pathlib import Path
 from memory import Peak
 
 WARMUP = 2
+TIMES = ("steps", "cpu")
 
 
 def values(args: argparse.Namespace) -> dict:
@@ -40,8 +43,17 @@ def values(args: argparse.Namespace) -> dict:
     }  # fmt: skip
 
 
-def run_trl(args: argparse.Namespace, out: Path) -> list[float]:
-    """TRL alone; the end of each step in seconds."""
+Moment = tuple[float, float]
+"""Seconds, and CPU seconds of this process."""
+
+
+def now() -> Moment:
+    """The end of a step."""
+    return time.perf_counter(), time.process_time()
+
+
+def run_trl(args: argparse.Namespace, out: Path) -> list[Moment]:
+    """TRL alone; the end of each step."""
     import torch
     import trl
     from datasets import Dataset
@@ -49,11 +61,11 @@ def run_trl(args: argparse.Namespace, out: Path) -> list[float]:
 
     from mergetool.data import preference_rows
 
-    ends: list[float] = []
+    ends: list[Moment] = []
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: object, **__: object) -> None:
-            ends.append(time.perf_counter())
+            ends.append(now())
 
     rows, _ = preference_rows(args.data, args.steps * args.batch)
     config = trl.DPOConfig(
@@ -68,8 +80,8 @@ def run_trl(args: argparse.Namespace, out: Path) -> list[float]:
     return ends
 
 
-def run_mergetool(args: argparse.Namespace, out: Path) -> list[float]:
-    """`mergetool align`; the end of each step in seconds."""
+def run_mergetool(args: argparse.Namespace, out: Path) -> list[Moment]:
+    """`mergetool align`; the end of each step."""
     from mergetool.align import align, align_recipe
 
     os.environ["MERGETOOL_CACHE"] = str(out.parent / "cache")
@@ -82,8 +94,8 @@ def run_mergetool(args: argparse.Namespace, out: Path) -> list[float]:
     }  # fmt: skip
     if args.calibration:
         recipe |= {"merging": {"method": "onnullspace"}, "calibration": {"data": str(args.calibration), "limit": 64}}
-    ends: list[float] = []
-    align(align_recipe(recipe), out, report=lambda event, facts: ends.append(time.perf_counter()) if event == "step" else None)
+    ends: list[Moment] = []
+    align(align_recipe(recipe), out, report=lambda event, facts: ends.append(now()) if event == "step" else None)
     return ends
 
 
@@ -93,8 +105,8 @@ def child(args: argparse.Namespace) -> None:
     peak.start()
     with tempfile.TemporaryDirectory(dir=args.work) as work:
         ends = {"trl": run_trl, "mergetool": run_mergetool}[args.child](args, Path(work) / "out")
-    steps = [b - a for a, b in itertools.pairwise(ends)][WARMUP:]
-    print(json.dumps({"steps": steps, "peak": peak.bytes}))
+    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(ends)][WARMUP:]
+    print(json.dumps({"steps": [wall for wall, _ in steps], "cpu": [cpu for _, cpu in steps], "peak": peak.bytes}))
 
 
 def main() -> None:
@@ -127,13 +139,16 @@ def main() -> None:
                 sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
             runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
             print(f"  {name}: median step {statistics.median(runs[-1]['steps']):.3f} s", file=sys.stderr)
-    step = {name: statistics.median(s for run in runs for s in run["steps"]) for name, runs in found.items()}
+    step, cpu = (
+        {name: statistics.median(s for run in runs for s in run[key]) for name, runs in found.items()} for key in TIMES
+    )
     peak = {name: min(run["peak"] for run in runs) for name, runs in found.items()}
     ours = "OnNullSpace" if args.calibration else "OnDARE p=5e-4"
-    print(f"{'program':28s} {'s/step':>8s} {'peak GB':>8s}")
+    print(f"{'program':28s} {'s/step':>8s} {'CPU s':>8s} {'peak GB':>8s}")
     for name, label in (("trl", "TRL, AdamW fused"), ("mergetool", f"mergetool, {ours}")):
-        print(f"{label:28s} {step[name]:8.3f} {peak[name] / 1e9:8.3f}")
-    print(f"{'ratio':28s} {step['mergetool'] / step['trl']:8.3f} {peak['mergetool'] / peak['trl']:8.3f}")
+        print(f"{label:28s} {step[name]:8.3f} {cpu[name]:8.3f} {peak[name] / 1e9:8.3f}")
+    ratios = [one["mergetool"] / one["trl"] for one in (step, cpu, peak)]
+    print(f"{'ratio':28s} " + " ".join(f"{ratio:8.3f}" for ratio in ratios))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ SIZES = {  # hidden, intermediate, layers, heads, kv heads, vocabulary
 METHODS = {
     "linear": {}, "slerp": {"t": 0.5}, "task_arithmetic": {}, "dare_linear": {"density": 0.5},
     "dare_ties": {"density": 0.5}, "ties": {"density": 0.5}, "breadcrumbs": {"density": 0.5}, "della": {"density": 0.5},
+    "breadcrumbs_ties": {"density": 0.5}, "della_linear": {"density": 0.5},
     "nuslerp": {}, "multislerp": {}, "karcher": {}, "model_stock": {}, "sce": {"select_topk": 0.5}, "ram": {},
     "ramplus_tl": {}, "nearswap": {"t": 0.001}, "arcee_fusion": {}, "passthrough": {},
 }  # fmt: skip

@@ -3,12 +3,14 @@
     python benchmarks/optimizer.py                      # the table in docs/optimizers.md
     python benchmarks/optimizer.py --dtypes float32 --densities 5e-4 --rounds 20
     python benchmarks/optimizer.py --smollm2            # the 272 tensors of SmolLM2-135M in place of eight matrices
+    python benchmarks/optimizer.py --smollm2 --only OnNullSpace --dtypes float32
     python benchmarks/optimizer.py --released PATH      # beside the authors' code, a checkout at PATH
 
 Every contender is timed in turn with torch's fused AdamW, step by step in one process, and each ratio is the median over
 such pairs: what else the machine does hits both. The CPU ratio is of processor seconds of all threads, which a busy
 machine disturbs less. Extra bytes are resident anonymous memory (RssAnon) after the steps, beyond what AdamW's moments
-take; the mapped checkpoint files are not anonymous, and reused buffers are in it.
+take; the mapped checkpoint files are not anonymous, and reused buffers are in it. OnNullSpace's are its bases, of random
+directions; maps that read one input share theirs, as they do in a model.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mergetool
-from mergetool.optim import OnDARE, OnTIES, Reference
+from mergetool.activations.artifact import Calibration, Site, Tensor
+from mergetool.optim import OnDARE, OnNullSpace, OnTIES, Reference
 
 LR, ALPHA = 1e-6, 1e-6
 GRADIENTS = 64
@@ -75,6 +78,30 @@ def checkpoints(directory: Path, total: int, dtype: torch.dtype) -> tuple[Path, 
         tensors = {n: (p.detach() + scale * torch.randn_like(p)).contiguous() for n, p in named}
         save_file(tensors, directory / which / "model.safetensors")
     return directory / "base", directory / "sft"
+
+
+def calibration(path: Path, total: int, rank: int) -> Path:
+    """A calibration of tensors of `shapes`: random eigenvectors, of which nine tenths of the trace are."""
+    rng, named = torch.Generator().manual_seed(rank), shapes(total)
+    sites: dict[str, Site] = {}
+    tensors: dict[str, Tensor] = {}
+    stored: dict[str, torch.Tensor] = {}
+    for i, (rows, n) in enumerate(named):
+        place = (i - 1) % 9 if not total and i else -1
+        key = f"layers.{i - {1: 1, 2: 2, 5: 1}.get(place, 0)}"  # q, k, v read one input, and gate, up
+        if rows == 1:
+            sites[key], stored[f"{key}.values"] = Site(n, float(n), 1, n, 1.0, diagonal=True), torch.rand(n, generator=rng)
+        elif key not in sites:
+            values = torch.linspace(2.0, 0.1, rank)
+            sites[key] = Site(n, float(n), 1, rank, 0.9)
+            stored[f"{key}.values"] = values * (0.9 * n / values.sum())
+            stored[f"{key}.vectors"] = torch.linalg.qr(torch.randn(n, rank, generator=rng))[0].contiguous()
+        tokens = "tokens" if not total and i == 0 else None
+        if tokens:
+            sites[tokens], stored["tokens.values"] = Site(rows, 1.0, 1, rows, 1.0, diagonal=True), torch.full((rows,), 1 / rows)
+        tensors[f"layers.{i}.weight"] = Tensor((rows, n), (key,), (tokens,) if tokens else ())
+    Calibration({}, sites, tensors, stored.__getitem__).save(path)
+    return path
 
 
 def anonymous() -> int:
@@ -139,6 +166,15 @@ def warm_up(device: str) -> None:
     p = torch.nn.Parameter(torch.zeros(64, device=device))
     p.grad = torch.ones_like(p)
     OnDARE([("p", p)], lr=LR, density=0.5, compile=True).step()
+
+
+def null_space_rows(ranks: list[int], total: int, directory: Path) -> list[tuple[str, Make]]:
+    """OnNullSpace at so many eigenvectors of each input."""
+    files = {rank: calibration(directory / f"rank-{rank}.safetensors", total, rank) for rank in ranks}
+    return [
+        (f"OnNullSpace rank={rank}", lambda ps, file=file: OnNullSpace(ps, lr=LR, calibration=file))
+        for rank, file in files.items()
+    ]
 
 
 def contenders(densities: list[float], base: Path, sft: Path, released: str | None) -> list[tuple[str, Make]]:
@@ -221,6 +257,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--densities", nargs="+", type=float, default=[5e-4, 0.01, 0.1, 0.5, 1.0])
+    parser.add_argument("--ranks", nargs="+", type=int, default=[64, 256], help="of OnNullSpace")
     parser.add_argument("--only", default="", help="only rows whose label has this text")
     parser.add_argument("--released", help="a checkout of the authors' code")
     parser.add_argument("--json", type=Path)
@@ -239,7 +276,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             base, sft = checkpoints(Path(directory), total, getattr(torch, dtype))
             print(f"| {dtype} | ns/param | fused AdamW | ratio | CPU ratio | extra bytes/param |\n|{'---|' * 6}")
-            for label, make in contenders(args.densities, base, sft, args.released):
+            rows = contenders(args.densities, base, sft, args.released) + null_space_rows(args.ranks, total, Path(directory))
+            for label, make in rows:
                 if args.only not in label:
                     continue
                 named = parameters(total, getattr(torch, dtype), args.device)

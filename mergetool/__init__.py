@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mergetool.optim import OnDARE, OnLinear, OnlineMerge, OnNullSpace, OnTIES, Reference
     from mergetool.recipe_kinds import check
     from mergetool.study.compare import compare
+    from mergetool.study.pick.pick import pick
 
 _LAZY = {
     "MergetoolError": "mergetool.errors",
@@ -37,6 +38,7 @@ _LAZY = {
     "evaluate": "mergetool.evaluate",
     "inspect": "mergetool.merge.inspection",
     "merge": "mergetool.merge",
+    "pick": "mergetool.study.pick.pick",
 }
 __all__ = [
     "MergetoolError",
@@ -54,6 +56,7 @@ __all__ = [
     "evaluate",
     "inspect",
     "merge",
+    "pick",
 ]
 
 if not TYPE_CHECKING:

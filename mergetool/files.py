@@ -16,13 +16,23 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout, UnixFileLock
 
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _one_at_a_time = threading.Lock()  # a file's position is shared by the threads, where there are no positioned calls
 
 
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def most_open_files() -> int:
+    """How many files this process may have open at a time."""
+    try:
+        import resource
+    except ImportError:
+        return 512  # the C library's own limit there
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return most if most != resource.RLIM_INFINITY else 1 << 20
 
 
 def disk_is_full(error: OSError) -> bool:

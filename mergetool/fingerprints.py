@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from mergetool import hub
+from mergetool import hub, reading
 from mergetool.checkpoint.adapter import ADAPTER_CONFIG
 from mergetool.checkpoint.content import bytes_hash, sha256_of, weights_hash
 from mergetool.checkpoint.layout import INDEX
@@ -60,6 +60,9 @@ def beside_weights(directory: Path) -> dict[str, str]:
     """
     names = [name for name in needed_beside(Directory(directory)) if name.endswith(_DECIDING)]
     names += [name for name in (ADAPTER_CONFIG,) if (directory / name).is_file()]
+    for name in names:
+        if (directory / name).stat().st_size > reading.LIMIT:
+            raise CheckpointError(f"{directory / name}: has more than {reading.LIMIT:,} bytes", "fetch the file again")
     return {name: bytes_hash(directory / name) for name in sorted(names)}
 
 
@@ -76,7 +79,7 @@ def _weight_files(directory: Path) -> list[Path]:
     index = directory / INDEX
     if index.is_file():
         try:
-            listed = set(json.loads(index.read_bytes())["weight_map"].values())
+            listed = set(reading.parsed_file(index)["weight_map"].values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{index}: cannot be read ({error})", "fetch the index again") from None
         return [directory / name for name in sorted(map(str, listed))]

@@ -1,17 +1,23 @@
-"""The four languages of recipes: which one a recipe is written in, and how it is checked without reading weights."""
+"""The four languages of recipes: which one a recipe is written in, how it is checked without weights, and its JSON Schema."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from mergetool.config.given import recipe_given
-from mergetool.config.strict_yaml import documents, load_yaml
+from mergetool.config.strict_yaml import documents, load_yaml, recipe_text
 from mergetool.errors import RecipeError, nearest
+
+if TYPE_CHECKING:
+    from pydantic_core.core_schema import ModelSchema
 
 Recipe = TypeVar("Recipe", bound=BaseModel)
 
@@ -88,12 +94,20 @@ def kind_of(content: Mapping[str, Any], name: str = "recipe") -> str:
     return found
 
 
+def _content(given: str | Path) -> dict[str, Any]:
+    """A recipe's keys, wherever it lies; see `mergetool.merge.recipe_source`."""
+    from mergetool.merge.recipe_source import recipe_source
+
+    path = Path(given)
+    return load_yaml(path) if path.is_file() and path.suffix != ".md" else recipe_source(str(given)).content
+
+
 def _several(path: str | Path) -> list[dict[str, Any]]:
     """The facts of each merge of a file of several; one that needs what another one makes is only read."""
     from mergetool.merge.documents import steps_of
 
     file = Path(path)
-    if not file.is_file() or len(documents(file.read_text(encoding="utf-8", errors="replace"))) < 2:
+    if not file.is_file() or len(documents(recipe_text(file))) < 2:
         return []
     found, facts = [], _merge().facts
     for step in steps_of(path, file.with_suffix("")):
@@ -124,5 +138,39 @@ def check(recipe: BaseModel | Mapping[str, Any] | str | Path) -> dict[str, Any]:
     name = "recipe" if isinstance(recipe, Mapping) else str(recipe)
     if not isinstance(recipe, Mapping) and len(several := _several(recipe)) > 1:
         return {"recipe": name, "kind": "merge", "documents": several}
-    kind = kind_of(recipe if isinstance(recipe, Mapping) else load_yaml(recipe), name)
+    kind = kind_of(recipe if isinstance(recipe, Mapping) else _content(recipe), name)
     return {"recipe": name, "kind": kind, **_LANGUAGES[kind]().check(recipe)}
+
+
+class _Documented(GenerateJsonSchema):
+    """Gives each key the text that its model's docstring has for it, so that an editor shows it."""
+
+    def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
+        made = super().model_schema(schema)
+        model: type[BaseModel] = schema["cls"]
+        summary, _, attributes = inspect.cleandoc(model.__doc__ or "").partition("\n\nAttributes:\n")
+        made["description"] = " ".join(summary.split())
+        for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8,}.*)*)", attributes, re.MULTILINE):
+            for name in names.split(", "):
+                field = model.model_fields.get(name)
+                key = (field and field.alias) or name
+                if key in made.get("properties", {}):
+                    made["properties"][key]["description"] = " ".join(text.split())
+        return made
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of one language of recipes, for editors; what `mergetool schema` prints.
+
+    A schema knows keys, types and ranges. What depends on several keys at once, or on files, is for `check`.
+
+    Args:
+        kind: merge, align, ama or study.
+
+    Raises:
+        RecipeError: there is no such kind.
+    """
+    if kind not in _LANGUAGES:
+        raise RecipeError(f"no recipes of kind '{kind}'", nearest(kind, list(_LANGUAGES)))
+    found = _LANGUAGES[kind]().recipe.model_json_schema(schema_generator=_Documented)
+    return {"$schema": GenerateJsonSchema.schema_dialect, **found, "title": f"mergetool {kind} recipe"}

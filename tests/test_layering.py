@@ -10,9 +10,9 @@ PACKAGE = Path(__file__).parent.parent / "mergetool"
 
 # A room may import rooms of a lower level, and itself; `ops` imports no room at all.
 LEVEL = {
-    "errors": 0, "exports": 0, "files": 0, "options": 0, "lab": 0, "version": 0, "methods": 1, "config": 1, "architecture": 1,
-    "ops": 1, "checkpoint": 2, "hub": 3, "data": 4, "fingerprints": 5, "activations": 6, "merge": 7, "optim": 7,
-    "align": 8, "evaluate": 8, "ama": 9, "study": 10, "recipe_kinds": 11, "cli": 12, "__main__": 13,
+    "errors": 0, "exports": 0, "files": 0, "options": 0, "lab": 0, "reading": 0, "version": 0, "methods": 1,
+    "config": 1, "architecture": 1, "ops": 1, "checkpoint": 2, "hub": 3, "data": 4, "fingerprints": 5, "activations": 6,
+    "merge": 7, "optim": 7, "align": 8, "evaluate": 8, "ama": 9, "study": 10, "recipe_kinds": 11, "cli": 12, "__main__": 13,
 }  # fmt: skip
 
 

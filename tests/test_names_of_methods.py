@@ -16,7 +16,8 @@ from mergetool.ops.rescale import RESCALES
 
 PACKAGE = Path(__file__).parent.parent / "mergetool"
 NAMES = {
-    *METHODS, *ONLINE, *TRAININGS, *RESCALES, *BASELINES, *(name for name in ALGORITHMS if name != "sft"),  # sft is a model too
+    *METHODS, *ONLINE, *TRAININGS, *RESCALES, *BASELINES,
+    *(name for name in ALGORITHMS if name not in ("sft", "reward")),  # a model and the side of a study too
     *(method.sparsifier.name for method in METHODS.values()), *(method.consensus.name for method in METHODS.values()),
     *(online.optimizer for online in ONLINE.values()),
 }  # fmt: skip

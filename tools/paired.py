@@ -15,8 +15,9 @@ SPEC.yaml:
       null_space: {merge_method: null_space, base_model: sft, models: [...], calibration: {data: rows.jsonl.gz}}
     seeds: [0, 1]
 
-A group's difference is the mean over its seeds of each row's difference; its interval is the middle 95 % of 2,000 draws of rows
-and seeds with replacement. A ratio (nats per token) is taken of sums, as the metric itself is.
+A group's difference is the mean over its seeds of each row's difference, its interval as `mergetool.evaluate.paired` takes it:
+the middle 95 % of 2,000 draws of rows and seeds with replacement; a ratio (nats per token) is taken of sums, as the metric
+itself is.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-DRAWS = 2000
+from mergetool.evaluate import METRICS, paired
+from mergetool.evaluate.paired import Difference, over_draws
 
 
 def score(spec: dict[str, Any], kept: Path) -> dict[str, Any]:
     """Row by row scores of every model and seed: name -> seed -> task -> the metric's columns."""
     from mergetool.data import completions, preference_rows
-    from mergetool.evaluate import METRICS, Task, measure, prepare, refer
+    from mergetool.evaluate import Task, measure, prepare, refer
     from mergetool.hub.loading import load_tokenizer
     from mergetool.study.execution.live_model import LiveModel
 
@@ -64,27 +65,14 @@ def score(spec: dict[str, Any], kept: Path) -> dict[str, Any]:
     return found
 
 
-def ratios(columns: list[np.ndarray], draw: np.ndarray) -> np.ndarray:
-    """Sum of the first column over sum of the second, of drawn rows; the mean where there is one column."""
-    first = columns[0][..., draw].sum(-1)
-    return first / (columns[1][..., draw].sum(-1) if len(columns) > 1 else draw.shape[-1])
-
-
-def difference(ours: dict[str, Any], theirs: dict[str, Any], task: str) -> tuple[float, float, float, float]:
-    """(mean, difference, low, high) of one model against another on a task, over the seeds that both have."""
+def difference(ours: dict[str, Any], theirs: dict[str, Any], task: str, metric: str) -> tuple[float, Difference]:
+    """One model's score on a task, and its difference from another's, over the seeds that both have."""
     seeds = [seed for seed in ours if seed in theirs] or list(ours)
-    mine = [np.array([ours[seed][task][c] for seed in seeds]) for c in range(len(ours[seeds[0]][task]))]
-    other = [np.array([theirs.get(seed, next(iter(theirs.values())))[task][c] for seed in seeds]) for c in range(len(mine))]
-    rows, rng = mine[0].shape[1], np.random.default_rng(0)
-    every = np.arange(rows)
-    mean, base = ratios(mine, every).mean(), ratios(other, every).mean()
-    drawn = []
-    for _ in range(DRAWS):
-        draw, some = rng.integers(0, rows, rows), rng.integers(0, len(seeds), len(seeds))
-        one, two = ([column[some] for column in columns] for columns in (mine, other))
-        drawn.append((ratios(one, draw) - ratios(two, draw)).mean())
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(mean), float(mean - base), float(low), float(high)
+    own = [ours[seed][task] for seed in seeds]
+    other = [theirs[seed][task] for seed in seeds if seed in theirs] or [next(iter(theirs.values()))[task]]
+    statistic = METRICS[metric].statistic
+    mine = over_draws(own, statistic, stream=task)
+    return mine.value, paired.difference(mine, over_draws(other, statistic, stream=task))
 
 
 def table(spec: dict[str, Any], found: dict[str, Any]) -> str:
@@ -94,8 +82,9 @@ def table(spec: dict[str, Any], found: dict[str, Any]) -> str:
     for name in (name for name in spec["models"] if name in found):
         cells = []
         for task in tasks:
-            mean, away, low, high = difference(found[name], found[spec["against"]], task)
-            cells.append(f"{mean:.4f}" if name == spec["against"] else f"{mean:.4f} ({away:+.4f} [{low:+.4f}, {high:+.4f}])")
+            mean, away = difference(found[name], found[spec["against"]], task, spec["rows"][task]["metric"])
+            told = f" ({away.mean:+.4f} [{away.low:+.4f}, {away.high:+.4f}])"
+            cells.append(f"{mean:.4f}" + ("" if name == spec["against"] else told))
         lines.append(f"| {name} | {len(found[name])} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -112,11 +101,11 @@ def draw(spec: dict[str, Any], found: dict[str, Any], path: Path) -> None:
     names = [name for name in spec["models"] if name in found]
     for at, task in enumerate(others):
         for i, name in enumerate(names):
-            points = [difference(found[name], found[spec["against"]], which) for which in (first, task)]
-            (x, x_low, x_high), (y, y_low, y_high) = (point[1:] for point in points)
+            other, rows = found[spec["against"]], spec["rows"]
+            x, y = (difference(found[name], other, which, rows[which]["metric"])[1] for which in (first, task))
             axes[0][at].errorbar(
-                x, y, xerr=[[x - x_low], [x_high - x]], yerr=[[y - y_low], [y_high - y]], fmt="os^vDP*X"[i % 8],
-                color=f"C{i}", label=name, elinewidth=0.7, alpha=0.9,
+                x.mean, y.mean, xerr=[[x.mean - x.low], [x.high - x.mean]], yerr=[[y.mean - y.low], [y.high - y.mean]],
+                fmt="os^vDP*X"[i % 8], color=f"C{i}", label=name, elinewidth=0.7, alpha=0.9,
             )  # fmt: skip
         axes[0][at].set_xlabel(f"{first}: difference from {spec['against']}")
         axes[0][at].set_title(f"{task}: difference from {spec['against']}", fontsize=10)

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from mergetool import reading
 from mergetool.errors import CheckpointError, RecipeError
+from mergetool.methods.settings import of_projection
 from mergetool.ops.projection import Factor, Moments, Rule, covered, factor, shares
 from mergetool.ops.projector import Projector
 
@@ -101,7 +103,7 @@ class Calibration:
         if FORMAT not in metadata:
             raise CheckpointError(f"{path}: is no calibration", _AGAIN)
         try:
-            header = json.loads(metadata[FORMAT])
+            header = reading.parsed(metadata[FORMAT])
             if header["version"] != VERSION:
                 raise CheckpointError(f"{path}: is of version {header['version']}, and this program reads {VERSION}", _AGAIN)
             sites = {key: Site(**site) for key, site in header["sites"].items()}
@@ -163,8 +165,8 @@ class Calibration:
             RecipeError: the rule makes no sense, or takes away more eigenvectors than were kept.
             CheckpointError: none of the tensors is known, or some have other shapes.
         """
-        if (problem := rule.problem()) is not None:
-            raise RecipeError(*problem.split("; ", 1))
+        if (problem := of_projection(asdict(rule))) is not None:
+            raise RecipeError(*problem)
         parameters = list(parameters)
         known = [(name, shape) for name, shape in parameters if name in self]
         unlike = [

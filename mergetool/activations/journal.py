@@ -11,13 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from xxhash import xxh3_128
+
+from mergetool import reading
 from mergetool.activations.artifact import Site
 from mergetool.activations.survey import Survey, Unit
 from mergetool.checkpoint.working_directory import partial_directory
-from mergetool.errors import OutputError
-from mergetool.files import Lock
+from mergetool.errors import OutputError, next_step
+from mergetool.files import Lock, write_whole
 
-_RUN = "run.json"
+_RUN, _HASH = "run.json", ".xxh3"
 
 
 @contextmanager
@@ -37,19 +40,53 @@ def workspace(out: Path, fingerprint: str, fresh: bool) -> Iterator[Path]:
     if not taken:
         raise OutputError(f"{out}: another run is writing it now", "wait for it, or choose another OUT")
     try:
-        left = work / _RUN
-        if fresh or not left.is_file():
-            for old in work.iterdir():
-                old.unlink()
-            left.write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf-8")
-        elif json.loads(left.read_bytes()).get("fingerprint") != fingerprint:
-            raise OutputError(
-                f"{work}: an interrupted run of another model or of other rows", "run again with --fresh to discard it"
-            )
+        _take_over(work, fingerprint, fresh)
         yield work
         shutil.rmtree(work)
     finally:
         lock.release()
+
+
+def _take_over(work: Path, fingerprint: str, fresh: bool) -> None:
+    """Go on with what an interrupted run left, where it is this run's own; it is removed for `fresh` alone."""
+    left, discard = work / _RUN, "run again with --fresh to discard it"
+    try:
+        found = None if fresh else reading.parsed_file(left)
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
+        raise OutputError(f"{left}: cannot be read ({error.strerror or error})", next_step(error)) from None
+    except ValueError:
+        raise OutputError(f"{work}: an interrupted run whose {_RUN} is damaged", discard) from None
+    if found is None:
+        if not fresh and any(work.glob("group-*.safetensors")):
+            raise OutputError(f"{work}: an interrupted run without its {_RUN}", discard)
+        for old in work.iterdir():
+            old.unlink()
+        write_whole(left, json.dumps({"fingerprint": fingerprint}))
+    elif not isinstance(found, dict) or found.get("fingerprint") != fingerprint:
+        raise OutputError(f"{work}: an interrupted run of another model or of other rows", discard)
+
+
+def is_whole(journal: Path) -> bool:
+    """Whether a finished group is there with the bytes that were written; a damaged one is removed, to be made anew."""
+    noted = journal.with_suffix(_HASH)
+    try:
+        if reading.text(noted) == _hash(journal):
+            return True
+    except (FileNotFoundError, UnicodeDecodeError):
+        pass
+    for one in (journal, noted):
+        one.unlink(missing_ok=True)
+    return False
+
+
+def _hash(path: Path) -> str:
+    hasher = xxh3_128()
+    with reading.opened(path) as file:
+        while piece := file.read(1 << 20):
+            hasher.update(piece)
+    return hasher.hexdigest()
 
 
 def write_group(journal: Path, maps: Survey, made: Iterator[tuple[str, Site, dict[str, Any]]]) -> None:
@@ -66,6 +103,7 @@ def write_group(journal: Path, maps: Survey, made: Iterator[tuple[str, Site, dic
     save_file(tensors, part, metadata={"group": json.dumps(known)})
     with part.open("rb") as file:
         os.fsync(file.fileno())
+    write_whole(journal.with_suffix(_HASH), _hash(part))
     part.replace(journal)
 
 
@@ -74,7 +112,7 @@ def read_group(journal: Path, maps: Survey) -> dict[str, Site]:
     from safetensors import safe_open
 
     with safe_open(journal, framework="pt") as file:
-        known = json.loads(file.metadata()["group"])
+        known = reading.parsed(file.metadata()["group"])
     maps.sides |= known["sides"]
     maps.units = [Unit(*unit) for unit in known["units"]]
     maps.constants = known["constants"]

@@ -12,12 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from mergetool.checkpoint.content import sha256_of
 from mergetool.config.sources import resolve_source
 from mergetool.data import input_rows
-from mergetool.errors import CheckpointError, OutputError
+from mergetool.errors import CheckpointError, OutputError, RecipeError
 from mergetool.files import Lock, cache_directory
 from mergetool.fingerprints import checkpoint_identity, data_identity
 
 if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
     from mergetool.activations.artifact import Calibration
+    from mergetool.activations.fisher_file import FisherFile
     from mergetool.ops.projection import Rule
 
 FIRST_ROWS = 8  # enough to see a wrong file; the rest is read when the calibration is made
@@ -43,7 +48,21 @@ class CalibrationEntry(BaseModel):
     energy: Annotated[float, Field(gt=0, le=1)] = 0.999
     max_length: Annotated[int, Field(gt=0)] = 1024
 
-    @field_validator("data", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _from_a_path(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        mapping = handler.resolve_ref_schema(handler(core))
+        path = {"type": "string", "description": "What `mergetool calibrate` wrote."}
+        whole = {"description": mapping.pop("description", ""), "anyOf": [path, {**mapping}]}
+        mapping.clear()
+        mapping.update(whole)
+        return mapping
+
+    @field_validator("data", mode="before", json_schema_input_type=str | list[str])
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -117,6 +136,72 @@ class CalibrationEntry(BaseModel):
             "calibration": {"data": self.data, "limit": self.limit, "rank": self.rank, "passes over the rows": found.passes},
         }
 
+    def check_answers(self) -> None:
+        """Refuses what can be known without weights to give no Fisher information.
+
+        Raises:
+            RecipeError: it is a file. DataError: a row cannot be read, has no answer, or there is none.
+        """
+        from mergetool.activations.rows import rows_with_answers
+
+        if self.file is not None:
+            raise RecipeError(
+                f"calibration: {self.file}: a file of mergetool calibrate holds second moments, and no Fisher information",
+                "give rows with answers: `calibration: {data: ROWS}`",
+            )
+        for source in self.sources:
+            if isinstance(source, Path):
+                rows_with_answers(source, FIRST_ROWS)
+
+    def cost_of_fisher(self, model: str | Path) -> dict[str, Any]:
+        """As `cost`, of the model's Fisher information on the rows.
+
+        Raises:
+            CheckpointError: transformers cannot make a model of the checkpoint.
+        """
+        from mergetool.activations.cost import fisher_estimate
+
+        found = fisher_estimate(model)
+        return {
+            "bytes_of_calibration_memory": found.model_bytes + found.group_bytes,
+            "bytes_of_cache": found.model_bytes,
+            "calibration": {"data": self.data, "limit": self.limit, "passes over the rows": found.passes},
+        }
+
+    def obtain_fisher(self, model: str | Path, progress: Any = None) -> tuple[FisherFile, dict[str, Any]]:
+        """The Fisher information of a model on the rows, found in the user's cache or made now and kept there.
+
+        Args:
+            model: the checkpoint that it is of.
+            progress: called with (rows done, rows in all passes, what is being done).
+
+        Returns:
+            The file, and the facts of it: model, rows and their number.
+
+        Raises:
+            CheckpointError: the model cannot be used. DataError: no row is usable. OutputError: the cache cannot be written.
+        """
+        import torch
+
+        from mergetool.activations.fisher_file import fisher_key, kept_fisher
+        from mergetool.activations.rows import answer_rows, shown
+        from mergetool.hub.loading import load_model
+
+        rows, told = answer_rows(model, self.sources, self.limit, self.max_length)
+        facts: dict[str, Any] = {
+            "model": {"source": shown(model), "identity": checkpoint_identity(model)},
+            "rows": {"sources": [shown(one) for one in self.sources], **told},
+            "max_length": self.max_length,
+        }
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+
+        def tell(done: int, total: int) -> None:
+            if progress is not None:
+                progress(done, total, f"Fisher information of {shown(model)}")
+
+        key = fisher_key(model, rows, device)
+        return kept_fisher(key, rows, lambda: load_model(model, device, "float32"), facts, tell), facts
+
     def obtain(self, model: str | Path, progress: Any = None, identity: str | None = None) -> Calibration:
         """The calibration of a model: opened, found in the user's cache, or made now and kept there.
 
@@ -159,8 +244,3 @@ class CalibrationEntry(BaseModel):
             ).calibration  # fmt: skip
         finally:
             lock.release()
-
-
-def calibration_given(value: Any) -> Any:
-    """A recipe's `calibration: FILE` as the mapping that `CalibrationEntry` reads."""
-    return {"file": value} if isinstance(value, str) else value

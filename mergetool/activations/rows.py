@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from mergetool.activations.answers import code_answers
 from mergetool.data import input_rows
-from mergetool.data.tokens import code_inputs
+from mergetool.data.tokens import Coded, code_inputs
 from mergetool.errors import CheckpointError, DataError
 from mergetool.hub.loading import load_tokenizer, model_directory
 
@@ -34,6 +36,44 @@ def calibration_rows(
     used = [ids for ids in coded if ids]
     if not used:
         raise DataError(f"{where}: no row has a token", "give rows of text that should keep its outputs")
+    return used, {"rows": len(used), "empty": len(coded) - len(used), "tokens": _fitting(model, tokenizer, used, where)}
+
+
+def answer_rows(
+    model: str | Path, sources: Sequence[str | Path], limit: int | None, max_length: int
+) -> tuple[list[Coded], dict[str, int]]:
+    """Prompt and answer of every row as token ids, and the counts of rows, of rows without an answer and of tokens.
+
+    Raises:
+        DataError: a source has prompts without answers, or as `calibration_rows`.
+    """
+    tokenizer = load_tokenizer(model)
+    rows = [row for source in sources for row in rows_with_answers(source, limit)]
+    where = ", ".join(shown(source) for source in sources)
+    coded = code_answers(rows, tokenizer, max_length, f"calibration: {where}", str(model))
+    used = [row for row in coded if row is not None]
+    tokens = _fitting(model, tokenizer, [row.ids for row in used], where)
+    return used, {"rows": len(used), "empty": len(coded) - len(used), "tokens": tokens}
+
+
+def rows_with_answers(source: str | Path, limit: int | None) -> list[dict[str, Any]]:
+    """The rows of a source, each with an answer.
+
+    Raises:
+        DataError: they are prompts alone, or as `input_rows`.
+    """
+    rows = input_rows(source, limit)
+    if any(not row["completion"] for row in rows):
+        raise DataError(
+            f"calibration: {shown(source)}: prompts without answers",
+            "give rows with the answers that the model is good at ('prompt' and 'completion', 'question' and 'answer', "
+            "'messages'), or 'text'",
+        )
+    return rows
+
+
+def _fitting(model: str | Path, tokenizer: Any, used: Sequence[Sequence[int]], where: str) -> int:
+    """The number of tokens; refuses rows that are of another tokenizer than the model."""
     size, largest = _vocabulary(model), max(max(ids) for ids in used)
     if largest >= size:
         raise DataError(
@@ -46,7 +86,7 @@ def calibration_rows(
         raise DataError(
             f"{where}: the tokenizer of {model} knows only {1 - share:.0%} of the words", "give rows in its language"
         )
-    return used, {"rows": len(used), "empty": len(coded) - len(used), "tokens": tokens}
+    return tokens
 
 
 def _vocabulary(model: str | Path) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mergetool.activations.artifact import Calibration, Site
 from mergetool.activations.collect import BATCH_SIZE, ENERGY, Progress, collect
-from mergetool.activations.journal import read_group, stored_in, workspace, write_group
+from mergetool.activations.journal import is_whole, read_group, stored_in, workspace, write_group
 from mergetool.activations.rows import MAX_LENGTH, calibration_rows, shown
 from mergetool.activations.survey import GROUP_BYTES, RANK, first_tokens, survey, tensors_of
 from mergetool.errors import CheckpointError, OutputError
@@ -151,7 +151,7 @@ def _collect(
             done += more
             progress(done, len(groups) * tokens, f"group {number + 1} of {len(groups)}")  # noqa: B023
 
-        if not journal.is_file():
+        if not is_whole(journal):
             write_group(
                 journal, maps, collect(live, sequences, maps, group, rank=rank, energy=energy, batch_size=batch_size, told=told)
             )

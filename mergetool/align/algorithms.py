@@ -7,99 +7,23 @@ without them.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
 
+from mergetool.align.algorithm_row import Algorithm, Logged, Sampling
 from mergetool.align.best_of_n import best_of_n
-from mergetool.align.rows import COMPLETIONS, LABELLED, PAIRS, PROMPTS, RowForm
-
-
-@dataclass(frozen=True)
-class Logged:
-    """A number that a trainer logs, and where it is shown.
-
-    Attributes:
-        key: as TRL logs it.
-        title: over its curve in training.png; None: it has none.
-        word: before its value at each logged step on the terminal; None: it is not shown there.
-        at_end: whether it is in the summary of a finished run.
-    """
-
-    key: str
-    title: str | None = None
-    word: str | None = None
-    at_end: bool = False
-
+from mergetool.align.rows import COMPLETIONS, LABELLED, PAIRS, PROMPTS
 
 PAIR_REWARDS = (
     Logged("rewards/accuracies", at_end=True),
     Logged("rewards/margins", title="reward margin", word="margin", at_end=True),
 )
 ANSWER_REWARD = (Logged("reward", title="reward of the sampled answers", word="reward"),)
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """One row.
-
-    Attributes:
-        name: `algorithm:` in a recipe.
-        about: one line, as docs/align.md has it: what the policy learns from.
-        source: the paper.
-        trainer, config: TRL's classes, as MODULE:CLASS.
-        rows: the form of the rows that it trains on.
-        beta: what the recipe's `beta` is: "always" given to TRL, given "if written", or None where it has no meaning.
-        reference: "scored once" before training, so that no second model stays in memory; "beside the policy" while it is
-            trained; None: there is none.
-        sets: fields of TRL's config that make the algorithm what it is; a recipe may not set them.
-        defaults: fields whose defaults here are not TRL's, beside those of every algorithm in training.py.
-        rewarded: whether it needs the recipe's `reward`.
-        samples: whether it trains on answers that it samples; then no prompt is cut, and checkpoints lie between samplings.
-        on_policy: whether each sampling serves one optimizer step alone.
-        model: transformers' class of the policy.
-        adapt: of TRL's trainer class: the class that is trained with.
-        logged: what its trainer logs beside the loss.
-    """
-
-    name: str
-    about: str
-    source: str
-    trainer: str
-    config: str
-    rows: RowForm
-    beta: Literal["always", "if written"] | None = "always"
-    reference: Literal["scored once", "beside the policy"] | None = None
-    sets: Mapping[str, Any] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    rewarded: bool = False
-    samples: bool = False
-    on_policy: bool = False
-    model: str = "AutoModelForCausalLM"
-    adapt: Callable[[type], type] | None = None
-    logged: tuple[Logged, ...] = ()
-
-    def config_class(self) -> type:
-        """TRL's config."""
-        return _imported(self.config)
-
-    def trainer_class(self) -> type:
-        """TRL's trainer, adapted."""
-        found = _imported(self.trainer)
-        return found if self.adapt is None else self.adapt(found)
-
-    def config_defaults(self) -> dict[str, Any]:
-        """The row's defaults, with what its `reference` means to TRL."""
-        once = {"precompute_ref_log_probs": True} if self.reference == "scored once" else {}
-        return {**once, **self.defaults}
-
-
-def _imported(place: str) -> type:
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
-
+SCORES = (
+    Logged("accuracy", title="accuracy on pairs", word="accuracy", at_end=True),
+    Logged("margin", title="margin of the scores", word="margin", at_end=True),
+)
+_COLLATED = {"remove_unused_columns": False}  # as their collator sets it, with a warning where it was not
 
 ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
     {
@@ -153,9 +77,24 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
                 "trl:GRPOConfig",
                 PROMPTS,
                 beta="if written",
+                zero_beta=True,
                 reference="beside the policy",
                 rewarded=True,
-                samples=True,
+                sampling=Sampling(),
+                logged=ANSWER_REWARD,
+            ),
+            Algorithm(
+                "rloo",
+                "sampled answers, each against the mean of the others to its prompt, by REINFORCE",
+                "Ahmadian et al. 2024, arXiv 2402.14740",
+                "trl:RLOOTrainer",
+                "trl:RLOOConfig",
+                PROMPTS,
+                beta="if written",
+                zero_beta=True,
+                reference="beside the policy",
+                rewarded=True,
+                sampling=Sampling(),
                 logged=ANSWER_REWARD,
             ),
             Algorithm(
@@ -169,10 +108,78 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
                 # one update on the answers of each sampling, so that the advantage alone weighs an answer's own gradient
                 sets={"loss_type": "grpo", "num_iterations": 1},
                 rewarded=True,
-                samples=True,
+                sampling=Sampling(),
                 on_policy=True,
                 adapt=best_of_n,
                 logged=ANSWER_REWARD,
+            ),
+            Algorithm(
+                "online_dpo",
+                "two sampled answers to each prompt, a pair by their reward",
+                "Guo et al. 2024, arXiv 2402.04792",
+                "trl.experimental.online_dpo:OnlineDPOTrainer",
+                "trl.experimental.online_dpo:OnlineDPOConfig",
+                PROMPTS,
+                reference="beside the policy",
+                rewarded=True,
+                sampling=Sampling("max_new_tokens", in_wholes=False, special_tokens=False),
+                evaluates=False,
+                logged=(Logged("objective/scores", title="reward of the sampled answers", word="reward"), *PAIR_REWARDS),
+            ),
+            Algorithm(
+                "distillation",
+                "sampled answers: the SFT model's distribution of each next token; the policy starts at `policy`",
+                "Agarwal et al. 2023, arXiv 2306.13649",
+                "trl:DistillationTrainer",
+                "trl:DistillationConfig",
+                PROMPTS,
+                beta="if written",
+                zero_beta=True,
+                taught=True,
+                sampling=Sampling(),
+            ),
+            Algorithm(
+                "orpo",
+                "pairs: the likelihood of the chosen side, and the odds against the rejected one",
+                "Hong et al. 2024, arXiv 2403.07691",
+                "trl.experimental.orpo:ORPOTrainer",
+                "trl.experimental.orpo:ORPOConfig",
+                PAIRS,
+                defaults=_COLLATED,
+                logged=PAIR_REWARDS,
+            ),
+            Algorithm(
+                "cpo",
+                "pairs: a classification without a reference, and the likelihood of the chosen side",
+                "Xu et al. 2024, arXiv 2401.08417",
+                "trl.experimental.cpo:CPOTrainer",
+                "trl.experimental.cpo:CPOConfig",
+                PAIRS,
+                defaults=_COLLATED,
+                logged=PAIR_REWARDS,
+            ),
+            Algorithm(
+                "simpo",
+                "pairs: a margin between the mean log-likelihoods of both sides, without a reference",
+                "Meng et al. 2024, arXiv 2405.14734",
+                "trl.experimental.cpo:CPOTrainer",
+                "trl.experimental.cpo:CPOConfig",
+                PAIRS,
+                beta="if written",
+                sets={"loss_type": "simpo", "cpo_alpha": 0.0},
+                defaults={"beta": 2.0, "simpo_gamma": 1.0, **_COLLATED},  # the paper's for Llama-3-Base
+                logged=PAIR_REWARDS,
+            ),
+            Algorithm(
+                "reward",
+                "pairs: a reward model, the SFT model with a head of one score in place of its vocabulary's",
+                "Ouyang et al. 2022, arXiv 2203.02155, equation 1",
+                "trl:RewardTrainer",
+                "trl:RewardConfig",
+                PAIRS,
+                beta=None,
+                scores=True,
+                logged=SCORES,
             ),
         )
     }

@@ -1,6 +1,6 @@
 """The table of baselines that the papers compare with, under the same word in align and compare.
 
-Baselines merge nothing. `kl` is AdamW with the loss's own pull toward the reference, so its knob is `beta` at the top of the
+Baselines merge nothing. `kl` is AdamW with the loss's own pull toward the reference, so its option is `beta` at the top of the
 recipe.
 """
 
@@ -12,9 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mergetool.activations.answers import nll
 from mergetool.align.averages import Average, Bema, ElasticReset, Ema, Every, Sma
 from mergetool.align.penalties import ewc_penalty, l1_penalty, l2_penalty
-from mergetool.align.row_terms import Term, kl, nll
+from mergetool.align.row_terms import Term, kl
 
 if TYPE_CHECKING:
     import torch
@@ -60,11 +61,12 @@ class Baseline:
         name: `merging.method` in a recipe.
         about: one line, as docs/align.md has it.
         source: the paper.
-        knobs: what `merging` may set.
+        keys: what `merging` may set.
         attach: of (optimizer, settings, directory of theta_s, file of its Fisher): what changes the optimizer's steps.
         average: the average that is kept beside the training: written in place of the weights, or what they are reset to.
-        required: knobs without a default.
-        adapter: of settings: PEFT's configuration, where an adapter is trained in place of the weights.
+        required: keys without a default.
+        adapter: of settings and PEFT's word for the task: PEFT's configuration, where an adapter is trained in place of the
+            weights.
         term: what is added to the loss for the rows that should stay.
         reference: whether `term` reads theta_s, which then stays in memory beside the policy.
         fisher: whether the Fisher information of theta_s on these rows is computed before the run.
@@ -74,11 +76,11 @@ class Baseline:
     name: str
     about: str
     source: str = ""
-    knobs: frozenset[str] = frozenset({"seed"})
+    keys: frozenset[str] = frozenset({"seed"})
     attach: Callable[[torch.optim.Optimizer, Settings, Path, Path | None], None] | None = None
     average: type[Average] | None = None
     required: frozenset[str] = frozenset()
-    adapter: Callable[[Settings], Any] | None = None
+    adapter: Callable[[Settings, str], Any] | None = None
     term: Term | None = None
     reference: bool = False
     fisher: bool = False
@@ -88,26 +90,27 @@ class Baseline:
         """The average with the recipe's settings; what the recipe leaves out keeps the average's own."""
         if self.average is None:
             return None
-        given = {name: value for name in self.knobs - {"seed"} if (value := getattr(settings, name)) is not None}
+        given = {name: value for name in self.keys - {"seed"} if (value := getattr(settings, name)) is not None}
         return self.average(**given)
 
     @property
     def needs_rows(self) -> bool:
         """Whether `merging.rows` must be given."""
-        return "rows" in self.knobs
+        return "rows" in self.keys
 
 
-def adapter(rank: int, scale: float | None) -> Any:
+def adapter(rank: int, scale: float | None, task: str) -> Any:
     """PEFT's configuration of LoRA on every linear layer.
 
     Args:
         rank: r.
         scale: lora_alpha; 2 r where None.
+        task: PEFT's word for what is trained; the head of a classifier is trained whole.
     """
     from peft import LoraConfig
 
     scales: dict[str, Any] = {"lora_alpha": 2 * rank if scale is None else scale}  # a fraction serves too
-    return LoraConfig(r=rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM", **scales)
+    return LoraConfig(r=rank, lora_dropout=0.0, target_modules="all-linear", task_type=task, **scales)
 
 
 def _strength(settings: Settings) -> float:
@@ -178,13 +181,13 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
                 frozenset({"strength", "storage", "seed"}),
                 attach=lambda optimizer, settings, sft, _: l1_penalty(optimizer, sft, _strength(settings), _storage(settings)),
             ),
-            Baseline("kl", "AdamW; its knob is `beta` at the top"),
+            Baseline("kl", "AdamW; its option is `beta` at the top"),
             Baseline(
                 "lora",
                 "low-rank adapters, merged into a whole checkpoint at the end",
                 "Hu et al. 2021, arXiv 2106.09685",
                 frozenset({"rank", "lora_alpha", "seed"}),
-                adapter=lambda settings: adapter(settings.rank or 16, settings.lora_alpha),
+                adapter=lambda settings, task: adapter(settings.rank or 16, settings.lora_alpha, task),
             ),
             Baseline(
                 "replay",

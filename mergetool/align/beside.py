@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mergetool import reading
 from mergetool.checkpoint.content import sha256_of
 from mergetool.checkpoint.model_files import CONFIG, GENERATION, tokenizer_files, write_beside, write_config, write_tokenizer
 from mergetool.checkpoint.place import Directory
@@ -15,6 +16,7 @@ from mergetool.errors import RecipeError
 
 TEMPLATE = "chat_template_path"
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "vocab_size")
+_CLASSIFIER = ("architectures", "id2label", "label2id")
 _ROUTER = ("output_router_logits", "router_aux_loss_coef")
 
 ALTERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -40,7 +42,9 @@ def alters_tokenizer(training: Mapping[str, Any]) -> bool:
     return any(training.get(field) is not None for field, keys in ALTERS.items() if keys is _TOKENS)
 
 
-def write_settings(model: Any, tokenizer: Any, training: Mapping[str, Any], sft: Path, out: Path, dtype: str) -> None:
+def write_settings(
+    model: Any, tokenizer: Any, training: Mapping[str, Any], sft: Path, out: Path, dtype: str, scores: bool = False
+) -> None:
     """Writes configuration, generation settings, tokenizer and the files that a loader needs.
 
     They are theta_s's own files: the trainer has meanwhile written its pad token and tags into the configuration that it
@@ -52,12 +56,18 @@ def write_settings(model: Any, tokenizer: Any, training: Mapping[str, Any], sft:
         sft: the directory of theta_s.
         out: the directory under construction, with what `save_pretrained` of the model has written.
         dtype: torch's name of the written tensors' type.
+        scores: whether it is a reward model, whose head finds the end of a text by the pad token.
     """
-    spoken = alters_tokenizer(training)
+    spoken = scores or alters_tokenizer(training)
+    saved = json.loads((out / CONFIG).read_bytes())
     generation = (out / GENERATION).read_bytes() if spoken and (out / GENERATION).exists() else None
     (out / GENERATION).unlink(missing_ok=True)
     write_config(sft, out, dtype)
-    _alter_config(model, altered(training), out)
+    _alter_config(model, (*altered(training), *(("pad_token_id",) if scores else ())), out)
+    if scores:
+        config = json.loads((out / CONFIG).read_bytes())
+        config |= {key: saved[key] for key in _CLASSIFIER if key in saved}
+        (out / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     if spoken:
         if generation is not None:
             (out / GENERATION).write_bytes(generation)
@@ -71,13 +81,13 @@ def _alter_config(model: Any, keys: tuple[str, ...], out: Path) -> None:
     """Takes the values of some keys from the live configuration."""
     if not keys:
         return
-    config = json.loads((out / CONFIG).read_bytes())
+    config = reading.parsed_file(out / CONFIG)
     live = model.config.get_text_config().to_dict()
     for holder in (config, config.get("text_config")):
         if isinstance(holder, dict):
             main = holder is config.get("text_config") or "text_config" not in config
             holder.update({key: live[key] for key in keys if key in live and (main or key in holder)})
-    (out / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    (out / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def located(training: Mapping[str, Any], directory: Path) -> dict[str, Any]:

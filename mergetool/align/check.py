@@ -7,6 +7,7 @@ from typing import Any
 
 from mergetool.align.beside import template_identity
 from mergetool.align.datasets import data_set
+from mergetool.align.policy import must_be_trainable
 from mergetool.align.quiet import quiet
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.rehearsal import rehearse
@@ -50,7 +51,7 @@ def check_align(recipe: AlignRecipe, rehearsed: bool = False) -> dict[str, Any]:
     Raises:
         RecipeError, CheckpointError, DataError: the first thing that would stop `align`.
     """
-    training_config(recipe, "unused")  # what is misspelt is told before anything is fetched
+    training_config(recipe, "unused")  # report a misspelt field before anything is fetched
     facts: dict[str, Any] = {"algorithm": recipe.algorithm, "method": recipe.merging.method}
     sft, base = layouts(recipe)
     facts["model"] = {
@@ -61,8 +62,11 @@ def check_align(recipe: AlignRecipe, rehearsed: bool = False) -> dict[str, Any]:
     }
     facts["sft"] = sft.name
     check_tokenizer(sft)
+    must_be_trainable(recipe.algorithm_row, sft)
     config = training_config(recipe, "unused", learned_positions(sft.config))
-    facts["beta"] = getattr(config, "beta", None)
+    facts["beta"] = None if recipe.algorithm_row.beta is None else config.beta
+    if recipe.policy is not None:
+        facts["policy"] = recipe.policy
     if (steps := steps_known(config)) is not None:
         merges_of(recipe, steps)
         rule = None if recipe.merging.baseline is None else recipe.merging.baseline.averaged(recipe.merging)
@@ -73,10 +77,10 @@ def check_align(recipe: AlignRecipe, rehearsed: bool = False) -> dict[str, Any]:
     first: list[dict[str, Any]] = []
     for key, place in (("train", recipe.train_data), ("eval", recipe.eval_data)):
         if isinstance(place, Path):
-            enough = max(FIRST_ROWS, smallest_batch(config) if key == "train" else 1)
+            enough = max(FIRST_ROWS, smallest_batch(recipe.algorithm_row, config) if key == "train" else 1)
             rows, told = recipe.algorithm_row.rows.read(place, enough, text=text_column(recipe.training))
             if key == "train":
-                check_batch(config, len(rows))
+                check_batch(recipe.algorithm_row, config, len(rows))
                 first = rows[:FIRST_ROWS]
             form = "messages" if is_conversation(rows[0]) else "text"
             facts[key] = {"file": str(place), "rows": f"{recipe.algorithm_row.rows.name} of {form}", "first rows": told}
@@ -98,7 +102,7 @@ def check_align(recipe: AlignRecipe, rehearsed: bool = False) -> dict[str, Any]:
         with quiet():
             rehearse(recipe, config, local_directory(recipe.sft), data_set(lambda: first, None))
     facts["batch"] = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    facts["knobs"] = recipe.merging.given()
+    facts["options"] = recipe.merging.given()
     return facts
 
 
@@ -110,15 +114,23 @@ def _on_the_hub(layouts: list[Layout]) -> dict[str, Any]:
 
 
 def layouts(recipe: AlignRecipe) -> tuple[Layout, Layout | None]:
-    """The headers of theta_s and of theta_b, where the recipe has one, found to match.
+    """The headers of theta_s and of theta_b, where the recipe has one, found to match each other and the policy.
 
     Raises:
         CheckpointError: one is damaged, or they do not match.
+        RecipeError: the policy that theta_s teaches is theta_s.
     """
     sft = open_layout(recipe.sft)
     base = open_layout(recipe.base) if recipe.base is not None else None
     if base is not None:
         match([sft, in_form_of(base, sft)])
+    if recipe.policy is not None:
+        if recipe.start == recipe.sft:
+            raise RecipeError(
+                f"policy: {recipe.policy} is the SFT model, which would be taught what it does",
+                "give the model that training starts from, one that was aligned",
+            )
+        match([sft, in_form_of(open_layout(recipe.start), sft)])
     return sft, base
 
 
@@ -156,11 +168,13 @@ def fingerprint(recipe: AlignRecipe) -> str:
     written = {**recipe.as_written(), "beta": recipe.beta}  # in every one, also where the algorithm has none
     # Where the files lie does not matter, what they hold does: a moved run resumes.
     parts: dict[str, Any] = {
-        "recipe": {key: value for key, value in written.items() if key not in ("base_model", "sft_model", "reward")},
+        "recipe": {key: value for key, value in written.items() if key not in ("base_model", "sft_model", "policy", "reward")},
         "models": [None if place is None else checkpoint_identity(place) for place in (recipe.base, recipe.sft)],
         "data": [None if place is None else _rows_identity(place) for place in (recipe.train_data, recipe.eval_data)],
         "rewards": reward_identities(recipe),
     }
+    if recipe.policy is not None:
+        parts["policy"] = checkpoint_identity(recipe.start)
     if (calibration := recipe.calibrated_on) is not None:
         parts["recipe"].pop("calibration")
         parts["calibration"] = calibration.identity()

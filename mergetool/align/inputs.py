@@ -8,6 +8,7 @@ from typing import Any
 from mergetool.align.beside import TEMPLATE
 from mergetool.align.datasets import data_set
 from mergetool.align.fisher import fisher_file
+from mergetool.align.policy import load_settings
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.report import Report
 from mergetool.align.result import layout_fits
@@ -15,7 +16,7 @@ from mergetool.align.rows import Reading, is_conversation, text_column
 from mergetool.align.stay import MAX_LENGTH, Stay, tokenised
 from mergetool.checkpoint.layout import read_layout
 from mergetool.errors import CheckpointError, DataError
-from mergetool.hub.loading import load_tokenizer
+from mergetool.hub.loading import load_tokenizer, loaded
 
 
 def load_rows(recipe: AlignRecipe, report: Report, folder: Path | None = None) -> tuple[dict[str, Any], dict[str, str]]:
@@ -85,8 +86,22 @@ def shared_by_ranks(data: Any, folder: Path, ranks: Any) -> Any:
     return load_from_disk(folder)
 
 
-def load_policy(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
-    """theta_s and its tokenizer, fit for training.
+def load_teacher(recipe: AlignRecipe, sft: Path, device: Any) -> Any:
+    """theta_s in evaluation mode, to be learnt from."""
+    import transformers
+
+    kind = getattr(transformers, recipe.algorithm_row.model)
+    return loaded(kind, sft, device, recipe.dtype, "give a causal language model that transformers can load")
+
+
+def load_policy(recipe: AlignRecipe, sft: Path, rows: Any, start: Path | None = None) -> tuple[Any, Any]:
+    """What is trained, and theta_s' tokenizer, fit for training. The head of a reward model is drawn at random.
+
+    Args:
+        recipe: of the run.
+        sft: the directory of theta_s.
+        rows: the training rows.
+        start: the directory of what is trained where it is not theta_s.
 
     Raises:
         CheckpointError: the tokenizer lacks what training needs, or does not fit the model.
@@ -98,11 +113,12 @@ def load_policy(recipe: AlignRecipe, sft: Path, rows: Any) -> tuple[Any, Any]:
     kind = getattr(transformers, recipe.algorithm_row.model)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(sft, trust_remote_code=False)
-        model = kind.from_pretrained(sft, dtype=getattr(torch, recipe.dtype), use_safetensors=True, trust_remote_code=False)
+        settings = {"dtype": getattr(torch, recipe.dtype), **load_settings(recipe.algorithm_row)}
+        model = kind.from_pretrained(start or sft, use_safetensors=True, trust_remote_code=False, **settings)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{sft}: transformers cannot load it ({reason[:300]})",
+            f"{start or sft}: transformers cannot load it ({reason[:300]})",
             "check that it is a causal language model in its standard layout",
         ) from None
     if tokenizer.eos_token is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mergetool.align.check import merges_of
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.report import Report, silent
+from mergetool.align.row_gradients import projection
 from mergetool.methods import TRAININGS, Training
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from mergetool.optim.base import MergedAmount
 
-Groups = list[dict[str, Any]]
+Groups = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Plan:
 
     Attributes:
         method: the recipe's.
-        every, merges: K and M.
+        every, merges: K and M; of a method that projects gradients of rows, the steps until they are computed anew.
         alpha: weight of the SFT delta at each merge.
         merged_total: the part of tau_s that all merges add, in expectation; for `onlinear` the part of the distance
             to theta_s that they take back.
@@ -77,17 +79,19 @@ def make_optimizer(
     sft: Path,
     fisher: Path | None = None,
     report: Report = silent,
+    head: Groups = (),
 ) -> tuple[torch.optim.Optimizer, Plan]:
     """The optimizer that a recipe asks for, and what it will merge.
 
     Args:
-        recipe: its `merging` says which and with what knobs; what it leaves out keeps the optimizer's default.
+        recipe: its `merging` says which and with what options; what it leaves out keeps the optimizer's default.
         groups: parameter groups with NAMED parameters, as model.named_parameters() gives them.
         steps: T, the optimizer steps of the whole run.
         config: TRL's config: learning rate, betas, epsilon.
         base, sft: the directories of theta_b and theta_s.
         report: called as a calibration is made.
         fisher: the file of theta_s' Fisher information, where the method reads it.
+        head: groups of what theta_s has not; AdamW trains them whatever the method.
 
     Raises:
         RecipeError: the run is too short to merge even once.
@@ -98,29 +102,52 @@ def make_optimizer(
     merging, row = recipe.merging, recipe.merging.training
     every, merges = merges_of(recipe, steps)
     if row is None:
-        optimizer = torch.optim.AdamW(groups, **adam, fused=True)
+        optimizer = torch.optim.AdamW([*groups, *head], **adam, fused=True)
         baseline = merging.baseline
         if baseline is not None and baseline.attach is not None:
             baseline.attach(optimizer, merging, sft, fisher)
-        return optimizer, Plan(merging.method)
+        asked = projection(recipe, 0)
+        return optimizer, Plan(merging.method) if asked is None else Plan(merging.method, asked.every)
 
     from mergetool import optim
+    from mergetool.optim.names import canonical
     from mergetool.optim.reference import Reference
 
-    knobs = merging.given() | dict(row.given or {})
-    storage = knobs.pop("storage", "mmap")
-    knobs["every"] = every
-    if "alpha_total" in knobs:
-        knobs["total_steps"] = steps
+    options = merging.given() | dict(row.given or {})
+    storage = options.pop("storage", "mmap")
+    options["every"] = every
+    if "alpha_total" in options:
+        options["total_steps"] = steps
     if recipe.calibrated_on is not None:
 
         def told(done: int, total: int, what: str) -> None:
             report("calibrate", {"done": done, "total": total, "what": what})
 
-        knobs["calibration"] = recipe.calibrated_on.obtain(sft, told)
+        options["calibration"] = recipe.calibrated_on.obtain(sft, told)
     if row.online.points or merging.needs_base:
         start = None if row.online.points else base
-        knobs["reference"] = Reference.from_checkpoints(start, sft, storage=storage)
-    optimizer = getattr(optim, row.online.optimizer)(groups, **adam, **knobs)
+        reference = Reference.from_checkpoints(start, sft, storage=storage)
+        if head:  # all of the trunk must be there all the same
+            reference.check((canonical(name), tuple(p.shape)) for group in groups for name, p in group["params"])
+            reference = Reference.from_checkpoints(start, sft, storage=storage, missing="zero")
+        options["reference"] = reference
+    groups = [*groups, *(group | _plain(row, group) for group in head)]
+    optimizer = getattr(optim, row.online.optimizer)(groups, **adam, **options)
     total = _total(row, optimizer.planned(steps))
     return optimizer, Plan(merging.method, every, merges, float(optimizer.param_groups[0]["alpha"]), float(total))
+
+
+def groups_of(named: Sequence[tuple[str, torch.Tensor]], decays: Collection[str], weight_decay: float) -> Groups:
+    """Groups of named parameters: those whose names are in `decays`, and those without weight decay; empty ones left out."""
+    groups = [
+        {"params": [(n, p) for n, p in named if n in decays], "weight_decay": weight_decay},
+        {"params": [(n, p) for n, p in named if n not in decays], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _plain(row: Training, group: dict[str, Any]) -> dict[str, Any]:
+    """The settings under which a group's merge is AdamW's own step."""
+    if row.online.calibrated:
+        return {"only": None, "skip": ",".join(name for name, _ in group["params"])}
+    return {"density": 1.0, "alpha": 0.0, "alpha_total": None, "clip": None}

@@ -78,7 +78,8 @@ def _pull(
                     continue
                 shard, theta = shard_of(parameter), local(parameter)
                 origin = start.delta(canonical(name), shard, theta.device)
-                assert origin is not None  # theta_s has every weight that is trained
+                if origin is None:
+                    continue  # the head of a reward model: theta_s has none to be near to
                 scale = None if importance is None else importance.delta(canonical(name), shard, theta.device)
                 gradient = local(parameter.grad)
                 for at, stop in blocks_of(shard):

@@ -19,14 +19,16 @@ def preview(trainer: Any, tokenizer: Any, report: Report) -> None:
     Where the trainer has labels, also how many tokens are in the loss, and the text with these between ⟦ and ⟧.
     """
     row = trainer.train_dataset[0]
-    if trainer.recipe.algorithm_row.samples:
+    if (sampling := trainer.recipe.algorithm_row.sampling) is not None:
         text = prompt_text(row["prompt"], tokenizer)
-        row = {"prompt_ids": [], "input_ids": tokenizer(text, add_special_tokens=isinstance(row["prompt"], str))["input_ids"]}
+        special = sampling.special_tokens and isinstance(row["prompt"], str)
+        row = {"prompt_ids": [], "input_ids": tokenizer(text, add_special_tokens=special)["input_ids"]}
     sides = {
         name: row.get("prompt_ids", []) + row[f"{name}_ids"]
         for name in ("chosen", "rejected", "completion", "input")
         if f"{name}_ids" in row
     }
+    sides |= {name: row[f"{name}_input_ids"] for name in ("chosen", "rejected") if f"{name}_input_ids" in row}
     special = {name: token for name in ("bos", "eos") if (token := getattr(tokenizer, f"{name}_token_id")) is not None}
     facts = {}
     for side, ids in sides.items():

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
-from mergetool.align.algorithms import ALGORITHMS, Algorithm
+from mergetool.activations.recipe import CalibrationEntry
+from mergetool.align.algorithm_row import Algorithm
+from mergetool.align.algorithms import ALGORITHMS
 from mergetool.align.baselines import BASELINES, Baseline
 from mergetool.align.stay import Rows
 from mergetool.config.settings import with_settings
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
 else:  # the tables say which names there are
     AlgorithmName = Literal[tuple(ALGORITHMS)]
 
-# Which knobs each method has. What a recipe leaves out keeps the optimizer's own default.
-KNOBS: dict[str, frozenset[str]] = {name: row.knobs for name, row in (*TRAININGS.items(), *BASELINES.items())}
+# Which keys each method has. What a recipe leaves out keeps the optimizer's own default.
+KEYS: dict[str, frozenset[str]] = {name: row.keys for name, row in (*TRAININGS.items(), *BASELINES.items())}
 if not TYPE_CHECKING:
-    Method = Literal[tuple(KNOBS)]
+    Method = Literal[tuple(KEYS)]
 
 
 def takes_seed(method: str) -> bool:
     """Whether `merging.seed` may be given beside `merging.method`; an unknown method is for the recipe to refuse."""
-    return method not in KNOBS or "seed" in KNOBS[method]
+    return method not in KEYS or "seed" in KEYS[method]
 
 
 class _Strict(BaseModel):
@@ -71,7 +72,7 @@ class Merging(_Strict):
         seed: of the masks, and of the order of `rows`. The order of the data has `training.seed`.
         rounding: how a weight takes an update below its own precision.
         storage: where theta_b and theta_s lie meanwhile: memory-mapped, or loaded.
-        compile: whether torch.compile makes one pass over memory of a step; where nothing is said, where it pays.
+        compile: whether torch.compile makes one pass over memory of a step; by default where it pays.
         coefficient: of `ema` and `elastic_reset`, the weight of the newest weights in the average.
         since: of `sma` and `bema`, where the average begins: a share of the run below 1, else a step.
         lag, multiplier, ema_power, bias_power: of `bema`, see `mergetool.align.averages.Bema`.
@@ -80,8 +81,8 @@ class Merging(_Strict):
         rank, lora_alpha: of `lora`; `rank` of `onnullspace` with kind hard, the eigenvectors that are taken away.
         kind, threshold, energy, project, only, skip: of `onnullspace`, see `mergetool.optim.OnNullSpace`; `project` of `ogpsa`.
         rows: of `replay`, `lwf`, `ewc` and `ogpsa`: the rows whose outputs should stay.
-        lambda_: `lambda` in a recipe, the weight of what these add to the loss; 1 where nothing is said.
-        batch_size: of `replay` and `lwf`: rows at each micro step and device; as many as of the data where nothing is said.
+        lambda_: `lambda` in a recipe, the weight of what these add to the loss; default 1.
+        batch_size: of `replay` and `lwf`: rows at each micro step and device; default: as many as of the data.
             Of `ogpsa`, rows of one backward pass.
     """
 
@@ -121,10 +122,10 @@ class Merging(_Strict):
     @model_validator(mode="after")
     def _fits_the_method(self) -> Merging:
         given = set(self.given())
-        foreign = sorted(given - KNOBS[self.method])
+        foreign = sorted(given - KEYS[self.method])
         if foreign:
-            known = ", ".join(sorted(KNOBS[self.method])) or "none"
-            raise ValueError(f"'{foreign[0]}' is no knob of method {self.method}; its knobs: {known}")
+            known = ", ".join(sorted(KEYS[self.method])) or "none"
+            raise ValueError(f"'{foreign[0]}' is not an option of method {self.method}; its options: {known}")
         if self.baseline is not None and self.baseline.needs_rows and self.rows is None:
             raise ValueError(f"{self.method} needs to know what should stay; add `rows: {{data: ...}}`")
         if self.baseline is not None and (missing := sorted(self.baseline.required - given)):
@@ -141,7 +142,7 @@ class Merging(_Strict):
         return self
 
     def given(self) -> dict[str, Any]:
-        """The knobs that the recipe sets, without the method."""
+        """The settings that the recipe has, without the method."""
         return self.model_dump(by_alias=True, exclude_none=True, exclude={"method"})
 
     @property
@@ -184,24 +185,26 @@ class AlignRecipe(_Strict):
     Attributes:
         base_model: theta_b; needed by the methods that merge tau_s.
         sft_model: theta_s, the reference and the initial policy.
-        algorithm, beta: the loss, and its pull toward the reference (none in sft and raft; in grpo the weight of the
-            KL term, 0 where nothing is said).
-        reward: of grpo and raft: `FILE.py:FUNCTION` or a sequence-classification checkpoint, or a list of them.
+        policy: where training starts, of algorithms whose teacher is the SFT model; all others start at the SFT model.
+        algorithm, beta: the loss, and its pull toward the reference: the table of docs/align.md says of which algorithms.
+        reward: of algorithms that sample answers to be rewarded: `FILE.py:FUNCTION` or a sequence-classification
+            checkpoint, or a list of them.
         data, merging: see Data and Merging.
         calibration: of theta_s, for methods that project: a file of `mergetool calibrate`, or the rows to make one from.
         training: any field of TRL's config for the algorithm; checked by it, see `training.training_config`.
         dtype: of the weights while they are trained. bfloat16 halves the memory; `training.bf16` is autocast.
-        out_dtype: of the written weights; the SFT checkpoint's own where nothing is said.
+        out_dtype: of the written weights; default: the SFT checkpoint's own.
     """
 
     base_model: str | None = None
     sft_model: str = Field(min_length=1)
+    policy: Annotated[str, Field(min_length=1)] | None = None
     algorithm: AlgorithmName = "dpo"
-    beta: Annotated[float, Field(gt=0)] = 0.1
+    beta: Annotated[float, Field(ge=0)] = 0.1
     reward: str | list[str] | None = None
     data: Data
     merging: Merging = Merging()
-    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    calibration: CalibrationEntry | None = None
     training: dict[str, Any] = {}
     dtype: Literal["float32", "bfloat16"] = "float32"
     out_dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -233,6 +236,34 @@ class AlignRecipe(_Strict):
             raise ValueError(f"reward is given, and {self.algorithm} samples no answers; remove it")
         return self
 
+    @model_validator(mode="after")
+    def _policy_where_one_is_taught(self) -> AlignRecipe:
+        taught = self.algorithm_row.taught
+        if taught and self.policy is None:
+            raise ValueError(
+                f"policy is missing, and {self.algorithm} teaches a policy what the SFT model does; "
+                "add `policy:`, the model that training starts from"
+            )
+        if not taught and self.policy is not None:
+            raise ValueError(f"policy is given, and {self.algorithm} starts from the SFT model; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _beta_that_pulls(self) -> AlignRecipe:
+        if self.beta == 0 and not self.algorithm_row.zero_beta:
+            raise ValueError(f"beta is 0, and {self.algorithm} divides by it or learns nothing; give more than 0")
+        return self
+
+    @model_validator(mode="after")
+    def _method_that_fits_what_is_trained(self) -> AlignRecipe:
+        baseline = self.merging.baseline
+        if self.algorithm_row.scores and baseline is not None and baseline.needs_rows:
+            raise ValueError(
+                f"merging.method: {baseline.name} keeps what a model writes, and {self.algorithm} trains a model that "
+                "writes nothing; take another method"
+            )
+        return self
+
     @property
     def algorithm_row(self) -> Algorithm:
         """What the table says of the algorithm."""
@@ -252,6 +283,11 @@ class AlignRecipe(_Strict):
     def sft(self) -> Path | str:
         """theta_s as a path, or as a Hub id."""
         return resolve_source(self.sft_model, self._directory)
+
+    @property
+    def start(self) -> Path | str:
+        """Where training starts, as a path, or as a Hub id: theta_s, but for a policy that is taught."""
+        return self.sft if self.policy is None else resolve_source(self.policy, self._directory)
 
     @property
     def train_data(self) -> Path | str:
@@ -311,7 +347,7 @@ def override(recipe: AlignRecipe, **changes: Any) -> AlignRecipe:
 
     Args:
         changes: top-level keys. A mapping changes the keys that it names and keeps the others, except `merging` where
-            it names a method: knobs of another method would not fit, so it then replaces the whole part.
+            it names a method: options of another method would not fit, so it then replaces the whole part.
 
     Raises:
         RecipeError: the changed recipe is not valid.

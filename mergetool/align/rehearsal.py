@@ -8,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mergetool.align.algorithms import Algorithm
+from mergetool.align.algorithm_row import Algorithm
 from mergetool.align.beside import TEMPLATE
+from mergetool.align.policy import load_settings
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.refusals import refusals
 from mergetool.align.rows import is_conversation
@@ -40,7 +41,7 @@ def rehearse(recipe: AlignRecipe, config: Any, sft: Path, rows: Any) -> None:
             "data.train: the rows are conversations, and the tokenizer has no chat template",
             f"add chat_template.jinja to {sft}, or give the rows as text",
         )
-    settings = transformers.AutoConfig.from_pretrained(sft, trust_remote_code=False)
+    settings = transformers.AutoConfig.from_pretrained(sft, trust_remote_code=False, **load_settings(recipe.algorithm_row))
     algorithm, baseline = recipe.algorithm_row, recipe.merging.baseline
     config = copy.copy(config)
     if hasattr(config, "precompute_ref_log_probs"):
@@ -51,7 +52,7 @@ def rehearse(recipe: AlignRecipe, config: Any, sft: Path, rows: Any) -> None:
         config.beta = 0.0
     more: dict[str, Any] = {"reward_funcs": _no_reward} if algorithm.rewarded else {}
     if baseline is not None and baseline.adapter is not None:
-        more["peft_config"] = baseline.adapter(recipe.merging)
+        more["peft_config"] = baseline.adapter(recipe.merging, algorithm.task)
     with tempfile.TemporaryDirectory() as place:
         config.output_dir = place
         with torch.device("meta"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 Report = Callable[[str, dict[str, Any]], None]
-"""Called with an event's name and its facts: rows, data, fisher, reference, preview, plan,
+"""Called with an event's name and its facts: rows, data, information, reference, preview, plan,
 row_gradients, resume, step, log, checkpoint, result."""
 
 

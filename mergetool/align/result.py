@@ -45,7 +45,7 @@ def write_model(
     else:
         state = _cast(state, kind)
         model.save_pretrained(out, state_dict=state, max_shard_size="5GB")
-    write_settings(model, tokenizer, recipe.training, sft, out, dtype)
+    write_settings(model, tokenizer, recipe.training, sft, out, dtype, recipe.algorithm_row.scores)
     return dtype
 
 
@@ -120,8 +120,8 @@ def order_of(part: str) -> tuple[int, int]:
 
 def write_account(out: Path, manifest: Manifest, log: list[dict[str, Any]]) -> None:
     """Writes mergetool.json, metrics.jsonl and the model card."""
-    (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    (out / "README.md").write_text(card(manifest))
+    (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
+    (out / "README.md").write_text(card(manifest), encoding="utf-8")
     manifest.write(out)
 
 
@@ -145,6 +145,9 @@ def card(manifest: Manifest) -> str:
         how += f": {written}"
     best = f" (the best of {manifest.trained})" if manifest.trained else ""
     calibrated = "" if manifest.calibrated_on is None else f"\n{manifest.calibrated_on}"
+    if rewards := recipe.get("reward"):
+        named = [rewards] if isinstance(rewards, str) else rewards
+        how += ", rewarded by " + ", ".join(f"`{one}`" for one in named)
     if rows := merging.get("rows"):
         named = ", ".join(f"`{name}` (sha256 {digest})" for name, digest in zip(rows["of"], rows["content"], strict=True))
         how += f", on {rows['rows']} rows whose outputs should stay: {named}"
@@ -156,7 +159,7 @@ def card(manifest: Manifest) -> str:
 
 # {manifest.name}
 
-Trained by mergetool {manifest.mergetool} from `{recipe["sft_model"]}`: {how}.
+Trained by mergetool {manifest.mergetool} from `{recipe.get("policy", recipe["sft_model"])}`: {how}.
 {manifest.steps} steps{best} on {manifest.data["train"]}.{calibrated}
 The weights are {manifest.drift["relative"]:.3g} (relative norm) away from the SFT model.
 {warning}

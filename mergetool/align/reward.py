@@ -104,7 +104,7 @@ def _check_function(path: Path, name: str) -> None:
     except OSError as error:
         raise RecipeError(f"reward: {path}: cannot be read ({error.strerror or error})", "check the path") from None
     except (SyntaxError, ValueError) as error:
-        raise RecipeError(f"reward: {path}: is not Python ({error})", "mend the file") from None
+        raise RecipeError(f"reward: {path}: is not Python ({error})", "correct the file") from None
     defined = set()
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -130,7 +130,7 @@ def _import(path: Path, name: str) -> Callable[..., Any]:
         spec.loader.exec_module(module)
         function = getattr(module, name)
     except Exception as error:
-        raise RecipeError(f"reward: {path}: {type(error).__name__}: {error}", "mend the file") from error
+        raise RecipeError(f"reward: {path}: {type(error).__name__}: {error}", "correct the file") from error
     if not callable(function):
         raise RecipeError(f"reward: '{name}' in {path} is a {type(function).__name__}", f"give a function: {_ASKED}")
     return function

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergetool.activations.answers import batch_of, nll
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.report import Report
-from mergetool.align.row_terms import nll
-from mergetool.align.stay import Stay, batch_of
+from mergetool.align.stay import Stay
 from mergetool.data.tokens import Coded
 from mergetool.errors import DataError, RecipeError
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mergetool.align.stay import Batch, Stay
+from mergetool.activations.answers import Batch, logits
+from mergetool.align.stay import Stay
 from mergetool.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -18,21 +19,6 @@ if TYPE_CHECKING:
 
 Term = Callable[[Any, Batch, Any], "torch.Tensor"]
 """(model, batch, theta_s as a model or None) -> the sum over the batch's scored tokens, an fp32 scalar."""
-
-
-def _logits(model: Any, batch: Batch) -> torch.Tensor:
-    """At each scored token, what the model makes of the place before it: [tokens, vocabulary], fp32."""
-    return model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits[:, :-1][batch.scored].float()
-
-
-def nll(model: Any, batch: Batch, reference: Any = None) -> torch.Tensor:
-    """-log pi of the answers' tokens.
-
-    Source: [AMA] Lin et al. 2023, arXiv 2309.06256, "experience replay"; Ouyang et al. 2022, arXiv 2203.02155, PPO-ptx.
-    """
-    import torch
-
-    return torch.nn.functional.cross_entropy(_logits(model, batch), batch.targets, reduction="sum")
 
 
 def kl(model: Any, batch: Batch, reference: Any) -> torch.Tensor:
@@ -43,8 +29,8 @@ def kl(model: Any, batch: Batch, reference: Any) -> torch.Tensor:
     import torch
 
     with torch.no_grad():
-        before = _logits(reference, batch).log_softmax(-1)
-    return torch.nn.functional.kl_div(_logits(model, batch).log_softmax(-1), before, reduction="sum", log_target=True)
+        before = logits(reference, batch).log_softmax(-1)
+    return torch.nn.functional.kl_div(logits(model, batch).log_softmax(-1), before, reduction="sum", log_target=True)
 
 
 @dataclass

@@ -91,9 +91,11 @@ def align(
         along: places in the run, shares of it below 1 or steps, whose weights are also kept, in OUT/along/step-N.
 
     Raises:
-        RecipeError, CheckpointError, DataError, OutputError: the user's to mend; nothing is left behind.
+        RecipeError, CheckpointError, DataError, OutputError: for the user to correct; nothing is left behind.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
     """
+    from transformers import set_seed
+
     started, out = time.monotonic(), Path(out)
     recipe = recipe_given(recipe, AlignRecipe, load_align_recipe, align_recipe)
     check_align(recipe)  # TRL's config, made in it, has also joined the process group where there is one
@@ -105,6 +107,7 @@ def align(
     fetching = _fetching(report)
     sft = local_directory(recipe.sft, fetching)
     base = local_directory(recipe.base, fetching) if recipe.base is not None else None
+    start = local_directory(recipe.start, fetching) if recipe.policy is not None else None
     with quiet(), disk_errors(out), Workspace(out, identity, fresh, ranks) as work, stop_on_signal() as stop:
         if work.appeared:  # by another run: the same, or this says that it is not
             _is_done(out, identity, fresh)
@@ -115,7 +118,8 @@ def align(
         stay = load_stay(recipe, sft, report)
         config = training_config(recipe, work.training, learned_positions(read_layout(sft).config))
         fisher = load_fisher(recipe, sft, stay, work.directory, config.device, ranks, report)
-        model, tokenizer = load_policy(recipe, sft, rows["train"])
+        set_seed(config.seed)  # it draws the head of a reward model
+        model, tokenizer = load_policy(recipe, sft, rows["train"], start)
         trainer = make_trainer(recipe, config, model, tokenizer, rows, (base, sft), stop, report, stay, fisher)
         preview(trainer, tokenizer, report)
         kept = Snapshots(along, work, recipe, sft)
@@ -267,7 +271,10 @@ def _last(log: list[dict[str, Any]]) -> dict[str, float]:
 
 def _inputs(recipe: AlignRecipe) -> list[Input]:
     found = []
-    for role, name, place in (("sft", recipe.sft_model, recipe.sft), ("base", recipe.base_model, recipe.base)):
+    models = [("sft", recipe.sft_model, recipe.sft), ("base", recipe.base_model, recipe.base)]
+    if recipe.policy is not None:
+        models.append(("policy", recipe.policy, recipe.start))
+    for role, name, place in models:
         if place is not None:
             layout = open_layout(place)
             headers = {file: header for file, (_, header) in layout.headers.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.result import write_model
 from mergetool.align.workspace import Workspace
@@ -77,7 +77,7 @@ class Snapshots:
         """True where a run resumed from this checkpoint would never come by a step that is missing."""
         if not self._places:
             return False
-        state = json.loads((checkpoint / "trainer_state.json").read_bytes())
+        state = reading.parsed_file(checkpoint / "trainer_state.json")
         wanted = [step for step in self.steps(state["max_steps"]) if step <= state["global_step"]]
         return any(not (self._folder / f"step-{step}").exists() for step in wanted)
 

@@ -10,20 +10,18 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mergetool.activations.answers import Batch, batch_of, code_answers
 from mergetool.checkpoint.content import sha256_of
 from mergetool.config.sources import resolve_source
 from mergetool.data.inputs import input_rows
 from mergetool.data.rows import data_commit
-from mergetool.data.tokens import Coded, code_completion
+from mergetool.data.tokens import Coded
 from mergetool.errors import CheckpointError, DataError
 from mergetool.fingerprints import digest
-
-if TYPE_CHECKING:
-    import torch
 
 MAX_LENGTH = 1024
 
@@ -91,32 +89,6 @@ class Rows(BaseModel):
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows as one rectangle, padded at the right.
-
-    Attributes:
-        ids: [rows, length], int64.
-        mask: [rows, length], int64; 0 at padding.
-        scored: [rows, length - 1], bool: whether the token after this place is one of the answer's.
-        tokens: scored tokens of this micro step, those of the other ranks included.
-    """
-
-    ids: torch.Tensor
-    mask: torch.Tensor
-    scored: torch.Tensor
-    tokens: int
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same on another device."""
-        return Batch(self.ids.to(device), self.mask.to(device), self.scored.to(device), self.tokens)
-
-    @property
-    def targets(self) -> torch.Tensor:
-        """The scored tokens, in the order in which `scored` has them; int64."""
-        return self.ids[:, 1:][self.scored]
-
-
-@dataclass(frozen=True)
 class Stay:
     """The rows of a run, tokenised.
 
@@ -177,21 +149,6 @@ class Stay:
         return batch_of(every[rank * size : (rank + 1) * size], sum(row.length for row in every))
 
 
-def batch_of(rows: Sequence[Coded], tokens: int | None = None) -> Batch:
-    """Rows as one padded rectangle; `tokens` is what the batch says of itself where other ranks have a part of it."""
-    import torch
-
-    longest = max(len(row.ids) for row in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask, scored = torch.zeros_like(ids), torch.zeros(len(rows), longest - 1, dtype=torch.bool)
-    for at, row in enumerate(rows):
-        size = len(row.ids)
-        ids[at, :size] = torch.tensor(row.ids)
-        mask[at, :size] = 1
-        scored[at, max(row.start, 1) - 1 : size - 1] = True
-    return Batch(ids, mask, scored, int(scored.sum()) if tokens is None else tokens)
-
-
 def tokenised(rows: Sequence[dict[str, Any]], tokenizer: Any, max_length: int, sizes: Sequence[int] = ()) -> Stay:
     """Prompt and answer through the chat template, as rows of SFT are; of running text every token is an answer's.
 
@@ -205,22 +162,8 @@ def tokenised(rows: Sequence[dict[str, Any]], tokenizer: Any, max_length: int, s
         DataError: the rows are conversations and there is no chat template, or no row has an answer within `max_length`.
         CheckpointError: the chat template refuses a row.
     """
-    if any(isinstance(row["prompt"], list) for row in rows) and not tokenizer.chat_template:
-        raise DataError(
-            "merging.rows: the rows are conversations, and the tokenizer has no chat template",
-            "give the rows as text, or add chat_template.jinja beside the SFT model",
-        )
-    try:
-        coded = [code_completion(tokenizer, row, max_length) for row in rows]
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"merging.rows: the SFT model's tokenizer refuses a row ({error})", "look at its chat template"
-        ) from None
+    coded = code_answers(rows, tokenizer, max_length, "merging.rows", "the SFT model")
     kept = tuple(row for row in coded if row is not None)
-    if not kept:
-        raise DataError(
-            f"merging.rows: no row has a token of an answer within {max_length} tokens", "raise merging.rows.max_length"
-        )
     ends = list(itertools.accumulate(sizes))
     each = (coded[start:end] for start, end in zip([0, *ends], ends, strict=False))
     return Stay(kept, len(coded) - len(kept), tuple(sum(row is not None for row in part) for part in each))

@@ -12,7 +12,9 @@ from typing import Any
 from mergetool.align.averaging import averaging, moving_reference
 from mergetool.align.baselines import weight_of_rows
 from mergetool.align.drift import Drift
-from mergetool.align.optimizer import Plan, make_optimizer, merged_so_far
+from mergetool.align.inputs import load_teacher
+from mergetool.align.optimizer import Plan, groups_of, make_optimizer, merged_so_far
+from mergetool.align.policy import head_of
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.reference_cache import key_of, with_reference
 from mergetool.align.refusals import refusals
@@ -65,7 +67,9 @@ def make_trainer(
     trainer.recipe, trainer.paths, trainer.told, trainer.plan = recipe, paths, report, None
     trainer.fisher, trainer.row_term = fisher, None
     before = copy.deepcopy(model) if merging.baseline and merging.baseline.reference else None
-    more = {"reward_funcs": load_rewards(recipe)} if algorithm.rewarded else {}
+    more: dict[str, Any] = {"reward_funcs": load_rewards(recipe)} if algorithm.rewarded else {}
+    if algorithm.taught:
+        more["teacher_model"] = load_teacher(recipe, paths[1], config.device)
     baseline = merging.baseline
     rule = baseline.averaged(merging) if baseline else None
     trainer.averaging = averaging(rule) if rule is not None else None
@@ -73,7 +77,7 @@ def make_trainer(
     trainer.drift = Drift(paths[1])
     if baseline and baseline.adapter:
         trainer.drift = None  # theta_s has no adapters to be far from
-        more["peft_config"] = baseline.adapter(merging)
+        more["peft_config"] = baseline.adapter(merging, algorithm.task)
     # The callback that marks a checkpoint as whole comes last.
     moving = moving_reference() if getattr(config, "sync_ref_model", False) else None
     callbacks = [trainer.averaging, moving, trainer.row_gradients, watcher(stop, report, merging.method)]
@@ -92,10 +96,18 @@ def make_trainer(
         moving.model = trainer.ref_model
     if stay is not None:
         trainer.row_term = _row_term(recipe, trainer, stay, before)
-    check_batch(config, len(trainer.train_dataset))
+    _tell_lengths(trainer, config)
+    check_batch(algorithm, config, len(trainer.train_dataset))
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)  # stdout belongs to the command line
     return trainer
+
+
+def _tell_lengths(trainer: Any, config: Any) -> None:
+    """Reports the rows of trainers that tokenise them without `_prepare_dataset`, which tells of its own."""
+    for name, data in (("train", trainer.train_dataset), ("eval", trainer.eval_dataset)):
+        if data is not None and "chosen_input_ids" in data.column_names:
+            trainer.told("data", {"name": name, "rows": len(data), **lengths(data, config.max_length)})
 
 
 def _row_term(recipe: AlignRecipe, trainer: Any, stay: Stay, reference: Any) -> RowTerm | None:
@@ -145,18 +157,23 @@ def _online(base: type) -> type:
             return self.averaging if self.averaging is not None and self.averaging.rule.published else None
 
         def create_optimizer(self, model: Any = None) -> Any:
-            """Groups as Trainer makes them (no decay of norms and biases), but named: masks and deltas go by name."""
+            """Groups as Trainer makes them (no decay of norms and biases), but named: masks and deltas go by name.
+
+            The head of a reward model, which theta_s has not, has groups of its own.
+            """
+            from mergetool.optim.names import canonical
+
             if self.optimizer is None:
                 model = self.model if model is None else model
                 decays = set(self.get_decay_parameter_names(model))
+                apart = head_of(model, self.recipe.algorithm_row)
                 named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-                groups = [
-                    {"params": [(n, p) for n, p in named if n in decays], "weight_decay": self.args.weight_decay},
-                    {"params": [(n, p) for n, p in named if n not in decays], "weight_decay": 0.0},
-                ]
-                groups = [group for group in groups if group["params"]]
+                trunk, head = (
+                    groups_of([(n, p) for n, p in named if (canonical(n) in apart) is new], decays, self.args.weight_decay)
+                    for new in (False, True)
+                )
                 self.optimizer, self.plan = make_optimizer(
-                    self.recipe, groups, self.state.max_steps, self.args, *self.paths, fisher=self.fisher, report=self.told
+                    self.recipe, trunk, self.state.max_steps, self.args, *self.paths, self.fisher, self.told, head
                 )
                 self.told("plan", {"steps": self.state.max_steps, **asdict(self.plan)})
             return self.optimizer

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from mergetool.align.algorithm_row import Algorithm
 from mergetool.align.beside import located
 from mergetool.align.recipe import AlignRecipe
 from mergetool.align.refusals import first_line
@@ -18,11 +19,15 @@ ELSEWHERE = {
     "output_dir": "OUT on the command line says where",
     "beta": "write `beta:` at the top of the recipe",
     "optim": "`merging.method` chooses the optimizer",
-    "optim_args": "`merging:` holds the optimizer's knobs",
+    "optim_args": "`merging:` holds the optimizer's options",
     "model_init_kwargs": "`dtype:` at the top of the recipe says how the model is loaded",
     "resume_from_checkpoint": "a rerun resumes by itself, and --fresh starts again",
     "push_to_hub": "push the result with `mergetool push`",
     "trust_remote_code": "mergetool runs no code from a model repository",
+    "teacher_model_name_or_path": "the SFT model is the teacher",
+    "teacher_model_revision": "the SFT model is the teacher",
+    "teacher_model_init_kwargs": "`dtype:` at the top of the recipe says how models are loaded",
+    "reward_model_path": "write `reward:` at the top of the recipe",
     "auto_find_batch_size": "a changed batch size would change the number of merges; set per_device_train_batch_size",
     "ignore_data_skip": "a resumed run sees the rows that the uninterrupted run would have seen",
     "save_only_model": "a checkpoint without the optimizer's state cannot be resumed",
@@ -52,9 +57,9 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path, positions: int 
     if recipe.data.max_length is not None:
         if "max_length" in given:
             raise RecipeError("training.max_length: data.max_length is given too", "keep one of them")
-        if algorithm.samples:
+        if algorithm.sampling is not None:
             raise RecipeError(
-                f"data.max_length: {algorithm.name} cuts no prompt", "set training.max_completion_length for its answers"
+                f"data.max_length: {algorithm.name} cuts no prompt", f"set training.{algorithm.sampling.length} for its answers"
             )
         given["max_length"] = recipe.data.max_length
     values = {**_defaults(given), **_reference(algorithm.config_defaults(), given), **given, **algorithm.sets, **_beta(recipe)}
@@ -75,13 +80,18 @@ def training_config(recipe: AlignRecipe, output_dir: str | Path, positions: int 
     _reported(config)
     _moving(recipe, config)
     if positions is not None:
-        _within(config, positions, "max_length" in given)
+        _within(algorithm, config, positions, "max_length" in given)
+    if recipe.data.eval is not None and not algorithm.evaluates:
+        raise RecipeError(
+            f"data.eval: TRL's {config_class.__name__.removesuffix('Config')}Trainer cannot be evaluated",
+            "remove it, and measure the result with `mergetool evaluate`",
+        )
     if recipe.data.eval is None and config.eval_strategy != "no":
         raise RecipeError("training.eval_strategy: there are no rows to evaluate on", "add `data.eval`")
     return config
 
 
-def _within(config: Any, positions: int, given: bool) -> None:
+def _within(algorithm: Algorithm, config: Any, positions: int, given: bool) -> None:
     """Cuts rows where the model's positions end, unless the recipe says where.
 
     Raises:
@@ -94,10 +104,11 @@ def _within(config: Any, positions: int, given: bool) -> None:
                 f"give at most {positions}",
             )
         config.max_length = min(config.max_length or positions, positions)
-    answers = getattr(config, "max_completion_length", None)
+    field = algorithm.sampling.length if algorithm.sampling is not None else "max_completion_length"
+    answers = getattr(config, field, None)
     if answers is not None and answers >= positions:
         raise RecipeError(
-            f"training.max_completion_length: {answers} tokens, and the model has learned {positions} positions",
+            f"training.{field}: {answers} tokens, and the model has learned {positions} positions",
             f"give less than {positions}, so that a prompt fits before the answer",
         )
 
@@ -125,18 +136,21 @@ def _moving(recipe: AlignRecipe, config: Any) -> None:
         raise RecipeError(f"{field}: the reference of {baseline.name} is the model without its adapter", "remove the field")
 
 
-def smallest_batch(config: Any) -> int:
+def smallest_batch(algorithm: Algorithm, config: Any) -> int:
     """Rows that the training data must have for a first batch; 1 where an incomplete batch is trained on."""
-    if hasattr(config, "num_generations") and config.generation_batch_size:  # a sampling is never of fewer prompts
-        return max(1, config.generation_batch_size // config.num_generations)
+    if algorithm.sampling is not None and algorithm.sampling.in_wholes:  # a sampling is never of fewer prompts
+        answers = getattr(config, "generation_batch_size", None)
+        answers = answers or config.train_batch_size * max(1, config.world_size) * config.gradient_accumulation_steps
+        return max(1, answers // getattr(config, "num_generations", 1))
     return config.train_batch_size * max(1, config.world_size) if config.dataloader_drop_last else 1
 
 
-def check_batch(config: Any, rows: int) -> None:
+def check_batch(algorithm: Algorithm, config: Any, rows: int) -> None:
     """Raises RecipeError where there are fewer rows than the first batch needs, so that nothing would be trained on."""
-    needed = smallest_batch(config)
+    needed = smallest_batch(algorithm, config)
     if rows < needed:
-        field = "num_generations" if hasattr(config, "num_generations") else "dataloader_drop_last"
+        sampled = "num_generations" if hasattr(config, "num_generations") else "gradient_accumulation_steps"
+        field = sampled if algorithm.samples else "dataloader_drop_last"
         raise RecipeError(
             f"training.{field}: a batch needs {needed} rows, and there are {rows}",
             "lower per_device_train_batch_size, or give more rows",

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mergetool import files
+from mergetool import files, reading
 from mergetool.checkpoint.manifest import MANIFEST
 from mergetool.checkpoint.working_directory import Appeared, WorkingDirectory
 from mergetool.errors import OutputError
@@ -96,7 +96,7 @@ class Workspace:
             OutputError: it is damaged.
         """
         try:
-            found = json.loads(path.read_bytes())
+            found = reading.parsed_file(path)
         except FileNotFoundError:
             return None
         except ValueError:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.align.optimizer import merged_so_far, merges_so_far
 
 _ACCOUNT = "merged.json"
@@ -15,7 +16,7 @@ _STATE = "trainer_state.json"
 def note_amount(checkpoint: Path, optimizer: Any, method: str) -> None:
     """Writes into a trainer's checkpoint how much had been merged when it was made."""
     found = {"merges": merges_so_far(optimizer), "merged_total": merged_so_far(optimizer, method)}
-    (checkpoint / _ACCOUNT).write_text(json.dumps(found) + "\n")
+    (checkpoint / _ACCOUNT).write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 
 def best_checkpoint(trainer: Any) -> Path | None:
@@ -34,7 +35,7 @@ def amount_of(trainer: Any, method: str) -> dict[str, Any]:
     best = best_checkpoint(trainer)
     if best is None:
         return {"merged_total": merged_so_far(trainer.optimizer, method)}
-    return json.loads((best / _ACCOUNT).read_bytes())
+    return reading.parsed_file(best / _ACCOUNT)
 
 
 def log_of(log: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
@@ -56,8 +57,10 @@ def date_evaluation(log: list[dict[str, Any]], step: int) -> None:
 def relocate_best(checkpoint: Path) -> None:
     """Lets a trainer that is resumed find its best checkpoint where it lies now: the state has the path of where it lay."""
     path = checkpoint / _STATE
-    state = json.loads(path.read_bytes())
+    state = reading.parsed_file(path)
     best = state.get("best_model_checkpoint")
     here = checkpoint.parent / Path(best).name if best else None
     if here is not None and str(here) != best and here.is_dir():
-        path.write_text(json.dumps({**state, "best_model_checkpoint": str(here)}, indent=2, sort_keys=True) + "\n")
+        path.write_text(
+            json.dumps({**state, "best_model_checkpoint": str(here)}, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergetool import reading
 from mergetool.align.check import stored_dtype
 from mergetool.align.reward import reward_identity
 from mergetool.ama.learn import Learned
@@ -47,7 +48,7 @@ def output_paths(recipe: AmaRecipe, out: Path | None) -> dict[float, Path | None
     single = not isinstance(recipe.alpha, list)
     paths = {alpha: out if single else out.with_name(f"{out.stem}-alpha{alpha:g}{out.suffix}") for alpha in recipe.alphas}
     for path in paths.values():
-        if path.is_dir() or (path.exists() and MADE_BY not in path.read_text(encoding="utf-8", errors="replace")):
+        if path.is_dir() or (path.exists() and MADE_BY not in reading.text(path, errors="replace")):
             raise OutputError(f"{path}: is there, and not made by `mergetool ama`", "give another name")
     return dict(paths)
 
@@ -93,7 +94,7 @@ def kept(recipe: AmaRecipe, path: Path, alpha: float) -> Learned | None:
     """What an earlier run of the same recipe learned, if its file is whole and unchanged in its facts."""
     if not path.exists():
         return None
-    line = next((line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(_FACTS)), None)
+    line = next((line for line in reading.text(path).splitlines() if line.startswith(_FACTS)), None)
     if line is None:
         return None
     try:

@@ -77,8 +77,8 @@ class AmaRecipe(_Strict):
         penalty, penalty_shape: lambda and c_k of lambda · sum c_k · |alpha_k − alpha|.
         data, training: see Data and Training.
         reward: with `data.best_of`: `FILE.py:FUNCTION` or a sequence-classification checkpoint.
-        dtype: of the live model; float32 on a CPU and the checkpoint's own on a GPU where nothing is said.
-        out_dtype: of the merged weights, written into the recipe; the SFT checkpoint's own where nothing is said.
+        dtype: of the live model; default: float32 on a CPU, the checkpoint's own on a GPU.
+        out_dtype: of the merged weights, written into the recipe; default: the SFT checkpoint's own.
     """
 
     sft_model: str = Field(min_length=1)

@@ -163,6 +163,7 @@ def _learn_all(
 def _rows(recipe: AmaRecipe, text: str, limit: int | None) -> list[dict[str, Any]]:
     """prompt and completion; the chosen sides of pairs; or, with best_of, prompts and what else is in their rows."""
     from mergetool.data import completions, preferences
+    from mergetool.data.messages import carried
     from mergetool.data.prompts import prompt_rows
     from mergetool.data.rows import read_rows
 
@@ -170,7 +171,7 @@ def _rows(recipe: AmaRecipe, text: str, limit: int | None) -> list[dict[str, Any
     if recipe.data.best_of:
         return prompt_rows(source, limit)[0]
     if "chosen" in read_rows(source, 1)[0]:
-        return [{"prompt": row["prompt"], "completion": row["chosen"]} for row in preferences(source, limit)]
+        return [{"prompt": row["prompt"], "completion": row["chosen"], **carried(row)} for row in preferences(source, limit)]
     return completions(source, limit)
 
 

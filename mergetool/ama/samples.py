@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mergetool.ama.recipe import AmaRecipe
+from mergetool.data.messages import answered, carried
 from mergetool.errors import DataError
 
 BATCH_ROWS = 64
@@ -39,7 +40,7 @@ def best_answers(
     repeated = [row for row in rows for _ in range(data.best_of)]
     with torch.random.fork_rng():
         torch.manual_seed(recipe.training.seed)
-        answers = _sample(model, tokenizer, [row["prompt"] for row in repeated], data.max_new_tokens, data.temperature)
+        answers = _sample(model, tokenizer, repeated, data.max_new_tokens, data.temperature)
     rewards = _rewards(recipe, model, repeated, answers)
     kept, best = [], []
     for at, row in enumerate(rows):
@@ -48,7 +49,7 @@ def best_answers(
         if scored:
             reward, first = max(scored, key=lambda pair: pair[0])
             best.append(reward)
-            kept.append(_row(row["prompt"], answers[first]))
+            kept.append(_row(row, answers[first]))
     if not kept:
         raise DataError(
             "none of the sampled answers could be scored", "look at what the reward returns, or raise max_new_tokens"
@@ -61,18 +62,22 @@ def best_answers(
     return kept
 
 
-def _row(prompt: Any, answer: str) -> dict[str, Any]:
-    return {"prompt": prompt, "completion": answer if isinstance(prompt, str) else [{"role": "assistant", "content": answer}]}
+def _row(row: dict[str, Any], answer: str) -> dict[str, Any]:
+    return {
+        "prompt": row["prompt"],
+        "completion": answer if isinstance(row["prompt"], str) else answered(answer),
+        **carried(row),
+    }
 
 
-def _sample(model: Any, tokenizer: Any, prompts: Sequence[Any], max_new_tokens: int, temperature: float) -> list[str]:
-    """One sampled answer to each prompt."""
+def _sample(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], max_new_tokens: int, temperature: float) -> list[str]:
+    """One sampled answer to the prompt of each row."""
     import torch
     from transformers import GenerationConfig
 
     from mergetool.data.tokens import code_prompt
 
-    coded = [code_prompt(tokenizer, {"prompt": prompt}) for prompt in prompts]
+    coded = [code_prompt(tokenizer, row) for row in rows]
     own = getattr(model.generation_config, "eos_token_id", None)
     ends = {end for end in (tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])) if end is not None}
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -112,6 +117,6 @@ def _rewards(recipe: AmaRecipe, model: Any, rows: Sequence[dict[str, Any]], answ
         device = next(model.parameters()).device.type
         return list(RewardModel(reward, device).scores(prompts, answers))
     # a function gets what TRL's trainers give it: conversations as lists of messages, and the rows' other columns
-    completions = [_row(prompt, answer)["completion"] for prompt, answer in zip(prompts, answers, strict=True)]
+    completions = [_row(row, answer)["completion"] for row, answer in zip(rows, answers, strict=True)]
     columns = {key: [row.get(key) for row in rows] for key in rows[0] if key not in ("prompt", "completion")}
     return reward(prompts=prompts, completions=completions, **columns)

@@ -44,6 +44,39 @@ _LOST = {
 }
 
 
+_NUMBER, _NUMBERS, _NAMES, _ROWS = "a number", "patterns of layers and numbers", "names", "rows, or rows by layer"
+_TYPES = {
+    "r": _NUMBER,
+    "lora_alpha": _NUMBER,
+    "rank_pattern": _NUMBERS,
+    "alpha_pattern": _NUMBERS,
+    "target_parameters": _NAMES,
+    "trainable_token_indices": _ROWS,
+}
+
+
+def _fits(value: Any, wanted: str) -> bool:
+    """Whether a value of adapter_config.json can be what its key stands for; null can."""
+    if value is None:
+        return True
+    if wanted == _NUMBER:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
+    if wanted == _NUMBERS:
+        return isinstance(value, dict) and all(_is_pattern(key) and _fits(one, _NUMBER) for key, one in value.items())
+    if wanted == _NAMES:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    lists = value.values() if isinstance(value, dict) else [value]
+    return all(isinstance(rows, list) and all(type(row) is int and 0 <= row < 1 << 31 for row in rows) for rows in lists)
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return len(text) < 1000
+
+
 @dataclass(frozen=True)
 class AdapterConfig:
     """An adapter's configuration, every feature of which is known here.
@@ -60,6 +93,11 @@ class AdapterConfig:
     called: str
 
     def __post_init__(self) -> None:
+        for key, wanted in _TYPES.items():
+            if not _fits(value := self.values.get(key), wanted):
+                raise CheckpointError(
+                    f"{self.called}: its {key} is {str(value)[:60]!r}, not {wanted}", "correct adapter_config.json"
+                )
         kind = self.values.get("peft_type")
         if kind != "LORA":
             self._refuse(f"of kind {kind}")
@@ -68,11 +106,6 @@ class AdapterConfig:
                 self._refuse(f"with {key}", f"{_MERGE}; or take {key} out of adapter_config.json if it changes no weight")
         if (bias := self.values.get("bias", "none")) not in _BIASES:
             self._refuse(f"with bias: {bias}")
-        if self.values.get("lora_alpha", 8) is None:
-            raise CheckpointError(
-                f"{self.called}: its lora_alpha is null, and its scale lora_alpha/r unknown",
-                "write the number that it was trained with into adapter_config.json",
-            )
         initial = self.values.get("init_lora_weights")
         if isinstance(initial, str) and initial.lower() in _LOST:
             name, why = _LOST[initial.lower()]
@@ -106,12 +139,23 @@ class AdapterConfig:
         return bool(self.values.get("fan_in_fan_out"))
 
     def scale(self, module: str, rank: int) -> float:
-        """The factor of B·A in one layer."""
-        alpha = self.values.get("lora_alpha", 8)
+        """The factor of B·A in one layer.
+
+        Raises:
+            CheckpointError: neither `lora_alpha` nor `alpha_pattern` says it.
+        """
+        alpha = self.values.get("lora_alpha", 8)  # PEFT's default where the key is absent; null is none, there too
         for pattern, value in (self.values.get("alpha_pattern") or {}).items():
             if re.match(rf"(.*\.)?({pattern})$", module):
                 alpha = value
                 break
+        if not isinstance(alpha, (int, float)):
+            said = "null" if alpha is None else repr(alpha)
+            raise CheckpointError(
+                f"{self.called}: its lora_alpha is {said}, so that the scale lora_alpha/r of '{module}' is unknown, "
+                "and PEFT does not load it either",
+                "write the number that it was trained with into adapter_config.json",
+            )
         return alpha / (math.sqrt(rank) if self.values.get("use_rslora") else rank)
 
     def tokens(self, module: str) -> tuple[int, ...]:

@@ -18,12 +18,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from io import FileIO
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xxhash import xxh3_128
 
+from mergetool import reading
 from mergetool.checkpoint.header import TensorInfo, read_header
 from mergetool.errors import CheckpointError
 from mergetool.files import cache_directory, write_whole
@@ -144,12 +145,12 @@ def _joined(header: str, tensors: list[str]) -> str:
     return xxh3_128("".join([header, *tensors]).encode()).hexdigest()
 
 
-def _of_tensor(file: FileIO, info: TensorInfo) -> str:
+def _of_tensor(file: BufferedReader, info: TensorInfo) -> str:
     file.seek(info.offset)
     return _fed(xxh3_128(), file, info.nbytes).hexdigest()
 
 
-def _fed(hasher: Any, file: FileIO, count: int | None = None) -> Any:
+def _fed(hasher: Any, file: BufferedReader, count: int | None = None) -> Any:
     """A hasher that has taken in `count` bytes from where a file stands; all that are left where none is said."""
     buffer = memoryview(bytearray(_AT_ONCE if count is None else min(count, _AT_ONCE)))
     while count is None or count:
@@ -166,7 +167,7 @@ def _fed(hasher: Any, file: FileIO, count: int | None = None) -> Any:
 # --- what is known already ----------------------------------------------------------------------------------------------
 
 
-def _remembered(path: Path, kind: str, compute: Callable[[FileIO], str]) -> str:
+def _remembered(path: Path, kind: str, compute: Callable[[BufferedReader], str]) -> str:
     stamp = stamp_of(path)
     found = _recalled(path, kind, stamp)
     if found is None:
@@ -183,7 +184,7 @@ def _recalled(path: Path, kind: str, stamp: Stamp) -> str | None:
     place = path.resolve()
     if (kind, place) not in _memory:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            kept = json.loads(_entry(kind, place).read_bytes())
+            kept = reading.parsed_file(_entry(kind, place))
             if kept["path"] == str(place) and isinstance(kept["hash"], str):
                 _memory[kind, place] = kept["stamp"], kept["hash"]
     before, found = _memory.get((kind, place), ([], ""))
@@ -218,9 +219,9 @@ def _must_be(path: Path, stamp: Stamp) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[FileIO]:
+def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
-        with path.open("rb", buffering=0) as file:
+        with reading.opened(path) as file:
             yield file
     except OSError as error:
         raise _unreadable(path, error) from error

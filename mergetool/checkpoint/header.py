@@ -6,7 +6,6 @@ the end, overlaps, absurd sizes) has to become one line that names the file, bef
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import struct
@@ -16,13 +15,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mergetool import reading
 from mergetool.checkpoint.recognise import LFS_HINT, is_pointer
 from mergetool.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
 
-MAX_HEADER = 100_000_000  # the limit of the safetensors library itself
+MAX_HEADER = 1 << 25  # bytes: some 200,000 tensors; the safetensors library itself reads three times as many
+_MAX_DIMENSIONS = 16
 
 # safetensors name -> (torch name, bytes an element, floating)
 DTYPES: dict[str, tuple[str, int, bool]] = {
@@ -89,14 +90,14 @@ def read_header(path: Path, called: str | None = None) -> Header:
 
     Args:
         path: the file.
-        called: what messages call it; the path where nothing is said.
+        called: what messages call it; default: the path.
 
     Raises:
         CheckpointError: the file is missing, truncated, or its header contradicts itself or the file's size.
     """
     called = called or str(path)
     try:
-        with path.open("rb") as file:
+        with reading.opened(path) as file:
             size = os.fstat(file.fileno()).st_size
 
             def read(start: int, stop: int) -> bytes:
@@ -135,9 +136,7 @@ def parse_header(file: Path, size: int, read: Callable[[int, int], bytes], calle
         )
     raw = read(8, 8 + length)
     try:
-        header = json.loads(raw, object_pairs_hook=_unique)
-    except RecursionError:
-        raise CheckpointError(f"{called}: has a damaged header (nests too deeply)", again) from None
+        header = reading.parsed(raw, _unique)
     except ValueError as error:  # JSON and UTF-8 errors, and a repeated name
         raise CheckpointError(f"{called}: has a damaged header ({error})", again) from None
     if not isinstance(header, dict):
@@ -178,7 +177,7 @@ def _tensor_info(file: Path, name: str, entry: Any, data: int, called: str) -> T
         raise CheckpointError(
             f"{called}: tensor '{name}' has dtype {dtype!r}, which is not supported", f"known: {', '.join(DTYPES)}"
         )
-    numbers = [*shape, begin, end] if isinstance(shape, list) else [None]
+    numbers = [*shape, begin, end] if isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS else [None]
     if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 62 for n in numbers) or begin > end:
         raise CheckpointError(f"{called}: has a damaged header: tensor '{name}' has an impossible shape or offsets", again)
     expected = DTYPES[dtype][1]

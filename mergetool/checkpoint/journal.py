@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from xxhash import xxh3_64
+
+from mergetool import reading
 from mergetool.files import write_whole
 
 JOURNAL = "journal.jsonl"
@@ -53,7 +56,7 @@ class Journal:
             ValueError: it is damaged: its first line is no head.
         """
         try:
-            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = reading.text(self.path, reading.LOG, errors="replace").split("\n")
         except FileNotFoundError:
             return None, []
         entries = list(_entries(lines))
@@ -61,20 +64,21 @@ class Journal:
             head = Head(**entries[0])
         except (IndexError, TypeError):
             raise ValueError("no head") from None
-        known = {"tensor", "report", "hash"}
-        return head, [Finished(**entry) for entry in entries[1:] if entry.keys() == known]
+        return head, [one for entry in entries[1:] if (one := _finished(entry)) is not None]
 
     def begin(self, head: Head, finished: list[Finished]) -> None:
         """Start it anew with these lines; it is never seen without its head."""
         self.close()
-        lines = [json.dumps(asdict(one)) + "\n" for one in (head, *finished)]
+        lines = [json.dumps(one) + "\n" for one in (asdict(head), *map(_line, finished))]
         write_whole(self.path, "".join(lines))
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
 
     def add(self, one: Finished) -> None:
         """A tensor is finished."""
         assert self._descriptor is not None  # `begin` has opened it
-        os.write(self._descriptor, (json.dumps(asdict(one)) + "\n").encode())
+        line = (json.dumps(_line(one)) + "\n").encode()
+        while line:  # a disk that is nearly full takes a part of it, and says so the next time
+            line = line[os.write(self._descriptor, line) :]
 
     def close(self) -> None:
         """Close the file."""
@@ -83,10 +87,24 @@ class Journal:
             self._descriptor = None
 
 
+def _line(one: Finished) -> dict[str, Any]:
+    """As it is written: facts about a tensor go into the manifest, so a damaged line must not be believed."""
+    said = asdict(one)
+    return {**said, "check": xxh3_64(json.dumps(said, sort_keys=True).encode()).hexdigest()}
+
+
+def _finished(entry: dict[str, Any]) -> Finished | None:
+    try:
+        found = Finished(**{key: value for key, value in entry.items() if key != "check"})
+    except TypeError:
+        return None
+    return found if _line(found) == entry else None
+
+
 def _entries(lines: list[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = reading.parsed(line)
         except ValueError:
             continue  # cut short by the interruption
         if isinstance(entry, dict):

@@ -129,7 +129,7 @@ def _read(place: Place) -> Layout:
                 where = weight_map.get(name)
                 problem = f"which the index places in {where}" if where else "which the index does not list"
                 raise CheckpointError(
-                    f"{place.called(file)}: holds tensor '{name}', {problem}", "save the checkpoint again or mend the index"
+                    f"{place.called(file)}: holds tensor '{name}', {problem}", "save the checkpoint again or correct the index"
                 )
             tensors[name] = info
     missing = [name for name in weight_map if name not in tensors]

@@ -14,7 +14,7 @@ from mergetool.architecture.fused import Piece, Runs
 from mergetool.checkpoint.adapter import ADAPTER, PICKLED_ADAPTER, Adapter, Change, Factors
 from mergetool.checkpoint.adapter_config import AdapterConfig
 from mergetool.checkpoint.header import TensorInfo
-from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.layout import Layout, recognised
 from mergetool.checkpoint.place import Place, read_json
 from mergetool.checkpoint.targets import Targets
 from mergetool.errors import CheckpointError
@@ -40,6 +40,8 @@ def with_adapter(base: Layout, place: Place) -> Layout:
         CheckpointError: the adapter is missing or damaged, has a feature that is not read here (it is named), or does not
             fit the model.
     """
+    if "adapter_config.json" not in place.files() and (known := recognised(place)) is not None:
+        raise CheckpointError(f"{place.name}: {known[0]}, not an adapter with its adapter_config.json", known[1])
     config = AdapterConfig(read_json(place, "adapter_config.json", "an adapter needs its adapter_config.json"), place.name)
     files = place.files()
     file = PICKLED_ADAPTER if ADAPTER not in files and PICKLED_ADAPTER in files else ADAPTER

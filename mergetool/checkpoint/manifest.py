@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
+from mergetool import reading
 from mergetool.errors import CheckpointError
 from mergetool.files import write_whole
 
@@ -54,15 +56,15 @@ class Input:
 def _calibrated(what: str, facts: dict[str, Any]) -> str:
     rows = facts.get("rows") or {}
     sources = ", ".join(f"`{source}`" for source in rows.get("sources") or [])
-    return (
-        f"{what} on {rows.get('rows')} rows ({rows.get('tokens')} tokens) of {sources or 'unnamed rows'}: "
-        f"at most {facts.get('rank')} eigenvectors of each map's inputs, {facts.get('energy')} of their energy."
-    )
+    found = f"{what} on {rows.get('rows')} rows ({rows.get('tokens')} tokens) of {sources or 'unnamed rows'}: "
+    if "rank" not in facts:
+        return found + "the Fisher information of each entry."
+    return found + f"at most {facts['rank']} eigenvectors of each map's inputs, {facts.get('energy')} of their energy."
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is told of a result.
+    """Facts about a result.
 
     Attributes:
         kind: `merge` or `align`.
@@ -74,7 +76,7 @@ class Manifest:
         outputs_sha256: weight file -> its hash.
         files: every other file that belongs to the result, but for this one, the card and what describes the run.
         dtype: torch's name of the type that most weights are stored in.
-        warnings: what the user was told.
+        warnings: shown to the user.
         trust_remote_code: the files or repositories whose code a loader of the result runs.
         adapter: of a result that is one: what it is for, its ranks, and the share of the norm that they keep.
         name: of the result.
@@ -161,7 +163,13 @@ class Manifest:
             known["mergetool"] = (found.get("versions") or {}).get("mergetool")
         if not isinstance(inputs, list):
             raise ValueError("has inputs that are no list")
+        kinds = get_type_hints(cls)
+        if wrong := next((key for key, value in known.items() if key != "inputs" and not _is(value, kinds[key])), None):
+            raise ValueError(f"says {wrong}: {str(known[wrong])[:60]!r}, which cannot be")
         known["inputs"] = [Input.from_json(one) for one in inputs if isinstance(one, dict) and "model" in one]
+        hints = get_type_hints(Input)
+        if any(not _is(getattr(one, key), kind) for one in known["inputs"] for key, kind in hints.items()):
+            raise ValueError("has inputs that are not told of as they are written")
         return cls(**{**known, "schema": schema})
 
     @classmethod
@@ -174,7 +182,7 @@ class Manifest:
         path = directory / MANIFEST
         again = "make the result again"
         try:
-            return cls.from_json(json.loads(path.read_bytes()))
+            return cls.from_json(reading.parsed_file(path))
         except FileNotFoundError:
             raise CheckpointError(f"{directory}: has no {MANIFEST}", "name a directory that merge or align has made") from None
         except OSError as error:
@@ -183,6 +191,22 @@ class Manifest:
             raise CheckpointError(f"{path}: cannot be read ({error})", again) from None
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{path}: {error}", again) from None
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of an annotated kind."""
+    arguments = get_args(kind)
+    if kind is Any:
+        return True
+    if get_origin(kind) is UnionType:
+        return any(_is(value, one) for one in arguments)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is(one, arguments[1]) for one in value.values())
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is(one, arguments[0]) for one in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 _OF_MERGE = {"plan", "engine", "reason", "seed", "distances", "kept"}

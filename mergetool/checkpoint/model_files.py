@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.checkpoint.place import Place
 from mergetool.checkpoint.quantised import without_quantisation
+from mergetool.checkpoint.recognise import LFS_HINT, is_pointer
 from mergetool.errors import CheckpointError
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -132,7 +134,7 @@ def check_beside(place: Place, tokenizer: Place) -> None:
     Raises:
         CheckpointError: a JSON file is truncated, or a link leads to nothing or out of the directory.
     """
-    for where, names in ((place, (*beside(place).carried, GENERATION)), (tokenizer, tokenizer_files(tokenizer))):
+    for where, names in ((place, (*beside(place).carried, CONFIG, GENERATION)), (tokenizer, tokenizer_files(tokenizer))):
         for name in names:
             if (where.directory / name).exists() or (where.directory / name).is_symlink():
                 _source(where.directory, name)
@@ -154,7 +156,7 @@ def write_config(source: Path, out: Path, dtype: str, changed: Mapping[str, Any]
             holder.update(dict.fromkeys(keys, dtype))
     config.pop("_name_or_path", None)
     without_quantisation(config)
-    (out / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    (out / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if (source / GENERATION).exists():
         _copy(source, GENERATION, out)
 
@@ -165,12 +167,12 @@ def write_tokenizer(source: Path, out: Path, chat_template: str | None = None) -
         if _is_tokenizer(name):
             _copy(source, name, out)
     if chat_template:
-        (out / "chat_template.jinja").write_text(chat_template)
+        (out / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
         path = out / "tokenizer_config.json"
         if path.exists():
-            settings = json.loads(path.read_bytes())
+            settings = reading.parsed_file(path)
             if settings.pop("chat_template", None) is not None:
-                path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+                path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_beside(place: Place, out: Path) -> Beside:
@@ -205,7 +207,7 @@ def _modules(place: Place, files: Iterable[str]) -> list[str]:
     if _MODULES not in files:
         return []
     try:
-        listed = json.loads(place.path(_MODULES).read_bytes())
+        listed = reading.parsed_file(place.path(_MODULES))
         return [f"{one['path'].strip('/')}/" for one in listed if one.get("path")]
     except (ValueError, TypeError, AttributeError, KeyError, OSError, RecursionError):
         return []  # whatever else is called so; a truncated file is an error where it is carried
@@ -234,13 +236,13 @@ def _walk(directory: Path) -> Iterator[tuple[str, int | None]]:
             relative = path.relative_to(directory).as_posix()
             if not path.exists():
                 raise CheckpointError(f"{path}: is a link to nothing", "fetch the file again, or remove the link")
-            outside = path.is_symlink() and not _inside(path, directory)
+            outside = path.is_symlink() and not is_inside(path, directory)
             if path.is_dir() and not outside:
                 outside = True  # a folder under a second name
             yield relative, None if outside else path.stat().st_size
 
 
-def _inside(path: Path, directory: Path) -> bool:
+def is_inside(path: Path, directory: Path) -> bool:
     """True where a link ends in its checkpoint's directory, or among the blobs of the Hub's cache that it is a view of."""
     target, root = path.resolve(), directory.resolve()
     if target.is_relative_to(root):
@@ -258,14 +260,17 @@ def _source(directory: Path, name: str) -> Path:
     path = directory / name
     if not path.exists():
         raise CheckpointError(f"{path}: is a link to nothing", "fetch the file again, or remove the link")
-    if path.is_symlink() and not _inside(path, directory):
+    if path.is_symlink() and not is_inside(path, directory):
         raise CheckpointError(f"{path}: is a link out of the checkpoint's directory", "put the file itself there")
+    if name.endswith(".json") or _is_tokenizer(name):
+        with path.open("rb") as file:
+            if is_pointer(file.read(64)):
+                raise CheckpointError(f"{path}: is a Git-LFS pointer and not the file itself", LFS_HINT)
     if name.endswith(".json"):
         try:
-            json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            reason = "nests too deeply" if isinstance(error, RecursionError) else error
-            raise CheckpointError(f"{path}: is not valid JSON ({reason})", "fetch the file again, or remove it") from None
+            reading.parsed_file(path)
+        except ValueError as error:
+            raise CheckpointError(f"{path}: is not valid JSON ({error})", "fetch the file again, or remove it") from None
     return path
 
 

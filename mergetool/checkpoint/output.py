@@ -33,6 +33,7 @@ def check_output(out: Path, same: Callable[[Manifest], bool] | None = None) -> b
         OutputError: the name is taken by something else or by a damaged result, or its directory cannot be written to.
         CheckpointError: whether it is the same cannot be found out: an input cannot be read.
     """
+    _must_take_a_rename(out)
     if out.is_dir() and (out / MANIFEST).exists():
         try:
             manifest = Manifest.read(out)
@@ -56,6 +57,17 @@ def check_output(out: Path, same: Callable[[Manifest], bool] | None = None) -> b
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"{out}: cannot be created, {parent} is not a directory one can write to", "choose another place")
     return False
+
+
+def _must_take_a_rename(out: Path) -> None:
+    """Refuses what no directory can be renamed to at the end, which is seen by name and not through links."""
+    if out.name in ("", ".."):
+        raise OutputError(f"{out}: has no name of its own", "name a directory to make in it")
+    if out.is_symlink():
+        target = "a link to nothing" if not out.exists() else "a link"
+        raise OutputError(f"{out}: is {target}", "name the directory itself; the link is left untouched")
+    if os.path.ismount(out):
+        raise OutputError(f"{out}: is where another file system is mounted", f"name a directory in it: {out / 'merged'}")
 
 
 def weight_hashes(directory: Path) -> dict[str, str]:

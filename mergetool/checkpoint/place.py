@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from mergetool import reading
 from mergetool.checkpoint.header import Header, read_header
 from mergetool.checkpoint.recognise import LFS_HINT, file_instead, is_pointer
 from mergetool.errors import CheckpointError
@@ -113,15 +113,14 @@ def read_json(place: Place, file: str, hint: str) -> dict[str, Any]:
     """A JSON object from a checkpoint's file; `hint` is the next step where the file is missing."""
     called = place.called(file)
     try:
-        raw = place.path(file).read_bytes()
+        raw = reading.content(place.path(file))
         if is_pointer(raw):
             raise CheckpointError(f"{called}: is a Git-LFS pointer and not the file itself", LFS_HINT)
-        value = json.loads(raw)
+        value = reading.parsed(raw)
     except FileNotFoundError:
         raise CheckpointError(f"{place.name}: has no {file}", hint) from None
-    except (ValueError, RecursionError) as error:
-        reason = "nests too deeply" if isinstance(error, RecursionError) else error
-        raise CheckpointError(f"{called}: is not valid JSON ({reason})", "fetch the file again") from None
+    except ValueError as error:
+        raise CheckpointError(f"{called}: is not valid JSON ({error})", "fetch the file again") from None
     except OSError as error:
         raise CheckpointError(f"{called}: cannot be read ({error.strerror})", "check its permissions") from None
     if not isinstance(value, dict):

@@ -5,18 +5,43 @@ from __future__ import annotations
 import mmap
 import threading
 import warnings
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 import torch
 
+from mergetool import reading
 from mergetool.checkpoint.header import TensorInfo
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.pickled import load_mapped
-from mergetool.errors import CheckpointError
+from mergetool.errors import CheckpointError, next_step
+from mergetool.files import most_open_files
 
 _COMPARED_AT_ONCE = 1 << 22
+
+
+class _Mapped:
+    """Which files are mapped by which reader, the oldest first: each takes a descriptor, and a process has few of them."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[int, Path], weakref.ref[Reader]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def took(self, reader: Reader, file: Path) -> None:
+        """Note a file, and forget the oldest where there are too many; it is mapped again when it is needed."""
+        most = max(16, most_open_files() // 4)
+        with self._lock:
+            self._held[id(reader), file] = weakref.ref(reader)
+            while len(self._held) > most:
+                (_, oldest), known = self._held.popitem(last=False)
+                if (other := known()) is not None:
+                    other.release(oldest)
+
+
+_MAPPED = _Mapped()
 
 
 class Reader:
@@ -58,13 +83,15 @@ class Reader:
             raise CheckpointError(f"{self.layout.name}: has no tensor '{name}'", "check that the models match") from None
 
     def _flat(self, info: TensorInfo, start: int, stop: int) -> torch.Tensor:
-        flat = self._flats.get((info.file, info.name))
-        if flat is None:
-            raw = self._map(info)[info.offset : info.offset + info.nbytes]
-            if info.offset % info.itemsize:  # a legal file may leave a tensor unaligned; torch cannot view that
-                raw = raw.clone()
-            flat = self._flats[info.file, info.name] = raw.view(info.dtype)
-        block = flat[start:stop]
+        if info.offset % info.itemsize:  # a legal file may leave a tensor unaligned; torch cannot view that
+            first, stop = info.offset + start * info.itemsize, min(stop, info.numel)
+            block = self._map(info)[first : first + (stop - start) * info.itemsize].clone().view(info.dtype)
+        else:
+            flat = self._flats.get((info.file, info.name))
+            if flat is None:
+                raw = self._map(info)[info.offset : info.offset + info.nbytes]
+                flat = self._flats[info.file, info.name] = raw.view(info.dtype)
+            block = flat[start:stop]
         if self.watch is not None:
             self.watch(info, start, block)
         return block
@@ -75,24 +102,33 @@ class Reader:
         if mapped is not None:
             return mapped
         with self._lock:
-            if info.file not in self._maps:
-                try:
-                    with self._places.get(info.file, info.file).open("rb") as file:
-                        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                except (OSError, ValueError) as error:
-                    raise CheckpointError(f"{info.file}: cannot be mapped ({error})", "check that the file is whole") from error
-                expected = self.layout.headers.get(info.file.name, (len(memory), ""))[0]
-                if len(memory) != expected:
-                    raise CheckpointError(f"{info.file}: has changed its size since its header was read", "run it again")
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)  # "the given buffer is not writable": it is only read
-                    self._maps[info.file] = torch.frombuffer(memory, dtype=torch.uint8)
-            return self._maps[info.file]
+            mapped = self._maps.get(info.file)
+            if mapped is None:
+                mapped = self._maps[info.file] = self._mapped_now(info)
+        _MAPPED.took(self, info.file)
+        return mapped
+
+    def _mapped_now(self, info: TensorInfo) -> torch.Tensor:
+        try:
+            with reading.opened(self._places.get(info.file, info.file)) as file:
+                memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            why = error.strerror or error
+            raise CheckpointError(f"{info.file}: cannot be mapped ({why})", next_step(error)) from error
+        except ValueError as error:
+            raise CheckpointError(f"{info.file}: cannot be mapped ({error})", "check that the file is whole") from error
+        expected = self.layout.headers.get(info.file.name, (len(memory), ""))[0]
+        if len(memory) != expected:
+            raise CheckpointError(f"{info.file}: has changed its size since its header was read", "run it again")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "the given buffer is not writable": it is only read
+            return torch.frombuffer(memory, dtype=torch.uint8)
 
     def release(self, file: Path) -> None:
-        """Forget one file; nothing may be reading it."""
+        """Forget one file; whoever is reading it keeps what it has."""
         self._maps.pop(file, None)
-        self._flats = {key: flat for key, flat in self._flats.items() if key[0] != file}
+        for key in [key for key in list(self._flats) if key[0] == file]:
+            self._flats.pop(key, None)
 
     def close(self) -> None:
         """Forget the maps; the memory goes when the last view of it does."""

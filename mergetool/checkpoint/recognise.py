@@ -15,6 +15,11 @@ _SAVE = "load it with the program that wrote it, and save the model with save_pr
 _SIGNS: tuple[tuple[str, str, str], ...] = (
     (r"(.*/)?(mp_rank_\d+|zero_pp_rank_\d+_mp_rank_\d+|bf16_zero_pp_rank_\d+_mp_rank_\d+)_(model|optim)_states\.pt|zero_to_fp32\.py",
      "DeepSpeed's shards of a training", "run `python zero_to_fp32.py . . --safe_serialization` in it"),
+    (r"(.*/)?model_world_size_\d+_rank_\d+\.pt",
+     "verl's shards of a training",
+     "run `python -m verl.model_merger merge --backend fsdp --local_dir {there} --target_dir OUT`"),
+    (r"(.*/)?mp_rank_[\d_]+/model_optim_rng\.pt|latest_checkpointed_iteration\.txt",
+     "a Megatron checkpoint", "convert it to Hugging Face with the program that trained it, or with Megatron Bridge"),
     (r"pytorch_model_fsdp_\d+/.*",
      "FSDP's shards of a training", "run `accelerate merge-weights {there}/pytorch_model_fsdp_0 {there}`"),
     (r"pytorch_model_fsdp\.bin", "FSDP's gathered weights", "name the file pytorch_model.bin"),
@@ -33,7 +38,18 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
     (r"tf_model.*\.h5", "TensorFlow's weights", "load it with transformers 4 (from_tf=True), and save_pretrained"),
     (r"flax_model.*\.msgpack", "Flax's weights", "load it with transformers 4 (from_flax=True), and save_pretrained"),
     (r"[^/]*\.onnx|onnx/.*\.onnx", "an ONNX export", "take the model that it was exported from"),
+    (r"openvino_model\.(bin|xml)", "an OpenVINO export", "take the model that it was exported from"),
+    (r"[^/]*\.ckpt(-\d+)?\.(index|meta|data-.*)",
+     "a checkpoint of TensorFlow's", "load it with transformers 4 (from_tf=True), and save_pretrained"),
+    (r"model_index\.json", "a pipeline of diffusers", "take a model of transformers: the pipeline's other parts are none"),
+    (r"(model|pytorch_model)\.(?!safetensors|bin)[\w-]+\.(safetensors|bin)",
+     "weights of a variant ({file})", "load it with transformers (variant=...) and save_pretrained"),
+    (r"[^/]*\.dvc", "DVC's notes of files that were not fetched", "run `dvc pull` in it"),
+    (r"(.*/)?[^/]*\.(aria2|incomplete|part|crdownload)",
+     "a download that is not finished ({file})", "fetch it again: `hf download`"),
     (r"adapter_model\.(safetensors|bin)", "an adapter", "write MODEL+ADAPTER, and keep its adapter_config.json beside it"),
+    (r"(optimizer|scheduler)\.pt|trainer_state\.json|training_args\.bin",
+     "the state of a training without its weights", "take the directory that the model was saved in"),
     (r"[^/]*\.(pth|pt|ckpt)", "a file of torch's ({file})", _SAVE),
 )  # fmt: skip
 
@@ -49,7 +65,10 @@ def what_lies_there(directory: str | Path, names: Iterable[str]) -> tuple[str, s
     numbered = {int(m[1]): m[0].partition("/")[0] for name in names if (m := re.match(r"checkpoint-(\d+)/.*", name))}
     whole = [n for n, folder in numbered.items() if _has_weights(folder, names)]
     if whole:
-        return "is a Trainer's output directory", f"take its newest checkpoint: {directory}/{numbered[max(whole)]}"
+        newest = numbered[max(whole)]
+        adapter = not any(re.match(rf"{re.escape(newest)}/(model|pytorch_model)[\w.-]*\.(safetensors|bin)$", n) for n in names)
+        step = f"take its newest checkpoint: {directory}/{newest}"
+        return "is a Trainer's output directory", f"{step}, an adapter (MODEL+{directory}/{newest})" if adapter else step
     for pattern, what, step in _SIGNS:
         for name in names:
             if re.fullmatch(pattern, name):

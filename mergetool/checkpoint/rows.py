@@ -62,6 +62,15 @@ def as_stored(layout: Layout, rows: Mapping[str, Rows]) -> Layout:
     return replace(layout, tensors={n: rows[n].stored if n in rows else info for n, info in layout.tensors.items()})
 
 
+def following(values: torch.Tensor, rows: Rows, missing: float) -> torch.Tensor:
+    """Numbers of a tensor's own rows, for the rows that it is shown with; `missing` for those that are not its own."""
+    taken = torch.from_numpy(rows.taken)
+    own = taken >= 0
+    found = values.new_full((len(taken) + rows.mean,), missing)
+    found[: len(taken)][own] = values[taken[own]]
+    return found
+
+
 def row_count(shape: tuple[int, ...]) -> int:
     """How many words a tensor has rows for; a bias of shape (1, words) is a column of them."""
     return shape[1] if len(shape) == 2 and shape[0] == 1 else shape[0]

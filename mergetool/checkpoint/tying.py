@@ -29,5 +29,5 @@ def untie_if_different(directory: Path) -> bool:
         config = untied(config, weight)
     if config == layout.config:
         return False
-    (directory / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    (directory / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return True

@@ -7,19 +7,21 @@ is known as well as a tokenizer.json, and without a tokenizer library.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.checkpoint.place import Place
+from mergetool.checkpoint.recognise import LFS_HINT, is_pointer
 from mergetool.errors import CheckpointError
 
 WORDS = "tokenizer.json"
 _PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm")
 _TIKTOKEN = ("tiktoken.model", "qwen.tiktoken")
 _FILES = (WORDS, "tekken.json", *_PIECES, *_TIKTOKEN, "vocab.json", "vocab.txt")
+_ROWS = 1 << 31
 _ADDED = ("added_tokens.json", "tokenizer_config.json")
 
 
@@ -56,26 +58,36 @@ def same_words(a: Place, b: Place) -> bool:
 
 @lru_cache(maxsize=8)
 def _known(path: Path, size: int, changed: int) -> dict[str, int]:
+    words = _parsed(path)
+    if wrong := next((word for word, row in words.items() if type(row) is not int or not 0 <= row < _ROWS), None):
+        raise CheckpointError(f"{path}: is not a tokenizer file ({wrong!r} has no row)", "fetch the file again")
+    return words
+
+
+def _parsed(path: Path) -> dict[str, int]:
     try:
         if path.name == WORDS:
-            return _of_tokenizer_json(json.loads(path.read_bytes()))
+            return _of_tokenizer_json(reading.parsed_file(path))
         if path.name == "tekken.json":
-            return _of_tekken(json.loads(path.read_bytes()))
+            return _of_tekken(reading.parsed_file(path))
         if path.name in _PIECES:
-            return {piece: row for row, piece in enumerate(_pieces(path.read_bytes()))}
+            return {piece: row for row, piece in enumerate(_pieces(reading.content(path)))}
         if path.name in _TIKTOKEN:
-            pairs = (line.split() for line in path.read_bytes().splitlines() if line.strip())
+            pairs = (line.split() for line in reading.content(path).splitlines() if line.strip())
             return {byte_level(base64.b64decode(word)): int(row) for word, row in pairs}
         if path.name == "vocab.txt":
-            return {word: row for row, word in enumerate(path.read_text(encoding="utf-8").splitlines())}
-        return {str(word): int(row) for word, row in json.loads(path.read_bytes()).items()}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+            return {word: row for row, word in enumerate(reading.text(path).splitlines())}
+        return {str(word): int(row) for word, row in reading.parsed_file(path).items()}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, StopIteration) as error:
         raise CheckpointError(f"{path}: is not a tokenizer file ({error})", "fetch the file again") from None
 
 
 def _read(path: Path) -> dict[str, int]:
     if not path.exists():  # a link to nothing
         raise CheckpointError(f"{path}: no such tokenizer file", "fetch the file again")
+    with path.open("rb") as file:
+        if is_pointer(file.read(64)):
+            raise CheckpointError(f"{path}: is a Git-LFS pointer and not the file itself", LFS_HINT)
     found = path.stat()
     return _known(path, found.st_size, found.st_mtime_ns)
 
@@ -83,7 +95,7 @@ def _read(path: Path) -> dict[str, int]:
 def _added(path: Path) -> dict[str, int]:
     """Words that a slow tokenizer keeps beside its vocabulary."""
     try:
-        content = json.loads(path.read_bytes())
+        content = reading.parsed_file(path)
         if path.name == "added_tokens.json":
             return {str(word): int(row) for word, row in content.items()}
         return {token["content"]: int(row) for row, token in (content.get("added_tokens_decoder") or {}).items()}

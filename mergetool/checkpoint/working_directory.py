@@ -15,10 +15,11 @@ from pathlib import Path
 from types import TracebackType
 
 from mergetool import files
-from mergetool.errors import OutputError
+from mergetool.errors import OutputError, next_step
 
 MARKS = ("journal.jsonl", "run.json")
 """A file of either name says that a directory holds finished work: of a merge, of an alignment."""
+_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE)  # the same for every file
 _PATIENCE = 0.3  # seconds; one who has just published needs less to let go
 
 
@@ -64,6 +65,8 @@ class WorkingDirectory:
                 raise OutputError(f"{self.out}: another run is writing it now", "wait for it, or choose another name")
             if self.out.exists() and not (self.out.is_dir() and not any(self.out.iterdir())):
                 raise Appeared(f"{self.out}: another run has just made it", "run again to see whether it is the same")
+            if self.directory.is_symlink():
+                raise OutputError(f"{self.directory}: is a link", "remove it; unfinished work lies beside its output")
             self.made = not (self.directory.is_dir() and any(self.directory.iterdir()))
             self.directory.mkdir(exist_ok=True)
         except OSError as error:
@@ -121,11 +124,7 @@ class WorkingDirectory:
         if files.disk_is_full(error):
             room = f"; {need:,} bytes are needed" if need is not None else ""
             return OutputError(f"{self.out}: the disk is full{room}", "make room and run again")
-        hint = "check the disk and permissions"
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            hint = "close programs, or raise `ulimit -n`, and run again; what is finished is kept"
-        elif error.filename and Path(error.filename) == self._lock.path:
+        hint = next_step(error)
+        if error.errno not in _OF_THE_PROCESS and error.filename and Path(error.filename) == self._lock.path:
             hint = f"check the permissions of {self._lock.path}"
-        elif error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            hint = "choose a place on a file system that knows locks"
         return OutputError(f"{self.out}: cannot be written ({error.strerror or error})", hint)

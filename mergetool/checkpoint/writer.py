@@ -16,7 +16,8 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,13 @@ class CheckpointWriter:
         self._work.__enter__()
         try:
             self._take_over()
-            for shard in self._shards:
-                self._files.append(self._open(shard))
+            kept = max(4, files.most_open_files() // 16)
+            for number, shard in enumerate(self._shards):
+                descriptor = self._open(shard)
+                if number < kept:
+                    self._files.append(descriptor)
+                else:
+                    os.close(descriptor)
             self._earlier = [one for one in self._earlier if self._is_whole(one)]
             self._journal.begin(self._head, self._earlier)
             self.reports = {one.tensor: one.report for one in self._earlier}
@@ -147,17 +153,30 @@ class CheckpointWriter:
             raise
         return descriptor
 
+    @contextmanager
+    def _at(self, shard: int) -> Iterator[int]:
+        """A shard's descriptor: of the first ones that which is kept open, of the others one for this moment."""
+        if shard < len(self._files):
+            yield self._files[shard]
+            return
+        descriptor = os.open(self.directory / self._shards[shard].file, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
     def _is_whole(self, one: Finished) -> bool:
         """Whether a finished tensor's bytes are still those that were written."""
         shard, offset = self._place[one.tensor]
         hasher, end = xxh3_128(), offset + self._tensors[one.tensor].nbytes
         buffer = memoryview(bytearray(min(_HASHED_AT_ONCE, max(end - offset, 1))))
-        while offset < end:
-            count = files.read_at(self._files[shard], buffer[: min(end - offset, len(buffer))], offset)
-            if not count:
-                return False
-            hasher.update(buffer[:count])
-            offset += count
+        with self._at(shard) as descriptor:
+            while offset < end:
+                count = files.read_at(descriptor, buffer[: min(end - offset, len(buffer))], offset)
+                if not count:
+                    return False
+                hasher.update(buffer[:count])
+                offset += count
         return hasher.hexdigest() == one.hash
 
     # --- writing ----------------------------------------------------------------------------------------------------
@@ -177,7 +196,8 @@ class CheckpointWriter:
             hasher.update(data)
             self._written[name] = hasher, first + len(data)
         try:
-            files.write_at(self._files[shard], data, offset + first)
+            with self._at(shard) as descriptor:
+                files.write_at(descriptor, data, offset + first)
         except OSError as error:
             raise self._failure(error) from error
 
@@ -201,25 +221,27 @@ class CheckpointWriter:
         """The hashing thread: each shard from its start to its end, tensor by tensor as they are finished."""
         buffer = memoryview(bytearray(_HASHED_AT_ONCE))
         try:
-            for shard, descriptor in zip(self._shards, self._files, strict=True):
+            for number, shard in enumerate(self._shards):
                 digest, offset, synced = sha256(shard.header), len(shard.header), 0
                 for tensor in shard.tensors:
                     with self._changed:
                         self._changed.wait_for(lambda name=tensor.name: self._stopping or name in self.reports)
                     end = offset + tensor.nbytes
-                    while offset < end:
-                        if self._stopping:
-                            return
-                        count = files.read_at(descriptor, buffer[: min(end - offset, len(buffer))], offset)
-                        if not count:
-                            raise OSError(errno.EIO, f"{shard.file} has become shorter while it was written")
-                        digest.update(buffer[:count])
-                        offset += count
-                        if offset - synced >= _SYNCED_AT_ONCE:
-                            # its pages are the next ones to be written to: a large merge takes no memory from others
-                            files.sync_and_let_go(descriptor, synced, offset - synced)
-                            synced = offset
-                files.sync_open(descriptor)
+                    with self._at(number) as descriptor:
+                        while offset < end:
+                            if self._stopping:
+                                return
+                            count = files.read_at(descriptor, buffer[: min(end - offset, len(buffer))], offset)
+                            if not count:
+                                raise OSError(errno.EIO, f"{shard.file} has become shorter while it was written")
+                            digest.update(buffer[:count])
+                            offset += count
+                            if offset - synced >= _SYNCED_AT_ONCE:
+                                # its pages are the next ones to be written to: a large merge takes no memory from others
+                                files.sync_and_let_go(descriptor, synced, offset - synced)
+                                synced = offset
+                with self._at(number) as descriptor:
+                    files.sync_open(descriptor)
                 self._hashes[shard.file] = digest.hexdigest()
         except Exception as error:  # told by `complete`, in the thread that asks
             self._hash_error = error
@@ -243,7 +265,7 @@ class CheckpointWriter:
             if self._hash_error is not None:
                 raise self._hash_error
             if len(self._shards) > 1:
-                (self.directory / INDEX).write_text(json.dumps(index_of(self._shards), indent=2) + "\n")
+                (self.directory / INDEX).write_text(json.dumps(index_of(self._shards), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise self._failure(error) from error
         return self._hashes

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import Settings, emit_json, naming, note, progress_bar, size
+from mergetool.cli.shell import Settings, echo, emit_json, naming, note, progress_bar, size
 from mergetool.methods import TRAININGS
 
 
@@ -40,7 +40,7 @@ def align(
         note(f"{out} already is this run; nothing to do (see {out / 'mergetool.json'})")
     else:
         _tell_result(result, loaded)
-    typer.echo(out)
+    echo(out)
 
 
 def _teller(update: Any, algorithm: Any) -> Any:
@@ -53,7 +53,7 @@ def _teller(update: Any, algorithm: Any) -> Any:
             update(facts["done"], facts["total"], f"calibrating, {facts['what']}")
         elif event == "fetch":
             update(facts["done"], facts["total"], f"fetching {facts['file']}")
-        elif event == "fisher":
+        elif event == "information":
             update(facts["done"], facts["total"], f"Fisher information of row {facts['done']} of {facts['total']}")
         elif event == "log" and "loss" in facts:
             shown = [one for one in algorithm.logged if one.word and one.key in facts]

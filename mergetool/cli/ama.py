@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mergetool.cli.shell import Settings, emit_json, naming, note, progress_bar
+from mergetool.cli.shell import Settings, echo, emit_json, naming, note, print_table, progress_bar
 
 if TYPE_CHECKING:
     from mergetool.ama import AmaResult
@@ -35,7 +35,7 @@ def ama(
         return
     _print(results)
     for result in results:
-        typer.echo(result.path)
+        echo(result.path)
 
 
 def _facts(result: AmaResult) -> dict:
@@ -53,8 +53,6 @@ def _facts(result: AmaResult) -> dict:
 
 def _print(results: list[AmaResult]) -> None:
     from rich.table import Table
-
-    from mergetool.cli.compare import print_table
 
     first = results[0]
     count = first.parts.count

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mergetool.cli.shell import emit_json, note, parse_size, progress_bar, size
+from mergetool.cli.shell import echo, emit_json, note, parse_size, progress_bar, size
 
 
 def calibrate(
@@ -67,4 +67,4 @@ def calibrate(
     if rows["empty"]:
         note(f"{rows['empty']} empty rows left out")
     read = f"{rows['rows']} rows, {rows['tokens']:,} tokens"
-    typer.echo(f"{made.out}: {len(sites)} maps of {facts['model']['source']} on {read}; {size(made.out.stat().st_size)}")
+    echo(f"{made.out}: {len(sites)} maps of {facts['model']['source']} on {read}; {size(made.out.stat().st_size)}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, naming, size
+from mergetool.cli.shell import echo, emit_json, naming, size
 
 
 def check(
@@ -22,11 +22,11 @@ def check(
     if json:
         emit_json(found)
         return
-    typer.echo(f"{recipe}: a valid {found['kind']} recipe")
+    echo(f"{recipe}: a valid {found['kind']} recipe")
     for key, value in found.items():
         if key in ("recipe", "kind"):
             continue
-        typer.echo(f"  {key.replace('_', ' ')}: {size(value) if key.startswith('bytes_') else _shown(value)}")
+        echo(f"  {key.replace('_', ' ')}: {size(value) if key.startswith('bytes_') else _shown(value)}")
 
 
 def _shown(value: Any) -> str:

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import Settings, emit_json, naming, note, progress_bar
+from mergetool.cli.shell import Settings, echo, emit_json, naming, note, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from mergetool.study.analysis.choose import Summary
     from mergetool.study.execution.run import StudyResult
     from mergetool.study.execution.save import Saved
@@ -102,10 +100,10 @@ def run_and_report(
         note(f"{silent} replies of the judge on the test rows held no verdict; their pairs count as ties")
     note(f"{result.ran} of {len(result.rows)} candidates made and measured in {result.seconds:.0f} s")
     for path in paths:
-        typer.echo(path)
+        echo(path)
     for one in save_candidates(recipe, result, save) if save else []:
         note(f"{one.name}: {'written' if one.written else 'there already'}")
-        typer.echo(one.path)
+        echo(one.path)
     return result
 
 
@@ -126,6 +124,7 @@ def facts(result: StudyResult, paths: list[Path], saved: list[Saved]) -> dict[st
     from dataclasses import asdict
 
     from mergetool.study.analysis.hypervolume import as_facts
+    from mergetool.study.report.choice_words import differences_as_facts
 
     summary = result.summary
     return {
@@ -136,6 +135,9 @@ def facts(result: StudyResult, paths: list[Path], saved: list[Saved]) -> dict[st
         "chosen": asdict(summary.choice),
         "front": summary.front,
         "hypervolume": as_facts(summary),
+        "against": summary.against,
+        "differences": differences_as_facts(summary),
+        "without_row_scores": summary.without_rows,
         "rlhf": summary.rlhf,
         "axes": {"reward": summary.reward.name, "tax": summary.tax.name},
         "groups": [
@@ -154,23 +156,16 @@ def facts(result: StudyResult, paths: list[Path], saved: list[Saved]) -> dict[st
     }
 
 
-def print_table(table: Table) -> None:
-    """A table to stdout; uncut where that is a file or a pipe, which have no width."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 160)
-    console.print(table)
-
-
 def print_summary(summary: Summary) -> None:
-    """The table, and what was chosen."""
+    """The table, the differences, what was chosen and how sure that is; warnings come first."""
     from rich.table import Table
 
     from mergetool.study.analysis.hypervolume import cover_sentence
+    from mergetool.study.report.choice_words import certainty, chosen_sentence
     from mergetool.study.report.html_report import shown, tax_sentence
 
+    for warning in summary.choice.warnings:
+        typer.echo(f"warning: {warning}")
     table = Table(title="scores on the test rows", title_justify="left", box=None, header_style="bold", pad_edge=False)
     table.add_column("candidate", no_wrap=True)
     table.add_column("seeds", justify="right")
@@ -195,13 +190,40 @@ def print_summary(summary: Summary) -> None:
             style="bold" if "chosen" in marks else None,
         )
     print_table(table)
-    typer.echo("\n" + tax_sentence(summary))
+    print_differences(summary)
+    echo("\n" + tax_sentence(summary))
     if sentence := cover_sentence(summary):
-        typer.echo(sentence)
+        echo(sentence)
     choice = summary.choice
-    typer.echo(f"Chosen: {choice.group}: {choice.why}." if choice.group else f"Nothing chosen: {choice.why}.")
+    echo(chosen_sentence(summary))
+    for line in certainty(summary):
+        echo(line)
     if choice.group:
         group = summary.group(choice.group)
         assert group is not None
         scores = ", ".join(f"{column.name} {shown(group.scores['test'][column.name])}" for column in summary.columns)
-        typer.echo(f"On the test rows it has {scores}.")
+        echo(f"On the test rows it has {scores}.")
+
+
+def print_differences(summary: Summary) -> None:
+    """Each candidate against SFT, RLHF and the yardstick on the test rows, paired row by row; nothing without row scores."""
+    from rich.table import Table
+
+    from mergetool.study.analysis.doubts import shown
+    from mergetool.study.report.choice_words import compared_with, difference_rows
+
+    compared, rows = compared_with(summary), difference_rows(summary)
+    if not rows:
+        return
+    title = "\ndifferences on the test rows, row by row, with 95 % intervals over rows and seeds"
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table.add_column("candidate", no_wrap=True)
+    for _, heading, columns in compared:
+        for column in columns:
+            table.add_column(
+                f"{heading}\n{column.name.rpartition('.')[2].replace('_', ' ')}", justify="right", vertical="bottom"
+            )
+    for name, cells in rows:
+        style = "bold" if name == summary.choice.group else None
+        table.add_row(name, *(shown(away) if away else "" for away in cells), style=style)
+    print_table(table)

@@ -1,4 +1,4 @@
-"""mergetool evaluate: reward and tax of one model."""
+"""mergetool evaluate: reward and tax of one model, or of several beside the first."""
 
 from __future__ import annotations
 
@@ -7,19 +7,28 @@ from typing import Annotated, Any
 
 import typer
 
+from mergetool.cli.completion import metric_names
 from mergetool.cli.shell import emit_json, note, progress_bar
 
 DATA, BENCHMARKS, JUDGES, ANSWERS = "Data", "Public benchmarks", "Reward model and judge", "Limits"
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A checkpoint directory, lab:NAME or a Hub id.", show_default=False)],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Checkpoint directories, lab:NAME or Hub ids; MODEL+ADAPTER. Of several, each is compared with the first.",
+            show_default=False,
+        ),
+    ],
     tasks: Annotated[
         str | None,
         typer.Option(
             help="Metrics, lm-evaluation-harness tasks (TASK, TASK:METRIC) and suites (omo-14, ama), separated by commas; "
             "default: the metrics that the data allow.",
             show_default=False,
+            autocompletion=metric_names,
         ),
     ] = None,
     reference: Annotated[
@@ -94,16 +103,29 @@ def evaluate(
         bool, typer.Option("--chat", help="Put prompts and questions through the chat template.", rich_help_panel=ANSWERS)
     ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...", show_default=False)] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Type that models are measured in.", show_default="float32 on a CPU, else the checkpoint's"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Requests of a benchmark at a time.", rich_help_panel=BENCHMARKS)] = 16,
+    output_path: Annotated[Path | None, typer.Option(help="A directory for results.json.", show_default=False)] = None,
+    log_samples: Annotated[
+        bool, typer.Option("--log-samples", help="Write the answers to the data's prompts there too, as samples.jsonl.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Measure one model: rewards, tax on your own data, and public benchmarks."""
+    """Measure models: rewards, tax on your own data, and public benchmarks."""
+    from mergetool.cli.evaluate_output import as_facts, print_differences, print_scores, write
     from mergetool.cli.evaluate_tasks import Files, benchmarks, data_tasks, names_of
     from mergetool.config.sources import resolve_source
     from mergetool.errors import RecipeError
     from mergetool.evaluate import JudgeSettings
-    from mergetool.hub.references import local_directory
 
     here = Path.cwd()
+    if log_samples and output_path is None:
+        raise RecipeError("--log-samples needs --output-path", "give the directory for samples.jsonl")
+    if twice := next((model for model in models if models.count(model) > 1), None):
+        raise RecipeError(f"{twice} is named twice", "name each model once")
     if bool(judge_url) != bool(judge_model):
         raise RecipeError("--judge-url and --judge-model belong together", "give both: the endpoint, and the model behind it")
     if "{prompt}" not in template:
@@ -117,44 +139,47 @@ def evaluate(
     if not public or metrics or files.given:
         asked += data_tasks(files, metrics, limit, beta, limits)
     if public:
-        asked.append(benchmarks(public, num_fewshot, limit, chat, include or [], unsafe_code))
-    from mergetool.evaluate import evaluate as run
+        asked.append(benchmarks(public, num_fewshot, limit, chat, include or [], unsafe_code, batch_size))
+    found = {}
+    for model in models:
+        found[model] = _measured(model, asked, resolve_source(reference, here) if reference else None, device, dtype)
+    for path in write(found, output_path, log_samples) if output_path else []:
+        note(f"written: {path}")
+    if json:
+        emit_json(as_facts(found))
+        return
+    for model, scores in found.items():
+        print_scores(model, scores)
+    if len(found) > 1:
+        print_differences(found)
 
-    sft = resolve_source(reference, here) if reference else None
-    source = resolve_source(model, here)
+
+def _measured(
+    model: str, asked: list[Any], sft: Path | str | None, device: str | None, dtype: str | None
+) -> dict[str, dict[str, Any]]:
+    """One model's scores, those by row among them."""
+    from mergetool.config.sources import resolve_source
+    from mergetool.evaluate import evaluate as run
+    from mergetool.hub.loading import load_tokenizer
+    from mergetool.hub.references import local_directory
+    from mergetool.study.execution.live_model import LiveModel
+
+    here = Path.cwd()
+    name, plus, adapter = model.rpartition("+")
+    if not (plus and name and adapter) or Path(model).exists():
+        name = model
+    source = resolve_source(name, here)
     for place in (source, sft):
         if isinstance(place, str):  # it lies on the Hub
             with progress_bar("fetching") as update:
                 local_directory(place, update)
-    with progress_bar("measuring") as update:
-        found = run(source, asked, sft, device=device, progress=update)
-    shown = {name: {key: value for key, value in score.items() if key != "rows"} for name, score in found.items()}
-    if json:
-        emit_json({"model": model, "scores": shown})
-        return
-    _print(model, shown)
-
-
-def _print(model: str, scores: dict[str, dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    from mergetool.cli.compare import print_table
-
-    table = Table(title=model, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for name in ("metric", "value", "95 % over rows", "rows", "unit", "better"):
-        table.add_column(name, justify="right" if name in ("value", "95 % over rows", "rows") else "left")
-    for name, score in scores.items():
-        table.add_row(
-            name,
-            f"{score['value']:.4f}",
-            f"{score['low']:.4f} to {score['high']:.4f}",
-            str(score["n"]),
-            score["unit"],
-            "higher" if score["higher_is_better"] else "lower",
+    live, tokenizer = source, None
+    if name != model:  # the adapter merged into the model's weights, as `mergetool merge` reads it, without rounding
+        placed = f"{source}+{resolve_source(adapter, here)}"
+        held = LiveModel(source, device, dtype)
+        held.put_merge(
+            {"merge_method": "linear", "models": [{"model": placed, "parameters": {"weight": 1}}], "dtype": "float32"}, model
         )
-    print_table(table)
-    for left_out in {score["left_out"] for score in scores.values() if score["left_out"]}:
-        note(f"{left_out} rows left out: their prompt alone fills max_length")
-    for name, score in scores.items():
-        if score.get("without_verdict"):
-            note(f"{name}: {score['without_verdict']} replies of the judge held no verdict; their pairs count as ties")
+        live, tokenizer = held.model, load_tokenizer(source)
+    with progress_bar("measuring") as update:
+        return run(live, asked, sft, tokenizer, device, dtype, update)

@@ -47,9 +47,15 @@ def names_of(tasks: str | None) -> tuple[list[str] | None, list[str]]:
 
 
 def benchmarks(
-    names: list[str], num_fewshot: int | None, limit: int | None, chat: bool, include: list[Path], unsafe_code: bool
+    names: list[str],
+    num_fewshot: int | None,
+    limit: int | None,
+    chat: bool,
+    include: list[Path],
+    unsafe_code: bool,
+    batch_size: int = 16,
 ) -> HarnessTask:
-    """The public benchmarks; what of a suite is not run is told.
+    """The public benchmarks; names what of a suite is not run.
 
     Raises:
         RecipeError: a name is no metric, task or suite, or a task executes code and nobody allowed that.
@@ -60,7 +66,7 @@ def benchmarks(
 
     name = names[0] if len(names) == 1 and names[0] in SUITES else "public"
     task = HarnessTask(
-        name, tuple(names), num_fewshot, limit, chat, tuple(folder.absolute() for folder in include), unsafe_code
+        name, tuple(names), num_fewshot, limit, chat, tuple(folder.absolute() for folder in include), unsafe_code, batch_size
     )
     try:
         task.metrics()

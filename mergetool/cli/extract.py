@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mergetool.cli.shell import emit_json, note, progress_bar, tell_adapter
+from mergetool.cli.shell import echo, emit_json, note, progress_bar, tell_adapter
 
 
 def extract(
@@ -37,4 +37,4 @@ def extract(
         return
     note(f"{model} - {base} -> {out} ({time.perf_counter() - started:.1f} s)")
     tell_adapter(manifest)
-    typer.echo(out)
+    echo(out)

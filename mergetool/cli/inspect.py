@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, note, progress_bar
+from mergetool.cli.shell import echo, emit_json, note, print_table, progress_bar
+from mergetool.errors import plain
 
 
 def inspect(
@@ -46,7 +47,7 @@ def inspect(
     rows = [_tensor_row(f.to_dict()) for f in facts] if tensors else by_layer(facts)
     _table(rows)
     total = sum(f.numel for f in facts)
-    typer.echo(f"{len(facts)} tensors, {total:,} parameters, {', '.join(sorted({f.dtype for f in facts}))}")
+    echo(f"{len(facts)} tensors, {total:,} parameters, {', '.join(sorted({f.dtype for f in facts}))}")
 
 
 def _name(model: str) -> str:
@@ -59,7 +60,6 @@ def _tensor_row(fact: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -69,10 +69,10 @@ def _table(rows: list[dict[str, Any]]) -> None:
         table.add_column(column.replace("_", " "), justify="left" if left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(c)) for c in columns))
-    Console().print(table)
+    print_table(table)
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else plain(str(value))

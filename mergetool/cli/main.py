@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
+import io
 import os
 import sys
 import traceback
@@ -11,7 +13,25 @@ from typing import Annotated
 
 import typer
 
-from mergetool.cli import align, ama, calibrate, check, compare, demo, evaluate, extract, inspect, merge, methods, push, recipes
+from mergetool.cli import (
+    align,
+    ama,
+    calibrate,
+    check,
+    compare,
+    demo,
+    env,
+    evaluate,
+    extract,
+    inspect,
+    merge,
+    methods,
+    metrics,
+    pick,
+    push,
+    recipes,
+    schema,
+)
 from mergetool.cli.shell import guarded
 from mergetool.errors import without_tokens
 from mergetool.version import __version__
@@ -43,8 +63,8 @@ def _root(
 
 
 for command in (
-    demo.demo, merge.merge, extract.extract, align.align, compare.compare, ama.ama, calibrate.calibrate, evaluate.evaluate,
-    check.check, inspect.inspect, push.push, methods.methods,
+    demo.demo, pick.pick, pick.init, merge.merge, extract.extract, align.align, compare.compare, ama.ama, calibrate.calibrate,
+    evaluate.evaluate, check.check, inspect.inspect, push.push, methods.methods, metrics.metrics, schema.schema, env.env,
 ):  # fmt: skip
     app.command()(guarded(command))
 app.add_typer(recipes.app, name="recipes")
@@ -56,8 +76,13 @@ def main() -> None:
     # once more at the exit, costs a third of the start
     gc.set_threshold(100_000, 20, 100)
     atexit.register(gc.freeze)
+    os.environ["PYTHONSAFEPATH"] = "1"  # of the programs that are started from here: none imports from the working directory
+    for stream in (sys.stdout, sys.stderr):  # a terminal or a pipe that is not UTF-8 is shown \u2013 for what it cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError):
+                stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        app(prog_name="mergetool")  # also under `python -m mergetool`
     except Exception:  # a bug of ours: its traceback may hold what a library put into its message
         sys.stderr.write(without_tokens(traceback.format_exc()))
         sys.exit(1)

@@ -8,12 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
+from mergetool.cli.completion import ENGINES, engines, recipe_names
 from mergetool.cli.push import tell_pushed, upload
-from mergetool.cli.shell import Settings, emit_json, naming, note, parse_size, progress_bar, size, tell_adapter
+from mergetool.cli.shell import Settings, echo, emit_json, naming, note, parse_size, progress_bar, size, tell_adapter
 
 
 def merge(
-    recipe: Annotated[Path, typer.Argument(help="A merge recipe (mergekit's YAML dialect).", show_default=False)],
+    recipe: Annotated[
+        Path,
+        typer.Argument(help="A merge recipe (mergekit's YAML dialect).", show_default=False, autocompletion=recipe_names),
+    ],
     out: Annotated[Path, typer.Argument(help="The directory to make. It appears when it is complete.", show_default=False)],
     seed: Annotated[int | None, typer.Option(help="Overrides the recipe's seed.", show_default=False)] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores. The bytes do not depend on it.")] = None,
@@ -31,7 +35,7 @@ def merge(
     rank: Annotated[
         int | None, typer.Option(min=1, help="With --adapter: of each layer, at most.", show_default="what is exact")
     ] = None,
-    engine: Annotated[str, typer.Option(help="auto, native or mergekit.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, native or mergekit.", autocompletion=engines)] = "auto",
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and Inf in the inputs pass.")] = False,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Let Hub repositories without safetensors pass; no code in them is run.")
@@ -64,8 +68,8 @@ def merge(
     from mergetool.merge.run import merge as run
     from mergetool.merge.sweep import expand
 
-    if engine not in ("auto", "native", "mergekit"):
-        raise RecipeError(f"--engine {engine} is not known", nearest(engine, ["auto", "native", "mergekit"]))
+    if engine not in ENGINES:
+        raise RecipeError(f"--engine {engine} is not known", nearest(engine, ENGINES))
     _check_device(device)
     _check_push(push, sweep, public or pr or revision is not None)
     shard_bytes = parse_size(shard_size, "--shard-size")
@@ -93,7 +97,7 @@ def merge(
     if dry_run:
         reports = [describe(plan, threads) for plan in plans]
         for report in [] if json else reports:
-            typer.echo("\n".join(f"{key}: {value}" for key, value in report.items()))
+            echo("\n".join(f"{key}: {value}" for key, value in report.items()))
         if json:
             emit_json(reports if sweep else reports[0])
         return
@@ -120,7 +124,7 @@ def merge(
             note(f"{path} already is this merge; nothing to do")
         else:
             _report(manifest, path, seconds, plan)
-        typer.echo(path)
+        echo(path)
     if pushed:
         tell_pushed(pushed)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mergetool.cli.shell import emit_json
+from mergetool.cli.shell import echo, emit_json, print_table
 
 
 def methods(json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False) -> None:
@@ -24,7 +24,6 @@ def methods(json: Annotated[bool, typer.Option("--json", help="Print the table a
     if json:
         emit_json(rows)
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -32,5 +31,5 @@ def methods(json: Annotated[bool, typer.Option("--json", help="Print the table a
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(row["method"], row["sparsifier"], row["consensus"], row["optimizer"], row["use"], row["source"])
-    Console().print(table)
-    typer.echo("A method that a later mergekit adds runs through it: mergetool merge --engine mergekit.")
+    print_table(table)
+    echo("A method that a later mergekit adds runs through it: mergetool merge --engine mergekit.")

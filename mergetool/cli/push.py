@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mergetool.cli.shell import emit_json, note, size
+from mergetool.cli.shell import echo, emit_json, note, size
 
 if TYPE_CHECKING:
     from mergetool.hub.push import Pushed
@@ -50,5 +50,8 @@ def tell_pushed(pushed: Pushed) -> None:
         note(f"uploaded {len(pushed.uploaded)} files, {size(pushed.nbytes)}: {', '.join(pushed.uploaded)}")
     else:
         note("the repository has all of it already; nothing was uploaded")
+    if pushed.left:
+        more = f" and {len(pushed.left) - 5} more" if len(pushed.left) > 5 else ""
+        note(f"left here, no part of the result: {', '.join(pushed.left[:5])}{more}")
     note(f"{pushed.repo} is {'private' if pushed.private else 'public'}; {pushed.revision} is at {pushed.commit[:12]}")
-    typer.echo(pushed.pull_request or pushed.url)
+    echo(pushed.pull_request or pushed.url)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from mergetool.errors import MergetoolError, RecipeError
+from mergetool.errors import MergetoolError, RecipeError, explained, plain
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Settings: TypeAlias = Annotated[
     list[str] | None,
@@ -32,15 +36,18 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except MergetoolError as error:
-            typer.echo(f"mergetool: {error}", err=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            typer.echo("mergetool: interrupted; run the same command again to go on from what is on disk", err=True)
-            raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our output has gone; that is its business
             sys.stderr.close()
             raise typer.Exit(141) from None
+        except KeyboardInterrupt:
+            typer.echo("mergetool: interrupted; run the same command again to go on from what is on disk", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            known = explained(error)
+            if known is None:
+                raise
+            typer.echo(f"mergetool: {known}", err=True)
+            raise typer.Exit(2) from None
 
     return run
 
@@ -56,14 +63,30 @@ def naming(recipe: Path) -> Iterator[None]:
         raise RecipeError(f"{recipe}: {error.message}", error.hint) from None
 
 
+def echo(text: object, nl: bool = True) -> None:
+    """A line of a command's answer; what would steer the terminal is written out."""
+    typer.echo(plain(str(text)), nl=nl)
+
+
 def note(text: str) -> None:
     """A line for the person at the terminal."""
-    typer.echo(text, err=True)
+    typer.echo(plain(text), err=True)
+
+
+def print_table(table: Table) -> None:
+    """A table to stdout, uncut where that is a file or a pipe, which have no width; brackets in a name are no markup."""
+    from rich.console import Console
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 160)
+    console.print(table)
 
 
 def emit_json(value: Any) -> None:
     """Data for the next program."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    typer.echo(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 @contextmanager
@@ -74,12 +97,12 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
 
     console = Console(stderr=True)
     columns = [TextColumn(what), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn()]
-    columns.append(TextColumn("{task.fields[label]}"))
+    columns.append(TextColumn("{task.fields[label]}", markup=False))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None, label="")
 
         def update(done: int, total: int, label: str) -> None:
-            bar.update(task, completed=done, total=total, label=label)
+            bar.update(task, completed=done, total=total, label=plain(label))
 
         yield update
 

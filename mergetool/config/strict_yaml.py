@@ -8,16 +8,15 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mergetool.errors import RecipeError, nearest
+from mergetool import reading
+from mergetool.config.yaml_loader import LIMIT, loader
+from mergetool.errors import RecipeError, nearest, next_step
 
 if typing.TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
     Model = TypeVar("Model", bound=BaseModel)
-
-# YAML 1.2's numbers. PyYAML follows 1.1, where `1e-6` is text because the dot is missing.
-_FLOAT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
@@ -36,11 +35,21 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         what = "is a directory, not a recipe" if path.is_dir() else "no such file"
         raise RecipeError(f"{path}: {what}", "give the path of a YAML recipe; `mergetool recipes ls` lists ready ones")
+    return parse_yaml(recipe_text(path), path)
+
+
+def recipe_text(path: Path) -> str:
+    """The text of a recipe's file.
+
+    Raises:
+        RecipeError: it is no text, too long, or cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return reading.text(path, LIMIT)
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not a text file", "a recipe is YAML in UTF-8") from None
-    return parse_yaml(text, path)
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror or error})", next_step(error)) from None
 
 
 def parse_yaml(text: str, path: str | Path) -> dict[str, Any]:
@@ -55,13 +64,15 @@ def parse_yaml(text: str, path: str | Path) -> dict[str, Any]:
     """
     import yaml
 
+    if len(text) > LIMIT:
+        raise RecipeError(f"{path}: has more than {LIMIT:,} letters", "divide it")
     try:
-        loaded = yaml.load(text, Loader=_loader())
+        loaded = yaml.load(text, Loader=loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not YAML"
-        raise RecipeError(f"{path}: {place}{problem}", "mend the YAML there") from None
+        raise RecipeError(f"{path}: {place}{problem}", "correct the YAML there") from None
     if not isinstance(loaded, dict):
         what = "is empty" if loaded is None else f"holds a {type(loaded).__name__}, not keys and values"
         raise RecipeError(f"{path}: {what}", "`mergetool recipes show NAME` prints a complete one")
@@ -73,9 +84,9 @@ def documents(text: str) -> list[str]:
     import yaml
 
     try:
-        starts = [event.start_mark for event in yaml.parse(text) if isinstance(event, yaml.events.DocumentStartEvent)]
+        starts = [event.start_mark for event in yaml.parse(text, loader()) if isinstance(event, yaml.events.DocumentStartEvent)]
         parts = _cut(text, [mark.index for mark in starts])
-        return [part for part in parts if getattr(yaml.compose(part), "value", "")] or [text]
+        return [part for part in parts if getattr(yaml.compose(part, loader()), "value", "")] or [text]
     except yaml.YAMLError:
         return [text]
 
@@ -91,7 +102,7 @@ def anchored_keys(text: str) -> frozenset[str]:
 
     found: dict[str, str] = {}
     used, depth, key = set(), 0, None
-    for event in yaml.parse(text):
+    for event in yaml.parse(text, loader()):
         if isinstance(event, yaml.events.AliasEvent):
             used.add(event.anchor)
         if isinstance(event, yaml.events.CollectionEndEvent):
@@ -107,32 +118,6 @@ def anchored_keys(text: str) -> frozenset[str]:
                 key = key if isinstance(event, yaml.events.CollectionStartEvent) else None
         depth += isinstance(event, yaml.events.CollectionStartEvent)
     return frozenset(key for key, anchor in found.items() if anchor in used)
-
-
-def _loader() -> type:
-    """A SafeLoader that knows YAML 1.2 floats and refuses a key that is given twice."""
-    import yaml
-
-    class StrictLoader(yaml.SafeLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-            seen: set[Any] = set()
-            for key_node, _ in node.value:
-                if key_node.tag == "tag:yaml.org,2002:merge":
-                    continue
-                key = self.construct_object(key_node, deep=True)
-                if isinstance(key, (dict, list)):
-                    raise yaml.constructor.ConstructorError(
-                        None, None, "a key must be a word, not a list or a mapping", key_node.start_mark
-                    )
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", key_node.start_mark)
-                seen.add(key)
-            return super().construct_mapping(node, deep=deep)
-
-    # The class attribute is shared with SafeLoader until it is written to: copy before adding.
-    StrictLoader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-    StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
-    return StrictLoader
 
 
 def validate(model_cls: type[Model], mapping: Any, source: str | Path) -> Model:

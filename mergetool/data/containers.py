@@ -6,17 +6,24 @@ import csv
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from mergetool.errors import DataError
+from mergetool import reading
+from mergetool.errors import DataError, next_step
 
 Numbered: TypeAlias = Iterator[tuple[int, Any]]
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"  # of `Dataset.save_to_disk` and `DatasetDict.save_to_disk`
 _SHARD = re.compile(r"(?P<split>.+?)-\d{3,6}-of-\d{3,6}\..+")
+# gzip.BadGzipFile is an OSError; a cut file is an EOFError, and a damaged one what zlib says
+_UNREADABLE = (EOFError, OSError, zlib.error)
+_LONGEST = 1 << 26  # letters of a line: a file without line ends is not read whole
+_WHOLE = 1 << 28  # bytes of a file that is one JSON value
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -31,11 +38,11 @@ def rows_in(path: Path) -> Numbered:
         return
     files = files_of(path)
     if len(files) == 1:
-        yield from _reader(files[0])(files[0])
+        yield from _rows(files[0])
         return
     number = 0
     for file in files:
-        for _, row in _reader(file)(file):
+        for _, row in _rows(file):
             number += 1
             yield number, row
 
@@ -103,7 +110,7 @@ def _shards_of_directory(path: Path) -> list[Path]:
 
 def _loaded(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = reading.parsed_file(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})", "the directory is damaged; save the data set again") from None
     return found if isinstance(found, dict) else {}
@@ -122,6 +129,15 @@ def _reader(path: Path) -> Callable[[Path], Numbered]:
     return READERS[kind]
 
 
+def _rows(path: Path, read: Callable[[Path], Numbered] | None = None) -> Numbered:
+    read = read or _reader(path)
+    try:
+        reading.opened(path).close()  # no pipe is waited for
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})", next_step(error)) from None
+    yield from read(path)
+
+
 def _text(path: Path, newline: str | None = None) -> Any:
     """An open text file, without the byte order mark that Windows programs write."""
     opener: Any = gzip.open if path.name.lower().endswith(".gz") else open
@@ -132,17 +148,19 @@ def _lines(path: Path) -> Numbered:
     number = 0
     try:
         with _text(path) as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(partial(file.readline, _LONGEST), ""), 1):
+                if len(line) == _LONGEST:
+                    raise DataError(f"{path}: row {number}: has more than {_LONGEST:,} letters", "divide it, or leave it out")
                 if line.strip():
-                    yield number, json.loads(line)
+                    yield number, reading.parsed(line)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}: row {number}: not JSON ({error.msg} at column {error.colno})",
-            "each line is one JSON object; mend or delete this one",
+            "each line is one JSON object; correct or delete this one",
         ) from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: row {number + 1}: not UTF-8 text", "save the file as UTF-8") from None
-    except (EOFError, OSError) as error:  # gzip.BadGzipFile is an OSError; a cut file is an EOFError
+    except _UNREADABLE as error:
         raise DataError(
             f"{path}: row {number + 1}: cannot be read ({error})", "the file is damaged or cut short; fetch it again"
         ) from None
@@ -151,13 +169,16 @@ def _lines(path: Path) -> Numbered:
 def _json(path: Path) -> Numbered:
     try:
         with _text(path) as file:
-            loaded = json.load(file)
+            text = file.read(_WHOLE + 1) if path.stat().st_size <= _WHOLE else None
+        if text is None or len(text) > _WHOLE:
+            raise DataError(f"{path}: is one JSON value of more than {_WHOLE:,} letters", "save it as JSON lines")
+        loaded = reading.parsed(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # JSON lines under a .json name, as many data sets have them
             yield from _lines(path)
             return
-        raise DataError(f"{path}: line {error.lineno}: not JSON ({error.msg})", "mend it there") from None
-    except (UnicodeDecodeError, EOFError, OSError) as error:
+        raise DataError(f"{path}: line {error.lineno}: not JSON ({error.msg})", "correct it there") from None
+    except (UnicodeDecodeError, *_UNREADABLE) as error:
         raise DataError(f"{path}: cannot be read ({error})", "the file is damaged; fetch it again") from None
     if not isinstance(loaded, list):
         loaded = [loaded]
@@ -166,17 +187,17 @@ def _json(path: Path) -> Numbered:
 
 def _csv(path: Path, delimiter: str = ",") -> Numbered:
     """Every cell is text; lists of messages in a cell are read where they are JSON."""
-    limit = csv.field_size_limit(1 << 30)  # an answer may be longer than Python's 128 KiB
+    limit = csv.field_size_limit(_LONGEST)  # an answer may be longer than Python's 128 KiB
     number = 0
     try:
         with _text(path, newline="") as file:
             for number, row in enumerate(csv.DictReader(file, delimiter=delimiter), 1):
                 if None in row or None in row.values():
-                    raise DataError(f"{path}: row {number}: has not as many cells as the first line", "mend or delete it")
+                    raise DataError(f"{path}: row {number}: has not as many cells as the first line", "correct or delete it")
                 yield number, {key: _cell(value) for key, value in row.items()}
     except csv.Error as error:
-        raise DataError(f"{path}: row {number + 1}: not CSV ({error})", "mend or delete it") from None
-    except (UnicodeDecodeError, EOFError, OSError) as error:
+        raise DataError(f"{path}: row {number + 1}: not CSV ({error})", "correct or delete it") from None
+    except (UnicodeDecodeError, *_UNREADABLE) as error:
         raise DataError(f"{path}: row {number + 1}: cannot be read ({error})", "save the file as UTF-8") from None
     finally:
         csv.field_size_limit(limit)
@@ -188,7 +209,7 @@ def _cell(text: str) -> Any:
         return text.lower() == "true"
     if text[:2] == "[{" and text.endswith("]"):
         try:
-            return json.loads(text)
+            return reading.parsed(text)
         except ValueError:
             return text
     return text
@@ -224,7 +245,7 @@ def _saved(path: Path) -> Numbered:
     split = _one_split(path)
     number = 0
     for name in _shards_of_saved(split):
-        for _, row in _arrow(split / name):
+        for _, row in _rows(split / name, _arrow):
             number += 1
             yield number, row
 
@@ -233,6 +254,7 @@ def _batches(batches: Any, schema: Any) -> Numbered:
     decode = _decoder(schema)
     number = 0
     for batch in batches:
+        batch.validate(full=True)  # offsets that point elsewhere end the process
         for at in range(0, batch.num_rows, 1024):  # an uncut table would be as many Python objects at once
             for row in batch.slice(at, 1024).to_pylist():
                 number += 1
@@ -260,7 +282,7 @@ class _arrow_errors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         import pyarrow.lib
 
-        if isinstance(error, (pyarrow.lib.ArrowException, OSError)):
+        if isinstance(error, (pyarrow.lib.ArrowException, OSError, ValueError, OverflowError, SystemError)):
             raise DataError(
                 f"{self.path}: not a readable {self.kind} file ({error})",
                 "the file is damaged or of another kind; fetch it again",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias, TypeGuard
 
@@ -68,3 +69,11 @@ def with_roles(messages: Iterable[Any]) -> list[Any]:
 def carried(row: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a row that go to the chat template."""
     return {key: row[key] for key in CARRIED if row.get(key) is not None}
+
+
+def template_arguments(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a row's chat template beside the messages, as TRL passes them: tools may be JSON."""
+    found = carried(row)
+    tools, more = found.get("tools"), found.get("chat_template_kwargs", {})
+    told = {} if tools is None else {"tools": json.loads(tools) if isinstance(tools, str) else tools}
+    return told | (json.loads(more) if isinstance(more, str) else dict(more))

@@ -8,9 +8,11 @@ where that first differs from the tokenised prompt, for a pair at the earlier of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
+
+from mergetool.data.messages import template_arguments
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,12 @@ def shared(first: Sequence[int], second: Sequence[int]) -> int:
     return next(differ, min(len(first), len(second)))
 
 
-def _ids(tokenizer, text: str | list, generation_prompt: bool = False) -> list[int]:
+def _ids(tokenizer, text: str | list, row: Mapping[str, Any], generation_prompt: bool = False) -> list[int]:
+    """Tokens of text; of messages through the chat template, with what the row has for it (`tools` and the like)."""
     if isinstance(text, str):
         return list(tokenizer(text)["input_ids"])
-    return list(
-        tokenizer.apply_chat_template(text, tokenize=True, return_dict=True, add_generation_prompt=generation_prompt)[
-            "input_ids"
-        ]
-    )
+    arguments = {"tokenize": True, "return_dict": True, "add_generation_prompt": generation_prompt}
+    return list(tokenizer.apply_chat_template(text, **arguments, **template_arguments(row))["input_ids"])
 
 
 def _joined(prompt: str | list, completion: str | list, end: str | None) -> str | list:
@@ -57,8 +57,8 @@ def _joined(prompt: str | list, completion: str | list, end: str | None) -> str 
 
 def code_pair(tokenizer, row: dict, max_length: int) -> tuple[Coded, Coded] | None:
     """The two sides of a preference row, or None where the prompt alone fills `max_length` (tokens)."""
-    prompt = _ids(tokenizer, row["prompt"], generation_prompt=True)
-    sides = [_ids(tokenizer, _joined(row["prompt"], row[side], tokenizer.eos_token)) for side in ("chosen", "rejected")]
+    prompt = _ids(tokenizer, row["prompt"], row, generation_prompt=True)
+    sides = [_ids(tokenizer, _joined(row["prompt"], row[side], tokenizer.eos_token), row) for side in ("chosen", "rejected")]
     start = min(shared(prompt, side) for side in sides)
     if start >= max_length:
         return None
@@ -72,15 +72,15 @@ def code_completion(tokenizer, row: dict, max_length: int) -> Coded | None:
     A row without a prompt is a piece of running text: it gets no end-of-sequence token, since its end is only where
     somebody cut it.
     """
-    prompt = _ids(tokenizer, row["prompt"], generation_prompt=True)
-    whole = _ids(tokenizer, _joined(row["prompt"], row["completion"], tokenizer.eos_token if row["prompt"] else None))
+    prompt = _ids(tokenizer, row["prompt"], row, generation_prompt=True)
+    whole = _ids(tokenizer, _joined(row["prompt"], row["completion"], tokenizer.eos_token if row["prompt"] else None), row)
     coded = Coded(tuple(whole[:max_length]), shared(prompt, whole))
     return coded if coded.length > 0 else None
 
 
 def code_prompt(tokenizer, row: dict) -> list[int]:
     """The prompt of one row as generation starts from it: without the end-of-sequence token some tokenizers append."""
-    ids = _ids(tokenizer, row["prompt"], generation_prompt=True)
+    ids = _ids(tokenizer, row["prompt"], row, generation_prompt=True)
     if isinstance(row["prompt"], str) and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
         ids = ids[:-1]
     return ids
@@ -97,4 +97,4 @@ def code_inputs(tokenizer, row: dict, max_length: int) -> tuple[int, ...]:
     if not row.get("completion"):
         return tuple(code_prompt(tokenizer, row)[:max_length])
     end = tokenizer.eos_token if row["prompt"] else None
-    return tuple(_ids(tokenizer, _joined(row["prompt"], row["completion"], end))[:max_length])
+    return tuple(_ids(tokenizer, _joined(row["prompt"], row["completion"], end), row)[:max_length])

@@ -15,6 +15,7 @@ instruments.py     reward models and judges, made once
 tasks.py           rows + metrics + limits = a task, tokenised once for any number of models
 passes.py          one model over one task: what several metrics read is made once
 interval.py        statistics over rows and their seeded bootstrap
+paired.py          differences between models on the same rows, over draws of rows, prompts and seeds
 run.py             evaluate(model, tasks): one model, all its metrics
 """
 

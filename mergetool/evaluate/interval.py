@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,53 @@ def intercept(values: Any, differences: Any) -> Any:
 
 
 STATISTICS: MappingProxyType[str, Callable[..., Any]] = MappingProxyType({"ratio": ratio, "intercept": intercept})
+
+
+@dataclass(frozen=True)
+class BySums:
+    """A statistic that reads nothing of the rows but sums, so that a draw of rows is one product of matrices.
+
+    Attributes:
+        of_rows: of columns, what is summed of each row; shape (sums, rows).
+        value: of those sums, shape (..., sums), the statistic; shape (...).
+    """
+
+    of_rows: Callable[[Columns], np.ndarray]
+    value: Callable[[np.ndarray], np.ndarray]
+
+
+def _of_ratio(columns: Columns) -> np.ndarray:
+    import numpy as np
+
+    return np.array(columns, dtype=np.float64)
+
+
+def _ratio_of(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
+
+
+def _of_intercept(columns: Columns) -> np.ndarray:
+    import numpy as np
+
+    values, differences = np.array(columns, dtype=np.float64)
+    return np.stack([np.ones_like(values), values, differences, differences * differences, differences * values])
+
+
+def _intercept_of(sums: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    count, value, difference, square, both = np.moveaxis(sums, -1, 0)
+    spread = square - difference * difference / count
+    # what rounding leaves of equal differences is no slope
+    flat = spread <= 1e-12 * np.maximum(square, 1e-300)
+    slope = np.where(flat, 0.0, (both - difference * value / count) / np.where(flat, 1.0, spread))
+    return (value - slope * difference) / count
+
+
+BY_SUMS: MappingProxyType[str, BySums] = MappingProxyType(
+    {"ratio": BySums(_of_ratio, _ratio_of), "intercept": BySums(_of_intercept, _intercept_of)}
+)
+"""The same statistics as in STATISTICS."""
 
 
 def replicates(

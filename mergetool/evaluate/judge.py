@@ -162,7 +162,9 @@ class Judge:
             return str(reply.choices[0].message.content or "")
         except openai.OpenAIError as error:
             raise self._told(error) from None
-        except (AttributeError, IndexError, TypeError):
+        except UnicodeEncodeError:
+            raise RecipeError("judge: the key holds a letter that no key has", f"set {self.settings.key_env} again") from None
+        except (AttributeError, IndexError, TypeError, ValueError):
             raise RecipeError(
                 f"judge: {self.settings.base_url} answers, but not as chat completions do", "the address ends with /v1"
             ) from None

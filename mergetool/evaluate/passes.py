@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mergetool.data.tokens import Coded
 from mergetool.errors import RecipeError
-from mergetool.evaluate.greedy import greedy
+from mergetool.evaluate.generation import greedy, sampled
 from mergetool.evaluate.instruments import Instruments
 from mergetool.evaluate.judge import Judge
 from mergetool.evaluate.logprobs import completion_log_probs
@@ -123,9 +123,25 @@ class Passes(Measured):
     def answers(self) -> list[tuple[str, bool]]:
         return _answers(self.model, self._prepared, self._tokenizer)
 
+    @cached_property
+    def references(self) -> list[str]:
+        return [self._tokenizer.decode(one.ids[one.start :], skip_special_tokens=True) for one in self.completions]
+
     @property
     def texts(self) -> list[str]:
         return [text for text, _ in self.answers]
+
+    @cached_property
+    def samples(self) -> list[list[Coded]]:
+        task = self._prepared.task
+        return sampled(self.model, self._tokenizer, self._prepared.prompts, self._prepared.max_new_tokens, task.samples)
+
+    @cached_property
+    def sampled_texts(self) -> list[list[str]]:
+        def text(one: Coded) -> str:
+            return self._tokenizer.decode(one.ids[one.start :], skip_special_tokens=True)
+
+        return [[text(one) for one in some] for some in self.samples]
 
     @property
     def prompts(self) -> list[Any]:

@@ -13,6 +13,7 @@ from mergetool.errors import RecipeError
 from mergetool.evaluate.harness import Harness, HarnessTask
 from mergetool.evaluate.instruments import Instruments
 from mergetool.evaluate.interval import STATISTICS, bootstrap
+from mergetool.evaluate.paired import clusters_of
 from mergetool.evaluate.passes import Passes, ReferenceScores, refer, wants_model, wants_reference, without_reference
 from mergetool.evaluate.tasks import Prepared, Task, prepare
 from mergetool.hub.loading import load_model, load_tokenizer
@@ -35,8 +36,8 @@ def measure(
 
     Returns:
         Per metric name: value, low, high (95 % bootstrap interval over rows), n (rows), unit, higher_is_better, and
-        rows, the columns that the metric's statistic is taken of, an entry per row. `win_rate` has without_verdict too:
-        the judge's replies that held none.
+        rows, the columns that the metric's statistic is taken of, an entry per row; of metrics that read answers, answers,
+        the greedy answer to each row. `win_rate` has without_verdict too: the judge's replies that held none.
 
     Raises:
         RecipeError: a metric compares with a reference that is not there; a judge cannot be asked.
@@ -56,6 +57,7 @@ def measure(
             "unit": row.unit,
             "higher_is_better": row.higher_is_better,
             "rows": columns,
+            **({"answers": taken.texts} if row.reads_answers else {}),
             **measured.remarks,
         }
     return found
@@ -81,7 +83,8 @@ def evaluate(
         progress: told (steps done, steps in all, what is being done).
 
     Returns:
-        `TASK.METRIC` -> what `measure` gives, plus left_out, the rows that did not fit into max_length.
+        `TASK.METRIC` -> what `measure` gives, plus left_out, the rows that did not fit into max_length; clusters, which rows
+        are of one prompt or document; and beside answers their prompts.
 
     Raises:
         MergetoolError: a model, a tokenizer, a task or its data cannot be used.
@@ -116,7 +119,10 @@ def evaluate(
     for one in prepared:
         progress(next(steps), total, one.task.name)
         for name, value in measure(live, one, tokenizer, references.get(one.task.name), instruments=instruments).items():
-            found[f"{one.task.name}.{name}"] = value | {"left_out": one.left_out}
+            own = {"left_out": one.left_out, "clusters": clusters_of(one.rows)}
+            if "answers" in value:
+                own["prompts"] = [row["prompt"] for row in one.rows]
+            found[f"{one.task.name}.{name}"] = value | own
     for one in public:
         progress(next(steps), total, one.task.name)
         for name, value in one.measure(live, tokenizer).items():

@@ -65,6 +65,11 @@ class Task:
         """Whether one of its metrics reads greedy answers."""
         return any(one.reads_answers for one in self.table_rows)
 
+    @property
+    def samples(self) -> int:
+        """Samples for each prompt that its metrics read."""
+        return max((one.samples for one in self.table_rows), default=0)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -136,14 +141,14 @@ def prepare(task: Task, tokenizer: Any, positions: int | None = None) -> Prepare
     prepared = Prepared(task, tuple(rows[at] for at in kept), left_out=len(rows) - len(kept))
     if kind.stored_as is not None:
         prepared = replace(prepared, **{kind.stored_as: tuple(encoded[at] for at in kept)})
-    return _with_prompts(prepared, tokenizer, positions) if task.reads_answers else prepared
+    return _with_prompts(prepared, tokenizer, positions) if task.reads_answers or task.samples else prepared
 
 
 def _with_prompts(prepared: Prepared, tokenizer: Any, positions: int | None) -> Prepared:
     """What generation starts from, and where it ends."""
     task, rows = prepared.task, prepared.rows
     if empty := sum(not row["prompt"] for row in rows):
-        name = next(row.name for row in prepared.metrics if row.reads_answers)
+        name = next(row.name for row in prepared.metrics if row.reads_answers or row.samples)
         raise DataError(
             f"{task.name}: {name} needs prompts, and {empty} rows have none",
             "take nll on running text, or give prompt/completion rows",

@@ -8,7 +8,7 @@ from typing import Any
 
 from mergetool.errors import DataError, nearest
 
-# The scripts in everyday modern use (Unicode Standard Annex 31, table 5). A letter of any other is told by its name.
+# The scripts in everyday modern use (Unicode Standard Annex 31, table 5). A letter of another one is known by its Unicode name.
 SCRIPTS = (
     "Latin", "Han", "Cyrillic", "Arabic", "Greek", "Hangul", "Hiragana", "Katakana", "Bopomofo", "Hebrew", "Thai",
     "Devanagari", "Bengali", "Gurmukhi", "Gujarati", "Oriya", "Tamil", "Telugu", "Kannada", "Malayalam", "Sinhala",

@@ -8,6 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
+
 
 class Verdicts:
     """A mapping from question to verdict that outlives the process.
@@ -19,13 +21,13 @@ class Verdicts:
     def __init__(self, path: Path | None = None) -> None:
         self._path, self._lock = path, threading.Lock()
         self._found: dict[str, str] = {}
-        text = path.read_text(encoding="utf-8") if path is not None and path.exists() else ""
+        text = reading.text(path, reading.LOG, errors="replace") if path is not None and path.exists() else ""
         if path is not None and text and not text.endswith("\n"):  # cut short by a kill: what follows gets a line of its own
             with path.open("a", encoding="utf-8") as file:
                 file.write("\n")
         for line in text.splitlines():
             try:
-                row = json.loads(line)
+                row = reading.parsed(line)
                 self._found[row["key"]] = row["verdict"]
             except (ValueError, KeyError, TypeError):
                 continue  # half a line: it is asked again

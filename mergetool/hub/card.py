@@ -193,7 +193,7 @@ def completed(text: str, manifest: Manifest, evaluations: Sequence[Evaluation], 
             ]  # fmt: skip
         content = data.to_dict()
     except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{CARD}: its metadata cannot be read ({error})", "mend the YAML block at its top") from None
+        raise CheckpointError(f"{CARD}: its metadata cannot be read ({error})", "correct the YAML block at its top") from None
     content = {key: content[key] for key in sorted(content, key=_place)}
     body = card.text.strip("\n")
     if evaluations:

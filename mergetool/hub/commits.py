@@ -148,7 +148,7 @@ def _remember(kind: str, repo: str, revision: str, commit: str) -> None:
     try:
         if not ref.is_file() or ref.read_text() != commit:
             ref.parent.mkdir(parents=True, exist_ok=True)
-            ref.write_text(commit)
+            ref.write_text(commit, encoding="utf-8")
     except OSError:
         pass  # a cache that cannot be written to will be told of when a file is fetched
 

@@ -91,7 +91,7 @@ def fetch_file(
         pinned: the repository and its commit.
         file: its name.
         tell: called with (bytes that have arrived since the last call, file name); what it raises ends the download.
-        directory: where it goes; the standard cache where nothing is said.
+        directory: where it goes; default: the standard cache.
         draw: let the client draw a bar, on a terminal.
 
     Raises:

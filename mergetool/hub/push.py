@@ -7,16 +7,18 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from hashlib import file_digest, sha1
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mergetool import hub
+from mergetool import hub, reading
+from mergetool.checkpoint.adapter import ADAPTER_CONFIG
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.manifest import MANIFEST, Manifest
-from mergetool.checkpoint.model_files import beside, tokenizer_files
+from mergetool.checkpoint.model_files import beside, is_inside
+from mergetool.checkpoint.output import OF_THE_RUN, files_beside
 from mergetool.checkpoint.place import Directory
 from mergetool.checkpoint.working_directory import MARKS, partial_directory
 from mergetool.errors import CheckpointError, HubError, OutputError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+_MERGEKIT = "mergekit_config.yml"
 _ATTEMPTS = 3
 
 
@@ -43,6 +46,7 @@ class Pushed:
         nbytes: of these files.
         private: whether the repository is.
         pull_request: its page, where one was opened or gone on with.
+        left: files of the directory that are no part of the result, and were not pushed.
     """
 
     repo: str
@@ -53,6 +57,7 @@ class Pushed:
     nbytes: int
     private: bool
     pull_request: str | None = None
+    left: list[str] = field(default_factory=list)
 
     def as_facts(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -103,6 +108,8 @@ def _access(api: HfApi, repo: str, public: bool, pull_request: bool) -> tuple[st
         raise HubError(f"{repo}: HF_HUB_OFFLINE is set, so nothing can be pushed", "unset it")
     validate_repo_id(repo)
     me = hub.patiently(api.whoami)
+    if not isinstance(me, dict) or not isinstance(me.get("name"), str):
+        raise HubError(f"{repo}: {api.endpoint} does not say whose the token is", "check HF_ENDPOINT, and what stands between")
     if "/" not in repo:
         raise HubError(f"{repo}: has no owner", f"write {me['name']}/{repo}")
     try:
@@ -153,7 +160,7 @@ def push(
         raise HubError(f"{repo}: --revision {revision!r} is no name for a branch", "use letters, digits, and . _ - /")
     if pull_request and revision:
         raise HubError(f"{repo}: --pr and --revision {revision} are both given", "keep one: a pull request has its own ref")
-    with hub.refusals(repo):  # a wrong token is told of before 15 GB are hashed
+    with hub.refusals(repo):  # report a wrong token before 15 GB are hashed
         api = HfApi()
         me, info = _access(api, repo, public, pull_request)
     manifest = check_complete(directory)
@@ -162,17 +169,26 @@ def push(
         if info is None:
             hub.patiently(lambda: api.create_repo(repo, private=not public, exist_ok=True))
         private = info.private if info is not None else not public
-        return _upload(api, directory, repo, me, revision, pull_request, bool(private))
+        return _upload(api, directory, manifest, repo, me, revision, pull_request, bool(private))
 
 
-def _upload(api: HfApi, directory: Path, repo: str, me: str, revision: str | None, pull_request: bool, private: bool) -> Pushed:
+def _upload(
+    api: HfApi,
+    directory: Path,
+    manifest: Manifest,
+    repo: str,
+    me: str,
+    revision: str | None,
+    pull_request: bool,
+    private: bool,
+) -> Pushed:
     # the same result has the same title, by which its pull request is found again
     title = f"Upload {directory.name} with mergetool ({_sha256(directory / MANIFEST)[:8]})"
     request = _open_request(api, repo, me, title) if pull_request else None
     target = _reference(request) if request else revision or "main"
     if revision and not revision.startswith("refs/") and revision != "main":
         hub.patiently(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
-    local = _local_files(directory)
+    local, left = _local_files(directory, manifest)
     tree = _remote_files(api, repo, target)
     changed, stale = _difference(directory, local, tree)
     todo = list(changed)
@@ -191,7 +207,7 @@ def _upload(api: HfApi, directory: Path, repo: str, me: str, revision: str | Non
                 )  # fmt: skip
             break
         except ValueError as error:  # the Hub's verdict on the card's YAML
-            raise CheckpointError(f"{directory / CARD}: {error}", "mend the YAML block at its top") from None
+            raise CheckpointError(f"{directory / CARD}: {error}", "correct the YAML block at its top") from None
         except (hub.http_error(), OSError, RuntimeError):
             if attempt == _ATTEMPTS or not _reachable(api):
                 raise
@@ -202,7 +218,7 @@ def _upload(api: HfApi, directory: Path, repo: str, me: str, revision: str | Non
     commit = hub.patiently(lambda: api.model_info(repo, revision=target, timeout=hub.TIMEOUT)).sha or ""
     url = f"{api.endpoint}/{repo}" + ("" if target == "main" else f"/tree/{target}")
     nbytes = sum(local[name] for name in todo)
-    return Pushed(repo, url, target, commit, todo, nbytes, private, request.url if request else None)
+    return Pushed(repo, url, target, commit, todo, nbytes, private, request.url if request else None, left)
 
 
 def _reference(request: Any) -> str:
@@ -242,12 +258,19 @@ def _open_request(api: HfApi, repo: str, me: str, title: str) -> Any:
     return hub.patiently(lambda: api.get_discussion_details(repo, num)) if num is not None else None
 
 
-def _local_files(directory: Path) -> dict[str, int]:
-    """Name -> bytes of what is pushed: the files of the directory itself, no hidden ones, and what is carried in folders."""
-    names = [p.name for p in directory.iterdir() if p.is_file() and not p.name.startswith(".")]
+def _local_files(directory: Path, manifest: Manifest) -> tuple[dict[str, int], list[str]]:
+    """(name -> bytes of what is pushed, what of the directory is left): what the manifest lists, and the account itself.
+
+    Nothing that somebody has put beside the result goes along, and no link out of the directory is followed.
+    """
     place = Directory(directory)
-    names += [name for name in (*beside(place).carried, *tokenizer_files(place)) if "/" in name]
-    return {name: (directory / name).stat().st_size for name in sorted(names)}
+    names = {MANIFEST, CARD, ADAPTER_CONFIG, _MERGEKIT, *OF_THE_RUN, *manifest.outputs_sha256}
+    names |= {*(files_beside(directory) if manifest.files is None else manifest.files)}  # an older account lists none
+    names = {name for name in names if not (directory / name).is_symlink() or is_inside(directory / name, directory)}
+    sizes = {name: (directory / name).stat().st_size for name in sorted(names) if (directory / name).is_file()}
+    here = {path.name for path in directory.iterdir() if not path.name.startswith(".") and not path.is_dir()}
+    carried = {name for name in beside(place).carried if "/" in name}
+    return sizes, sorted((here | carried) - sizes.keys())
 
 
 def _remote_files(api: HfApi, repo: str, revision: str) -> dict[str, tuple[int, str]]:
@@ -272,13 +295,13 @@ def _difference(directory: Path, local: dict[str, int], remote: dict[str, tuple[
 def _same(path: Path, oid: str) -> bool:
     if len(oid) == 64:
         return _sha256(path) == oid
-    content = path.read_bytes() if path.stat().st_size < 100_000_000 else b""  # git itself holds none larger
+    content = reading.content(path, 100_000_000) if path.stat().st_size < 100_000_000 else b""  # git itself holds none larger
     return sha1(b"blob %d\0" % len(content) + content).hexdigest() == oid
 
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with reading.opened(path) as file:
             return file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})", "check the disk") from None
@@ -288,7 +311,7 @@ def _write_card(directory: Path, manifest: Manifest, evaluations: Sequence[Evalu
     """Bring the card in the directory up to date, so that it is part of the same commit."""
     path = directory / CARD
     try:
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        before = reading.text(path) if path.exists() else ""
         after = completed(before, manifest, evaluations, name)
         if after != before:
             write_whole(path, after)

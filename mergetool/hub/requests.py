@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from mergetool.errors import HubError, MergetoolError
 T = TypeVar("T")
 TRIES, LONGEST_WAIT, TIMEOUT = 4, 60.0, 30.0  # of one question; seconds
 _BUSY = (408, 429, 500, 502, 503, 504)
+_CLIENT = ("huggingface_hub", "httpx", "requests")
 _NOBODY = ("ConnectError", "UnsupportedProtocol", "LocalProtocolError")  # asking again would change nothing
 
 
@@ -73,6 +75,21 @@ def refusals(what: str, kind: type[MergetoolError] = HubError) -> Iterator[None]
             cause = cause.__cause__  # uploads wrap what happened in a RuntimeError
         message, hint = _meaning(cause)
         raise kind(f"{what}: {message}", hint) from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        if not isinstance(error, json.JSONDecodeError) and not _is_the_clients(error):
+            raise
+        from huggingface_hub import constants
+
+        said = f"{constants.ENDPOINT} answers, but not as the Hub does ({type(error).__name__})"
+        raise kind(f"{what}: {said}", "check HF_ENDPOINT, and what stands between: a proxy or a log-in page") from None
+
+
+def _is_the_clients(error: BaseException) -> bool:
+    """Whether an error was raised by the client as it read an answer."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _CLIENT
 
 
 def _meaning(error: BaseException) -> tuple[str, str]:

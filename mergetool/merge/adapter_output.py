@@ -64,7 +64,9 @@ def write_adapter(
             raise
         hashes = writer.complete()
         inputs.see(mergers.seen)
-        (writer.directory / ADAPTER_CONFIG).write_text(json.dumps(_config(made), indent=2, ensure_ascii=False) + "\n")
+        (writer.directory / ADAPTER_CONFIG).write_text(
+            json.dumps(_config(made), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         reports = [writer.reports[some[0].name] for some in tensors.values()]
         facts = {
             "base": made.name,

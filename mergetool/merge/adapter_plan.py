@@ -90,7 +90,7 @@ def base_of(recipe: MergeRecipe) -> str:
     Raises:
         RecipeError: there are several.
     """
-    names = [recipe.base_model] if recipe.base_model else [entry.model for entry in recipe.models]
+    names = [recipe.base_model] if recipe.base_model else [entry.model for _, entry in recipe.entries()]
     found = list(dict.fromkeys(ModelReference.read(name).model for name in names))
     if len(found) > 1:
         raise RecipeError(

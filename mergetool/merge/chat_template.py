@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+from mergetool import reading
 from mergetool.checkpoint.place import Place
 from mergetool.errors import RecipeError, nearest
 
@@ -39,10 +39,10 @@ def own_template(place: Place) -> str | None:
     """A model's own template, the default one where it has several."""
     files = place.files()
     if _JINJA in files:
-        return place.path(_JINJA).read_text(encoding="utf-8").strip() or None
+        return reading.text(place.path(_JINJA)).strip() or None
     if _CONFIG not in files:
         return None
-    found = json.loads(place.path(_CONFIG).read_bytes()).get("chat_template")
+    found = reading.parsed_file(place.path(_CONFIG)).get("chat_template")
     if isinstance(found, list):
         found = next((one.get("template") for one in found if one.get("name") == "default"), None)
     return found.strip() or None if isinstance(found, str) else None

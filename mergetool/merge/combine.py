@@ -19,7 +19,7 @@ from mergetool.checkpoint.reader import Reader
 from mergetool.errors import CheckpointError
 from mergetool.merge import sparsify
 from mergetool.merge.input_blocks import InputBlocks, origin_of
-from mergetool.merge.own_moments import OwnMoments
+from mergetool.merge.obtained import Own
 from mergetool.merge.plan import Plan, TensorPlan
 from mergetool.merge.projected import Projections
 from mergetool.merge.sparsify import Sparse, Thresholds, method_of, rows_together, sparse
@@ -47,7 +47,7 @@ class TensorMerger:
         device: where the arithmetic happens.
         allow_nonfinite: let NaN and Inf in the inputs pass.
         projections: of each plan whose method projects deltas; they are shared by the threads.
-        own: what the models' maps read, of each plan whose method asks for it; shared too.
+        own: what is known of each model, of each plan whose method asks for it; shared too.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TensorMerger:
         device: str = "cpu",
         allow_nonfinite: bool = False,
         projections: Sequence[Projections | None] = (),
-        own: Sequence[OwnMoments | None] = (),
+        own: Sequence[Own | None] = (),
     ) -> None:
         self.plans, self.readers = plans, readers
         self.projections, self.own = projections or [None] * len(plans), own or [None] * len(plans)
@@ -125,11 +125,13 @@ class TensorMerger:
 
     def _combiner(
         self, plan: Plan, tensor: TensorPlan, whole: Thresholds, report: dict[str, Any], projections: Projections | None,
-        own: OwnMoments | None,
+        own: Own | None,
     ) -> Combine:  # fmt: skip
         method = method_of(plan)
+        if not tensor.terms:  # it stays the base's
+            return lambda blocks, start, stop: blocks[tensor.base]
         if method.merges_models(plan.recipe.base_model):
-            known = None if own is None else own.sides(tensor)
+            known = None if own is None else own.known(tensor)
             return self._of_models(method.consensus.name, tensor, report, known)
         deltas = [sparse(self.inputs, plan, tensor, term, whole, projections) for term in tensor.terms]
         report["kept"] |= {term.role: delta.kept for term, delta in zip(tensor.terms, deltas, strict=True)}

@@ -42,11 +42,27 @@ def describe(plan: Plan, threads: int | None = None) -> dict[str, Any]:
 
 
 def _calibrated(plan: Plan) -> dict[str, Any]:
-    """What making the calibration takes, where the recipe gives rows and not a file."""
+    """What making the calibrations takes, where the recipe gives rows and not a file."""
+    if plan.method is not None and plan.method.consensus.calibrated:
+        return _of_models(plan, plan.method.consensus.answers)
     entry, base = plan.recipe.calibration, plan.recipe.base_model
     if entry is None or base is None or entry.file is not None:
         return {}
     return entry.cost(resolve_source(base, "."))
+
+
+def _of_models(plan: Plan, answers: bool) -> dict[str, Any]:
+    """The same where each model has its own: they are made one after the other."""
+    rows = [(resolve_source(model, "."), entry) for model, entry in plan.recipe.calibrations() if entry.file is None]
+    found = [entry.cost_of_fisher(model) if answers else entry.cost(model) for model, entry in rows]
+    if not found:
+        return {}
+    cached = sum(one.get("bytes_of_cache", 0) for one in found)
+    return {
+        "bytes_of_calibration_memory": max(one["bytes_of_calibration_memory"] for one in found),
+        **({"bytes_of_cache": cached} if cached else {}),
+        "calibrations": [one["calibration"] for one in found],
+    }
 
 
 def _fetched(plan: Plan) -> dict[str, Any]:

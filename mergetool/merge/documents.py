@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mergetool.config.strict_yaml import documents, parse_yaml
+from mergetool.config.strict_yaml import documents, parse_yaml, recipe_text
 from mergetool.errors import RecipeError
 from mergetool.merge.recipe import MergeRecipe, load_merge_recipe, merge_recipe
 from mergetool.merge.recipe_source import stdin_text
@@ -77,8 +77,8 @@ def steps_of(recipe: str | Path, out: str | Path, settings: Sequence[str] = ()) 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
-    except UnicodeDecodeError:
+        return recipe_text(path) if path.is_file() else ""
+    except RecipeError:
         return ""  # `load_merge_recipe` says so
 
 

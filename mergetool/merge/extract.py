@@ -19,7 +19,7 @@ def extraction(model: str | Path, base: str | Path, rank: int, dtype: str | None
     Args:
         model, base: each a directory, `lab:NAME`, or ``org/name[@revision]``.
         rank: of the adapter's layers, at most.
-        dtype: of the adapter; float32 where nothing is said.
+        dtype: of the adapter; default: float32.
 
     Raises:
         RecipeError: the rank is below 1, or the dtype is none.
@@ -44,7 +44,7 @@ def extract(
         model, base: each a directory, `lab:NAME`, or ``org/name[@revision]``.
         out: the adapter's directory; its name appears only when it is complete.
         rank: of the layers, at most. Norms, biases and what is tied are kept whole where they differ.
-        dtype: of the adapter; float32 where nothing is said.
+        dtype: of the adapter; default: float32.
         **options: as `mergetool.merge`: threads, fresh, device, allow_nonfinite, allow_pickle, progress.
 
     Returns:

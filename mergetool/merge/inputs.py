@@ -91,6 +91,8 @@ class Inputs:
         files = self._stamps.items()
         if not isinstance(noted, list) or len(noted) != len(files):
             return False
+        if not all(isinstance(one, dict) and {"stamp", "content"} <= one.keys() for one in noted):
+            return False
         return all(
             one["stamp"] == stamp or (one["content"] is not None and one["content"] == self._content(file))
             for one, (file, stamp) in zip(noted, files, strict=True)

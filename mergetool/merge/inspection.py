@@ -16,11 +16,13 @@ from mergetool.checkpoint.in_form import in_form_of
 from mergetool.checkpoint.open import open_reader
 from mergetool.checkpoint.reader import Reader
 from mergetool.config.sources import resolve_source
-from mergetool.errors import CheckpointError, RecipeError
+from mergetool.errors import CheckpointError, OutputError, RecipeError, plain
 from mergetool.hub.fetch import Fetching, fetch_weights
 from mergetool.hub.references import open_layout
 from mergetool.merge.tax_rate import check_calibration, tax_rate
 from mergetool.ops.blocks import spans
+
+_LARGEST, _LABELS, _LETTERS = 80.0, 200, 60  # of a picture: inches a side, rows with their names, letters of a name
 
 
 @dataclass(frozen=True)
@@ -207,18 +209,26 @@ def heat_map(facts: list[TensorFacts], path: Path, title: str) -> None:
             cells[kind, place.layer] = value
     if not cells:
         raise CheckpointError("no tensor belongs to a numbered layer", "leave out --plot")
-    kinds, layers = sorted({k for k, _ in cells}), 1 + max(layer for _, layer in cells)
-    grid = np.full((len(kinds), layers), np.nan)
+    kinds, layers = sorted({k for k, _ in cells}), sorted({layer for _, layer in cells})  # a number may be any number
+    row, column = ({one: at for at, one in enumerate(names)} for names in (kinds, layers))
+    grid = np.full((len(kinds), len(layers)), np.nan)
     for (kind, layer), value in cells.items():
-        grid[kinds.index(kind), layer] = value
-    figure, axes = plt.subplots(figsize=(3.2 + 0.32 * layers, 1.6 + 0.36 * len(kinds)), layout="constrained")
-    image = axes.imshow(grid, aspect="auto", cmap="viridis")
-    axes.set_yticks(range(len(kinds)), kinds)
-    axes.set_xticks(range(0, layers, max(1, layers // 12)))
-    axes.set_xlabel("layer")
-    axes.set_title(title, fontsize=10)
-    label = "tax rate: share of the delta that calibration rows see" if taxed else "‖model − base‖ / ‖base‖"
-    label = label if compared else "‖model‖"
-    figure.colorbar(image, label=label)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+        grid[row[kind], column[layer]] = value
+    size = min(3.2 + 0.32 * len(layers), _LARGEST), min(1.6 + 0.36 * len(kinds), _LARGEST)
+    with plt.rc_context({"text.parse_math": False}):  # a dollar sign in a name is one
+        figure, axes = plt.subplots(figsize=size, layout="constrained")
+        image = axes.imshow(grid, aspect="auto", cmap="viridis")
+        axes.set_yticks(range(len(kinds))[:_LABELS], [plain(kind[-_LETTERS:]) for kind in kinds[:_LABELS]])
+        shown = range(0, len(layers), max(1, len(layers) // 12))
+        axes.set_xticks(shown, [str(layers[at]) for at in shown])
+        axes.set_xlabel("layer")
+        axes.set_title(plain(title), fontsize=10)
+        label = "tax rate: share of the delta that calibration rows see" if taxed else "‖model − base‖ / ‖base‖"
+        label = label if compared else "‖model‖"
+        figure.colorbar(image, label=label)
+        try:
+            figure.savefig(path, dpi=130)
+        except ValueError as error:  # an ending that is none of a picture's
+            raise OutputError(f"{path}: {error}", "name it .png") from None
+        finally:
+            plt.close(figure)

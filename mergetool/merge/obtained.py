@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol
 
 from mergetool.activations.artifact import Calibration
+from mergetool.activations.fisher_file import FisherFile
 from mergetool.config.sources import resolve_source
+from mergetool.merge.own_information import OwnInformation
 from mergetool.merge.own_moments import OwnMoments
 from mergetool.merge.plan import Plan, Source, TensorPlan
-from mergetool.merge.projected import calibration_of
+from mergetool.merge.projected import calibration_of, shapes_of
 from mergetool.merge.recipe import MergeRecipe
+from mergetool.merge.vocabulary import Vocabulary
+from mergetool.methods import Method
 from mergetool.ops.projection import Rule
+
+
+class Own(Protocol):
+    """What is known of each model of a merge beside its weights. Threads share it.
+
+    Attributes:
+        lacking: what is said of the tensors in `unknown`.
+    """
+
+    lacking: ClassVar[str]
+
+    def known(self, tensor: TensorPlan) -> Any:
+        """What the method's consensus is to know of one tensor; None where some model's is not known."""
+        ...
+
+    def unknown(self, tensors: Sequence[TensorPlan]) -> list[str]:
+        """The tensors of which the weighted mean is taken."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -22,14 +44,23 @@ class Obtained:
     Attributes:
         of_base: of a method that projects deltas.
         of_models: of a method that reads what each model reads, in the recipe's order.
+        fisher: of a method that reads the Fisher information of each, in that order.
         facts: place and name of a model in the recipe -> the facts of its own; None where no model has one.
-        notes: what the user is told of them.
+        notes: lines for the user about them.
     """
 
     of_base: Calibration | None = None
     of_models: tuple[Calibration, ...] = ()
+    fisher: tuple[FisherFile, ...] = ()
     facts: dict[str, dict[str, Any]] | None = None
     notes: list[str] = field(default_factory=list)
+
+    def own(self, plan: Plan, device: str = "cpu") -> Own | None:
+        """What the plan's method is given of each model; None where it asks for nothing."""
+        vocabulary = () if plan.vocabulary is None else plan.vocabulary.rows
+        if self.fisher:
+            return OwnInformation(self.fisher, plan.sources, vocabulary)
+        return OwnMoments(self.of_models, plan.sources, device, vocabulary) if self.of_models else None
 
 
 def obtain(plan: Plan, progress: Callable[[int, int, str], None] | None = None) -> Obtained:
@@ -41,29 +72,44 @@ def obtain(plan: Plan, progress: Callable[[int, int, str], None] | None = None) 
     of_base = calibration_of(plan, progress)
     if plan.method is None or not plan.method.consensus.calibrated:
         return Obtained(of_base)
-    entries = [(model.model, model.calibration) for model in plan.recipe.models]
-    own = tuple(entry.obtain(resolve_source(name, "."), progress) for name, entry in entries if entry is not None)
-    facts = {plan.entry(str(i)): dict(one.facts) for i, one in enumerate(own)}
-    return Obtained(of_base, own, facts, _notes(own, plan.tensors, plan.sources))
+    entries = [(resolve_source(model, "."), entry) for model, entry in plan.recipe.calibrations()]
+    if plan.method.consensus.answers:
+        made = [entry.obtain_fisher(model, progress) for model, entry in entries]
+        found, told = Obtained(fisher=tuple(file for file, _ in made)), [facts for _, facts in made]
+    else:
+        own = tuple(entry.obtain(model, progress) for model, entry in entries)
+        found, told = Obtained(of_models=own), [dict(one.facts) for one in own]
+    facts = {plan.entry(str(i)): one for i, one in enumerate(told)}
+    return replace(found, facts=facts, notes=_notes(found.own(plan), plan.tensors))
 
 
-def check_own(recipe: MergeRecipe, tensors: Sequence[TensorPlan], sources: Sequence[Source]) -> list[str]:
+def check_own(
+    recipe: MergeRecipe,
+    method: Method,
+    tensors: Sequence[TensorPlan],
+    sources: Sequence[Source],
+    vocabulary: Vocabulary | None = None,
+) -> list[str]:
     """Refuses the models' calibrations that can be known to be unfit without weights; a line on tensors that they lack.
 
     Raises:
         CheckpointError: there is no such file, or it is of another model. DataError: a row cannot be read, or there is none.
+        RecipeError: a file is given where rows with answers are needed.
     """
-    shapes = [(tensor.name, tensor.shape) for tensor in tensors if tensor.floating]
-    entries = [model.calibration for model in recipe.models if model.calibration is not None]
-    for entry in entries:
+    shapes = shapes_of(tensors, vocabulary)
+    own = [entry for _, entry in recipe.calibrations()]
+    if method.consensus.answers:
+        for entry in own:
+            entry.check_answers()
+        return []
+    for entry in own:
         entry.check(shapes, [Rule()])
-    opened = tuple(Calibration.load(entry.file) for entry in entries if entry.file is not None)
-    return _notes(opened, tensors, sources) if len(opened) == len(entries) else []
+    opened = tuple(Calibration.load(entry.file) for entry in own if entry.file is not None)
+    return _notes(OwnMoments(opened, sources), tensors) if len(opened) == len(own) else []
 
 
-def _notes(calibrations: Sequence[Calibration], tensors: Sequence[TensorPlan], sources: Sequence[Source]) -> list[str]:
-    unknown = OwnMoments(calibrations, sources).unknown(tensors)
-    if not unknown:
+def _notes(own: Own | None, tensors: Sequence[TensorPlan]) -> list[str]:
+    if own is None or not (unknown := own.unknown(tensors)):
         return []
     more = f" ({unknown[0]}, …)" if len(unknown) > 1 else f" ({unknown[0]})"
-    return [f"{len(unknown)} of {len(tensors)} tensors are in no calibration or not in all{more}: their weighted mean is taken"]
+    return [f"{len(unknown)} of {len(tensors)} tensors {own.lacking}{more}: their weighted mean is taken"]

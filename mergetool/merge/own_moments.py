@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -13,9 +13,11 @@ import torch
 
 from mergetool.activations.artifact import Calibration
 from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.rows import Rows, following
 from mergetool.errors import CheckpointError
 from mergetool.merge.plan import Source, TensorPlan
 from mergetool.merge.projected import weights_of
+from mergetool.ops.projection import Moments
 from mergetool.ops.regression import Shares, Side, Sides, shares
 
 _HELD = 6
@@ -30,21 +32,31 @@ class OwnMoments:
         calibrations: in the models' order.
         sources: of the plan.
         device: where the arithmetic happens.
+        vocabulary: for each source, tensor -> the rows that it is shown with where these are not its own.
     """
 
-    def __init__(self, calibrations: Sequence[Calibration], sources: Sequence[Source], device: str = "cpu") -> None:
+    lacking = "are in no calibration or not in all"
+
+    def __init__(
+        self,
+        calibrations: Sequence[Calibration],
+        sources: Sequence[Source],
+        device: str = "cpu",
+        vocabulary: Sequence[Mapping[str, Rows]] = (),
+    ) -> None:
         self._calibrations, self._sources, self._device = calibrations, sources, torch.device(device)
+        self._vocabulary, self._shown = vocabulary, dict[tuple[int, str], Rows]()
         self._held: OrderedDict[Any, Future[Shares | None]] = OrderedDict()
         self._parts: dict[int, dict[str, tuple[str, int]]] = {}
         self._lock = threading.Lock()
 
-    def sides(self, tensor: TensorPlan) -> Sides | None:
+    def known(self, tensor: TensorPlan) -> Sides | None:
         """The inputs of a tensor's matrices; None where some model's are not known.
 
         Raises:
             CheckpointError: a calibration knows it as a part of another tensor, in a way that is not followed here.
         """
-        found = [self._keys(i, tensor, self._sources[term.source]) for i, term in enumerate(tensor.terms)]
+        found = [self._keys(i, tensor, term.source) for i, term in enumerate(tensor.terms)]
         known = [one for one in found if one is not None]
         if len(known) < len(found):
             return None
@@ -53,11 +65,14 @@ class OwnMoments:
 
     def unknown(self, tensors: Sequence[TensorPlan]) -> list[str]:
         """The tensors of which the weighted mean is taken, since some model's calibration lacks them."""
-        return [tensor.name for tensor in tensors if tensor.floating and self.sides(tensor) is None]
+        return [tensor.name for tensor in tensors if tensor.floating and self.known(tensor) is None]
 
-    def _keys(self, i: int, tensor: TensorPlan, source: Source) -> tuple[Keys, Keys] | None:
+    def _keys(self, i: int, tensor: TensorPlan, term_source: int) -> tuple[Keys, Keys] | None:
         """(columns, rows) of one model: keys of sites, by matrix; None where the calibration does not know the tensor."""
-        calibration = self._calibrations[i]
+        calibration, source = self._calibrations[i], self._sources[term_source]
+        if self._vocabulary and (rows := self._vocabulary[term_source].get(source.stored_name(tensor.name))) is not None:
+            known = calibration.tensors.get(source.stored_name(tensor.name)) or calibration.tensors.get(tensor.name)
+            self._shown |= {(i, key): rows for key in (known.rows if known else ()) if key is not None}
         for name in (tensor.name, source.stored_name(tensor.name)):
             if (known := calibration.tensors.get(name)) is not None:
                 return (known.columns, known.rows) if known.columns or known.rows or known.constant else None
@@ -97,12 +112,17 @@ class OwnMoments:
             found = self._held[asked]
         if mine:
             try:
-                moments = [None if k is None else one.moments(k) for k, one in zip(keys, self._calibrations, strict=True)]
+                moments = [None if key is None else self._moments(i, key) for i, key in enumerate(keys)]
                 made = shares(moments, weights, off_diagonal, anchor)
                 found.set_result(None if made is None else made.to(self._device))
             except BaseException as error:
                 found.set_exception(error)
         return found.result()
+
+    def _moments(self, i: int, key: str) -> Moments:
+        """Of one model's site; of tokens, by the words that its rows are shown with: one that it lacks it has not read."""
+        found, rows = self._calibrations[i].moments(key), self._shown.get((i, key))
+        return found if rows is None else found._replace(values=following(found.values, rows, 0.0))
 
 
 def _alike(known: Sequence[tuple[Keys, Keys]]) -> bool:

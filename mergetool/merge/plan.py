@@ -92,8 +92,8 @@ class Plan:
 
     def entry(self, role: str) -> str:
         """Where in the recipe a term's model stands, and the model: ``models[1] org/name``."""
-        number, _, one = role.rpartition(".")
-        place = f"slices[{number}].sources[{one}]" if number else f"models[{one}]"
+        part, _, one = role.rpartition(".")
+        place = f"slices[{part}].sources[{one}]" if part.isdecimal() else f"{part}{'.' if part else ''}models[{one}]"
         return f"{place} {dict(self.recipe.entries())[place].model}"
 
     def stored_layout(self, source: int) -> Layout:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from mergetool.architecture.differences import config_differences
 from mergetool.architecture.differences import said as said_of
 from mergetool.architecture.match import match
+from mergetool.architecture.modules import parts_of
 from mergetool.architecture.roles import depth_of
 from mergetool.checkpoint.adapter import ADAPTER
 from mergetool.checkpoint.dequantised import must_get_a_dtype, must_not_be_codes
@@ -28,12 +29,13 @@ from mergetool.hub.model_reference import is_local
 from mergetool.hub.references import open_layout
 from mergetool.merge.adapter_plan import must_fit_an_adapter
 from mergetool.merge.chat_template import chat_template
-from mergetool.merge.dialect import PARAMETERS
+from mergetool.merge.demands import must_suit
+from mergetool.merge.modules import recipe_of, whole_modules, with_roles, without_modules
 from mergetool.merge.plan import Plan, Source, TensorPlan
 from mergetool.merge.recipe import ADAPTER_OUTPUT, MergeRecipe
 from mergetool.merge.recipe_entries import ModelEntry
-from mergetool.merge.slices import Slice, Stacking, over, slices_of, without_modules
-from mergetool.merge.terms import Called, tensor_plans
+from mergetool.merge.slices import Slice, Stacking, over, slices_of
+from mergetool.merge.terms import Called, must_weigh, tensor_plans
 from mergetool.merge.vocabulary import plan_vocabulary
 from mergetool.methods import METHODS, Method
 
@@ -54,21 +56,21 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
     """
     said = recipe.notes
     method = METHODS.get(recipe.merge_method)
-    several = recipe.modules is not None and len(recipe.modules) > 1
     if method is None and engine != "mergekit":
         hint = "a method of a later mergekit runs with --engine mergekit"
         raise RecipeError(
             f"unknown merge_method '{recipe.merge_method}'", f"{nearest(recipe.merge_method, [*METHODS])}; {hint}"
         )
-    if engine == "mergekit" or several:
-        reason = "asked for" if engine == "mergekit" else "modules of several parts"
-        if engine == "native":
-            raise RecipeError(f"the native engine cannot run this recipe: {reason}", "use --engine auto")
-        return _fitting(_handed_over(recipe, method, reason, allow_pickle))
+    if engine == "mergekit":
+        return _fitting(_handed_over(recipe, method, "asked for", allow_pickle))
     assert method is not None  # what is not in the table was refused
     recipe = _whole_models(without_modules(recipe), allow_pickle)
+    if recipe.modules:
+        recipe = whole_modules(recipe, lambda name: open_layout(name, allow_pickle))
     slices = slices_of(recipe, method)
-    unread = list(dict.fromkeys(line for one in slices or [None] for line in _check(recipe, method, one)))
+    parts = [one.recipe for one in slices] or [recipe_of(recipe, name, method) for name in recipe.modules or ()]
+    checked = [must_suit(method, one, recipe) for one in parts if one.models] or [must_suit(method, recipe)]
+    unread = list(dict.fromkeys(line for lines in checked for line in lines))
     names = _distinct_names(recipe, slices)
     layouts = [open_layout(name, allow_pickle) for name in names]
     base = names.index(recipe.base_model or names[0])
@@ -80,16 +82,19 @@ def plan_merge(recipe: MergeRecipe, engine: str = "auto", allow_pickle: bool = F
         check_beside(place, tokenizer)
     if slices:
         made = _stacked(Stacking(slices, names, layouts), recipe, method, base, allow_differences)
+    elif recipe.modules:
+        made = _of_modules(recipe, method, names, layouts, base, allow_differences)
     else:
         made = _whole(recipe, method, names, layouts, base, allow_differences)
-    if recipe.calibration is not None:
-        from mergetool.merge.projected import rules_of  # with torch, which a plan does without elsewhere
+    must_weigh(made.tensors)
+    if recipe.calibration is not None and method.projects:
+        from mergetool.merge.projected import rules_of, shapes_of  # with torch, which a plan does without elsewhere
 
-        recipe.calibration.check(((t.name, t.shape) for t in made.tensors if t.floating), rules_of(made.tensors))
+        recipe.calibration.check(shapes_of(made.tensors, vocabulary), rules_of(made.tensors))
     if method.consensus.calibrated:
         from mergetool.merge.obtained import check_own
 
-        made.notes.extend(check_own(recipe, made.tensors, made.sources))
+        made.notes.extend(check_own(recipe, method, made.tensors, made.sources, vocabulary))
     plan = Plan(
         recipe, "native", "", method, made.sources, base, tokenizer, made.tensors, made.added,
         notes=(*said, *unread, *made.notes), vocabulary=vocabulary, config=made.config,
@@ -139,6 +144,25 @@ def _whole(
     more = {} if called is None else {"called": called}
     tensors = tensor_plans(recipe, method, sources, index, base, found, **more)
     return _Made(sources, tensors, found.added, [*found.notes(layouts[base].name), *differences])
+
+
+def _of_modules(
+    recipe: MergeRecipe, method: Method, names: Sequence[str], layouts: Sequence[Layout], base: int, allow_differences: bool
+) -> _Made:
+    """Of models whose parts are merged each in its own way: each is planned as if there were no other."""
+    found = match(layouts, base)
+    differences = _used_alike(layouts, base, allow_differences)
+    sources = tuple(Source(*one) for one in zip(names, layouts, found.stands_for, strict=True))
+    parts = parts_of(layouts[base], recipe.modules or {})
+    of = {name: parts[sources[base].stored_name(name)] for name in found.names}
+    index = {name: i for i, name in enumerate(names)}
+    tensors: dict[str, TensorPlan] = {}
+    for word in recipe.modules or {}:
+        own = replace(found, names=tuple(name for name in found.names if of[name] == word))
+        plans = tensor_plans(recipe_of(recipe, word, method), method, sources, index, base, own)
+        tensors |= {plan.name: with_roles(plan, word) for plan in plans}
+    notes = [*found.notes(layouts[base].name), *differences]
+    return _Made(sources, tuple(tensors[name] for name in found.names), found.added, notes)
 
 
 def _stacked(stacking: Stacking, recipe: MergeRecipe, method: Method, base: int, allow_differences: bool) -> _Made:
@@ -215,72 +239,10 @@ def _whole_models(recipe: MergeRecipe, allow_pickle: bool) -> MergeRecipe:
     return recipe.model_copy(update={**update, "base_model": only.base_model or recipe.base_model})
 
 
-def _check(recipe: MergeRecipe, method: Method, part: Slice | None) -> list[str]:
-    """Refuse what the method cannot do; a line on parameters that it does not read, though mergekit knows them."""
-    one = recipe if part is None else part.recipe
-    if method.needs_base and not one.base_model:
-        raise RecipeError(f"merge_method {method.name} needs base_model", "add `base_model:` to the recipe")
-    if method.projects and recipe.calibration is None:
-        raise RecipeError(
-            f"merge_method {method.name} needs to know what should stay",
-            "add `calibration: {data: ROWS}`, or the path of a file of mergetool calibrate",
-        )
-    own = [i for i, model in enumerate(one.models) if model.calibration is not None]
-    if method.consensus.calibrated and len(own) < len(one.models):
-        lacking = next(i for i in range(len(one.models)) if i not in own)
-        raise RecipeError(
-            f"merge_method {method.name} needs to know what each model reads, and models[{lacking}] has no calibration",
-            "add `calibration: {data: ROWS}` beside `model:`, rows of what that model is good at",
-        )
-    if own and not method.consensus.calibrated:
-        raise RecipeError(
-            f"models[{own[0]}].calibration has no meaning for {method.name}", "remove it, or use merge_method: regmean"
-        )
-    if recipe.calibration is not None and not method.projects:
-        hint = "give each model its own" if method.consensus.calibrated else "remove it, or use merge_method: null_space"
-        raise RecipeError(f"calibration has no meaning for {method.name}", hint)
-    if recipe.calibrated and part is not None:
-        raise RecipeError(
-            "slices: a calibration is of a whole model, whose layers are where they are", "merge first, then slice"
-        )
-    if method.merges_models(one.base_model):
-        relative = next((i for i, m in enumerate(one.models) if m.relative_to), None)
-        if relative is not None:
-            raise RecipeError(
-                f"models[{relative}].relative_to has no meaning for {method.name}, which merges models, not deltas",
-                "remove it, or use task_arithmetic, ties or a dare method",
-            )
-    others = [m for m in one.models if m.relative_to or m.model != one.base_model]
-    if method.consensus.pair:
-        if len({m.model for m in others}) != 1:
-            raise RecipeError(
-                f"{method.name} takes base_model and one other model, found {len({m.model for m in others})} others",
-                "list exactly two",
-            )
-    else:
-        count = len(one.models if method.merges_models(one.base_model) else others)
-        least, most = method.consensus.models
-        if count < least or (most is not None and count > most):
-            wanted = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
-            beside = " beside base_model" if one.base_model else ""
-            noun = "model" if most == 1 else "models"
-            raise RecipeError(f"{method.name} takes {wanted} {noun}{beside}, found {count}", "list as many under `models:`")
-    unread: dict[str, None] = {}
-    places = [("parameters", one.parameters)]
-    places += [(f"models[{i}].parameters", m.parameters) for i, m in enumerate(one.models)]
-    for place, parameters in places:
-        for name in parameters:
-            if name in PARAMETERS - method.parameters:
-                unread[name] = None
-            elif name not in method.parameters:
-                raise RecipeError(f"{place}.{name}: {method.name} has no parameter '{name}'", nearest(name, method.parameters))
-    return [f"{method.name} does not read {', '.join(unread)}: left out"] if unread else []
-
-
 def _distinct_names(recipe: MergeRecipe, slices: Sequence[Slice]) -> list[str]:
     names = [recipe.base_model] if recipe.base_model else []
-    for entry in recipe.models:
-        names += [entry.model] + ([entry.relative_to] if entry.relative_to else [])
     for one in slices:
         names += one.layers
+    for _, entry in [] if slices else recipe.entries():
+        names += [entry.model] + ([entry.relative_to] if entry.relative_to else [])
     return list(dict.fromkeys(names))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,12 +14,14 @@ import torch
 from mergetool.activations.artifact import Calibration
 from mergetool.architecture.reading import reading_of
 from mergetool.checkpoint.layout import Layout
+from mergetool.checkpoint.rows import Rows, following
 from mergetool.config.sources import resolve_source
 from mergetool.errors import CheckpointError
 from mergetool.merge.plan import Plan, TensorPlan, Term
+from mergetool.merge.vocabulary import Vocabulary
 from mergetool.ops.blocks import ReadBlock, spans
 from mergetool.ops.projection import Factor, Rule, rule_of
-from mergetool.ops.projector import ROWS, Projector, block_rows
+from mergetool.ops.projector import Projector, block_rows
 
 _FACTORS = 12
 """Factors that are held at a time: tensors that read one input follow one another."""
@@ -42,6 +45,12 @@ def rules_of(tensors: Iterable[TensorPlan]) -> list[Rule]:
     return list(dict.fromkeys(rule_of(term.options) for tensor in tensors for term in tensor.terms))
 
 
+def shapes_of(tensors: Iterable[TensorPlan], vocabulary: Vocabulary | None) -> list[tuple[str, tuple[int, ...]]]:
+    """(name, shape) of the tensors that a calibration must fit: those that are shown with other rows do not show their own."""
+    moved = frozenset() if vocabulary is None else vocabulary.names
+    return [(tensor.name, tensor.shape) for tensor in tensors if tensor.floating and tensor.name not in moved]
+
+
 def weights_of(layout: Layout) -> dict[str, tuple[str, int]]:
     """Tensor on disk -> the weight in memory that it is or is a part of, and the place of its first entry there."""
     reading = reading_of(layout)
@@ -61,21 +70,35 @@ class Projections:
         calibration: of the base.
         base: the base's layout, whose names the merge goes by.
         device: where the arithmetic happens.
+        vocabulary: tensor -> the rows that the base is shown with where these are not its own.
     """
 
-    def __init__(self, calibration: Calibration, base: Layout, device: str = "cpu") -> None:
+    def __init__(
+        self, calibration: Calibration, base: Layout, device: str = "cpu", vocabulary: Mapping[str, Rows] | None = None
+    ) -> None:
         self._calibration, self._base, self._device = calibration, base, torch.device(device)
+        self._vocabulary = vocabulary or {}
         self._held: OrderedDict[tuple[Rule, str], Factor | None] = OrderedDict()
         self._lock = threading.Lock()
 
+    @classmethod
+    def of(cls, plan: Plan, calibration: Calibration, device: str = "cpu") -> Projections:
+        """Those of a plan, by a calibration of its base."""
+        vocabulary = None if plan.vocabulary is None else plan.vocabulary.rows[plan.sidecar]
+        return cls(calibration, plan.sources[plan.sidecar].layout, device, vocabulary)
+
     def projector(self, tensor: TensorPlan, rule: Rule) -> Projector:
-        """F_P of one tensor.
+        """F_P of one tensor. Where its rows are shown by other words than the base has, a row's share follows its word, and of
+        a word that the base lacks all of the delta is left.
 
         Raises:
             CheckpointError: the calibration knows it as a part of another tensor, in a way that is not followed here.
         """
         with self._lock:
             held = _Held(self._held, rule, self._device)
+            if (rows := self._vocabulary.get(tensor.name)) is not None and not rule.identity:
+                found = self._calibration.projector(tensor.name, rows.stored.shape, rule, held)
+                return replace(found, shape=tensor.shape, rows=tuple(_shown(one, rows) for one in found.rows))
             if tensor.name in self._calibration or rule.identity:
                 return self._calibration.projector(tensor.name, tensor.shape, rule, held)
             whole = self._whole.get(tensor.name)
@@ -101,6 +124,10 @@ class Projections:
             )
         matrix = at // (whole.height * whole.width)
         return Projector(tensor.shape, (whole.columns[matrix % len(whole.columns)],), scale=whole.scale)
+
+
+def _shown(side: Factor | None, rows: Rows) -> Factor | None:
+    return None if side is None or side.diagonal is None else side._replace(diagonal=following(side.diagonal, rows, 1.0))
 
 
 class _Held(dict[str, Factor | None]):
@@ -139,7 +166,7 @@ def rows_of(tensor: TensorPlan) -> int:
     """Entries that a projection should be given together: the rows of one matrix product."""
     width = tensor.shape[-1] if len(tensor.shape) > 1 else 1
     height = tensor.shape[-2] if len(tensor.shape) > 1 else tensor.numel
-    return width * min(ROWS, max(height, 1))
+    return width * min(block_rows(torch.device("cpu"), width), max(height, 1))
 
 
 def projected(

@@ -109,7 +109,7 @@ def finish_adapter(
     Args:
         plan, directory, hashes, inputs: as `finish`.
         dtype: torch's name of its tensors' type.
-        facts: what is told of it.
+        facts: facts about it.
     """
     manifest = Manifest(
         mergetool=__version__,
@@ -257,5 +257,5 @@ def _write(directory: Path, manifest: Manifest) -> Manifest:
     files = files_beside(directory) if manifest.adapter is None else [ADAPTER_CONFIG]
     manifest = replace(manifest, files=files, warnings=[*manifest.warnings, *([warning] if warning else [])])
     manifest.write(directory)
-    (directory / CARD).write_text(merge_card(manifest))
+    (directory / CARD).write_text(merge_card(manifest), encoding="utf-8")
     return manifest

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
+from mergetool.activations.recipe import CalibrationEntry
 from mergetool.config.settings import with_settings
 from mergetool.config.sources import resolve_source
 from mergetool.config.strict_yaml import validate
-from mergetool.merge.dialect import dtype_name, understood, with_truths
+from mergetool.merge.dialect import dtype_name, understood, with_values
 from mergetool.merge.recipe_entries import (
     Conditional,
     ModelEntry,
@@ -30,6 +30,7 @@ from mergetool.merge.recipe_entries import (
 )  # fmt: skip
 from mergetool.merge.recipe_source import recipe_source
 from mergetool.merge.soup import with_soups
+from mergetool.methods import METHODS
 
 ADAPTER_OUTPUT = "adapter"
 """`output:` of a recipe whose result is an adapter."""
@@ -38,10 +39,29 @@ Entry = TypeVar("Entry", bound=ModelEntry)
 
 
 class MergeRecipe(BaseModel):
-    """A merge as the user wrote it."""
+    """A merge as the user wrote it.
+
+    Attributes:
+        merge_method: a row of `mergetool methods`, or with `--engine mergekit` what a later mergekit adds.
+        models: what is merged: directories, `lab:NAME`, Hub ids `org/name[@revision]`, or MODEL+ADAPTER.
+        slices: layers that are stacked, in place of `models`.
+        modules: parts of a model, each merged by itself, in place of `models`.
+        base_model: the checkpoint that task vectors are differences from; it gives the result its tensors and config.
+        parameters: of the method, for all models: a number, a list over the layers, or values by `filter`.
+        dtype: of the arithmetic's result, and of the written weights unless `out_dtype` names another type.
+        out_dtype: of the written weights.
+        tokenizer_source: whose tokenizer the result has: `base`, `union`, or a model.
+        tokenizer: the same with a source for single tokens, as in mergekit.
+        chat_template: a name of mergekit's, `auto`, or the template itself.
+        calibration: rows whose outputs should stay, or the file that `mergetool calibrate` made of them.
+        seed: of the random masks.
+        name: of a recipe that others in the same file merge on.
+        output: `adapter` writes a LoRA adapter of the base in place of a model.
+        rank: of the adapter, at most.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    merge_method: str
+    merge_method: str = Field(json_schema_extra={"anyOf": [{"enum": sorted(METHODS)}, {"type": "string"}]})
     models: list[ModelEntry] = Field(default_factory=list)
     base_model: ModelName | None = None
     parameters: Parameters = Field(default_factory=dict)
@@ -52,7 +72,7 @@ class MergeRecipe(BaseModel):
     slices: list[SliceEntry] | None = None
     modules: dict[str, ModuleEntry] | None = None
     tokenizer: dict[str, Any] | None = None
-    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    calibration: CalibrationEntry | None = None
     seed: int = 0
     name: str | None = None
     output: Literal["model", "adapter"] = "model"
@@ -62,7 +82,7 @@ class MergeRecipe(BaseModel):
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else with_truths(value)
+        return {} if value is None else with_values(value)
 
     @model_validator(mode="after")
     def _one_list_of_inputs(self) -> MergeRecipe:
@@ -77,9 +97,14 @@ class MergeRecipe(BaseModel):
         """True where calibrations are read: the base's, or the models' own."""
         return self.calibration is not None or any(entry.calibration is not None for _, entry in self.entries())
 
+    def calibrations(self) -> list[tuple[str, CalibrationEntry]]:
+        """(model, its calibration) of each of `models` where the method reads one of each: its own, else the recipe's."""
+        found = [(entry.model, entry.calibration or self.calibration) for entry in self.models]
+        return [(model, entry) for model, entry in found if entry is not None]
+
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of the recipe was read past, a line each."""
+        """Words of the recipe that were ignored, a line each."""
         return self._notes
 
     def resolved(self, directory: str | Path) -> MergeRecipe:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, field_validator, model_validator
 
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
-from mergetool.merge.dialect import with_truths
+from mergetool.activations.recipe import CalibrationEntry
+from mergetool.merge.dialect import with_values
 
 Scalar = bool | int | float | str
 
@@ -37,22 +37,38 @@ def reference_of(value: Any) -> Any:
     return f"{text}+{reference_of(value['lora'])}" if value.get("lora") else text
 
 
-ModelName = Annotated[str, BeforeValidator(reference_of), Field(min_length=1)]
+ModelName = Annotated[str, BeforeValidator(reference_of, json_schema_input_type=str | dict[str, Any]), Field(min_length=1)]
 
 
 class ModelEntry(BaseModel):
-    """One model of a merge, what it is a delta from, its own parameters, and what its maps read on rows of its own."""
+    """One model of a merge.
+
+    Attributes:
+        model: a directory, `lab:NAME`, a Hub id `org/name[@revision]`, or MODEL+ADAPTER.
+        relative_to: the checkpoint that this model's task vector is a difference from; `base_model` by default.
+        parameters: of the method, for this model alone.
+        calibration: rows that this model's maps read, where each model has its own.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     model: ModelName
     relative_to: ModelName | None = None
     parameters: Parameters = Field(default_factory=dict)
-    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    calibration: CalibrationEntry | None = None
 
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else with_truths(value)
+        return {} if value is None else with_values(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "revision" in value:  # mergekit ignores it, and merges another model than is meant
+            raise ValueError(
+                f"a revision is a part of the model's name; write `model: {value.get('model')}@{value['revision']}`"
+            )
+        return value
 
     @field_serializer("calibration")
     def _as_written(self, value: CalibrationEntry | None) -> str | dict[str, Any] | None:
@@ -84,7 +100,7 @@ class SliceEntry(BaseModel):
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else with_truths(value)
+        return {} if value is None else with_values(value)
 
 
 class ModuleEntry(BaseModel):
@@ -98,7 +114,7 @@ class ModuleEntry(BaseModel):
     @field_validator("parameters", mode="before")
     @classmethod
     def _no_parameters(cls, value: Any) -> Any:
-        return {} if value is None else with_truths(value)
+        return {} if value is None else with_values(value)
 
     @model_validator(mode="after")
     def _one_list_of_inputs(self) -> ModuleEntry:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
+from mergetool import reading
 from mergetool.checkpoint.place import Place
 from mergetool.config.packaged import list_recipes, recipe_path
 from mergetool.config.sources import looks_like_hub_id
-from mergetool.config.strict_yaml import anchored_keys, load_yaml, parse_yaml
+from mergetool.config.strict_yaml import anchored_keys, load_yaml, parse_yaml, recipe_text
 from mergetool.errors import RecipeError
 from mergetool.hub.references import open_place
 
 _CONFIGS = ("mergekit_config.yml", "mergekit_config.yaml")
 _MANIFEST, _CARD = "mergetool.json", "README.md"
-_FENCED = re.compile(r"^```(?:yaml|yml)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_MERGE = re.compile(r"^merge_method:[ \t]*(\w+)", re.MULTILINE)
+_FENCED = re.compile(r"^[ \t]*(`{3,}|~{3,})([^\n]*)\n(.*?)^[ \t]*\1", re.DOTALL | re.MULTILINE)
+_LANGUAGES = ("", "yaml", "yml", "text", "txt")
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,9 @@ def recipe_source(text: str) -> RecipeSource:
     if text == "-":
         return _parsed(stdin_text(), Path.cwd(), "standard input")
     if path.suffix == ".md" and path.is_file():
-        return _of_card(path.read_text(encoding="utf-8"), path.parent, text)
+        return _of_card(recipe_text(path), path.parent, text)
     if path.is_file():
-        return RecipeSource(load_yaml(path), anchored_keys(path.read_text(encoding="utf-8")), path.parent, text)
+        return RecipeSource(load_yaml(path), anchored_keys(recipe_text(path)), path.parent, text)
     if path.is_dir():
         return _of_model(open_place(path), text)
     named = [(kind, name) for kind, name in list_recipes() if text in (name, f"{kind}/{name}")]
@@ -77,26 +80,33 @@ def _of_model(place: Place, called: str) -> RecipeSource:
     files = place.files()
     for name in _CONFIGS:
         if name in files:
-            return _parsed(place.path(name).read_text(encoding="utf-8"), place.directory, f"{called}/{name}")
+            return _parsed(recipe_text(place.path(name)), place.directory, f"{called}/{name}")
     if _MANIFEST in files:
         try:
-            recipe = json.loads(place.path(_MANIFEST).read_bytes()).get("recipe")
-        except (ValueError, AttributeError):
+            recipe = reading.parsed_file(place.path(_MANIFEST)).get("recipe")
+        except (OSError, ValueError, AttributeError):
             recipe = None
         if isinstance(recipe, dict) and "merge_method" in recipe:
             return RecipeSource(recipe, frozenset(), place.directory, f"{called}/{_MANIFEST}")
     if _CARD in files:
-        return _of_card(place.path(_CARD).read_text(encoding="utf-8"), place.directory, f"{called}/{_CARD}")
+        return _of_card(recipe_text(place.path(_CARD)), place.directory, f"{called}/{_CARD}")
     raise RecipeError(
         f"{called}: has no recipe of a merge ({', '.join((*_CONFIGS[:1], _MANIFEST, _CARD))})", "give the path of a YAML recipe"
     )
 
 
 def _of_card(text: str, directory: Path, called: str) -> RecipeSource:
-    for block in _FENCED.findall(text):
-        if "merge_method" in block:
-            return _parsed(block, directory, called)
-    raise RecipeError(f"{called}: its card has no recipe in a ```yaml block", "give the path of a YAML recipe")
+    blocks = [dedent(block) for _, language, block in _FENCED.findall(text) if language.strip().lower() in _LANGUAGES]
+    found = list(dict.fromkeys(block for block in blocks if _MERGE.search(block)))
+    if not found:
+        raise RecipeError(f"{called}: its card has no recipe in a ```yaml block", "give the path of a YAML recipe")
+    if len(found) > 1:
+        methods = ", ".join(m[1] for block in found for m in [_MERGE.search(block)] if m)
+        raise RecipeError(
+            f"{called}: its card has {len(found)} recipes ({methods})",
+            "save the one that is meant as a file, or several as its documents, with `---` between them and a `name:` each",
+        )
+    return _parsed(found[0], directory, called)
 
 
 def _parsed(text: str, directory: Path, called: str) -> RecipeSource:

@@ -59,17 +59,6 @@ class View:
     stack: str
 
 
-def without_modules(recipe: MergeRecipe) -> MergeRecipe:
-    """A recipe of one module says the same without it."""
-    if not recipe.modules or len(recipe.modules) != 1:
-        return recipe
-    (module,) = recipe.modules.values()
-    parameters = over(module.parameters, recipe.parameters)
-    return recipe.model_copy(
-        update={"modules": None, "models": module.models, "slices": module.slices, "parameters": parameters}
-    )
-
-
 def slices_of(recipe: MergeRecipe, method: Method) -> list[Slice]:
     """The slices of a recipe.
 

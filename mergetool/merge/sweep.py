@@ -6,7 +6,7 @@ import itertools
 import re
 from typing import Any
 
-from mergetool.config.strict_yaml import validate
+from mergetool.config.strict_yaml import parse_yaml, validate
 from mergetool.errors import RecipeError, nearest
 from mergetool.merge.recipe import MergeRecipe
 
@@ -43,8 +43,6 @@ def expand(recipe: MergeRecipe, sweeps: list[str]) -> list[tuple[str, MergeRecip
 
 
 def _axis(recipe: MergeRecipe, sweep: str) -> tuple[str, list[Any]]:
-    import yaml
-
     key, equals, text = sweep.partition("=")
     match = _PLACE.match(key.strip())
     if not equals or match is None or not text.strip():
@@ -53,7 +51,7 @@ def _axis(recipe: MergeRecipe, sweep: str) -> tuple[str, list[Any]]:
         raise RecipeError(f"--sweep {key}: the recipe has {len(recipe.models)} models", "models are counted from 0")
     if match[1] is None and match[2] in ("models", "base_model", "dtype", "slices"):
         raise RecipeError(f"--sweep {key}: cannot be swept", nearest(key, ["weight", "density", "t", *_TOP]))
-    return key.strip(), [yaml.safe_load(value) for value in text.split(",")]
+    return key.strip(), [parse_yaml(f"value: {value}", f"--sweep {key.strip()}")["value"] for value in text.split(",")]
 
 
 def _put(content: dict[str, Any], key: str, value: Any) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mergetool.architecture.match import Match
 from mergetool.architecture.roles import depth_of
-from mergetool.checkpoint.header import BY_TORCH_NAME
-from mergetool.errors import RecipeError
+from mergetool.checkpoint.header import BY_TORCH_NAME, TensorInfo
+from mergetool.errors import CheckpointError, RecipeError
 from mergetool.merge.plan import Source, TensorPlan, Term
 from mergetool.merge.recipe import MergeRecipe, ModelEntry, evaluate, has_gradients
 from mergetool.methods import Method
+
+_NO_SUM = 1e-9  # weights that differ from it are meant
 
 Called = Callable[[str, str | None], str]
 """``called(tensor, model)``: the name that filters of that model's parameters are compared with; of the result's for None."""
@@ -45,8 +48,21 @@ def tensor_plans(
         t = stacks.height(name) if stacks is not None else 0.0
         dtype_name = BY_TORCH_NAME[asked] if asked and info.floating else info.dtype_name
         plan = TensorPlan(name, info.shape, info.numel, dtype_name, info.floating, base, ())
+        _must_be_of_one_kind(name, info, sources, base)
         plans.append(_with_terms(plan, recipe, method, index, t, called) if info.floating else _carried(plan, sources))
     return tuple(plans)
+
+
+def _must_be_of_one_kind(name: str, info: TensorInfo, sources: tuple[Source, ...], base: int) -> None:
+    """Integers under the name of a weight are codes of a quantisation that nothing else tells of."""
+    for source in sources:
+        other = source.layout.tensors.get(source.stored_name(name))
+        if other is not None and other.floating != info.floating:
+            ours = f"{info.dtype_name} in {sources[base].layout.name}"
+            raise CheckpointError(
+                f"{source.layout.name}: tensor '{name}' is {other.dtype_name}, but {ours}",
+                "take checkpoints whose weights are numbers: these are codes of a quantised one",
+            )
 
 
 def _carried(plan: TensorPlan, sources: tuple[Source, ...]) -> TensorPlan:
@@ -58,6 +74,8 @@ def _carried(plan: TensorPlan, sources: tuple[Source, ...]) -> TensorPlan:
 def _with_terms(
     plan: TensorPlan, recipe: MergeRecipe, method: Method, index: dict[str, int], depth: float, called: Called
 ) -> TensorPlan:
+    if not recipe.models:  # a part of a model that stays the base's
+        return plan
     shared = _options(method, recipe, called(plan.name, None), depth)
     if method.consensus.pair:
         other = next(m.model for m in recipe.models if m.model != recipe.base_model)
@@ -77,9 +95,31 @@ def _with_terms(
         terms.append(Term(index[entry.model], from_, own.pop("weight", 1.0), str(i), own))
     if method.consensus.base_too and recipe.base_model and all(term.source != plan.base for term in terms):
         terms.append(Term(plan.base, None, 1.0, str(len(recipe.models))))
+    if (divides := method.consensus.divides) is not None and shared[divides]:
+        _must_have_a_sum(plan.name, [term.weight for term in terms], divides)
     if not terms:
         raise RecipeError("models holds nothing but base_model", "list at least one other model")
     return replace(plan, terms=tuple(terms), options=shared)
+
+
+def _must_have_a_sum(tensor: str, weights: Sequence[float], divides: str) -> None:
+    if weights and abs(math.fsum(weights)) < _NO_SUM:
+        what = "are all 0" if not any(weights) else "add up to 0"
+        raise RecipeError(
+            f"the weights of tensor '{tensor}' {what}, and {divides} divides by their sum",
+            f"give weights with a sum, or `{divides}: false` where parts of models are to be added up",
+        )
+
+
+def must_weigh(plans: Iterable[TensorPlan]) -> None:
+    """Refuse a merge in which no model has a weight.
+
+    Raises:
+        RecipeError: all weights of all tensors are 0.
+    """
+    weights = {term.weight for plan in plans for term in plan.terms if plan.floating}
+    if weights == {0.0}:
+        raise RecipeError("all weights are 0: no model takes part in the result", "give a model a weight")
 
 
 def _options(method: Method, recipe: MergeRecipe, tensor: str, depth: float, model: int | None = None) -> dict[str, Any]:

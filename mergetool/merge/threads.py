@@ -17,7 +17,6 @@ from mergetool.checkpoint.writer import CheckpointWriter
 from mergetool.hub.stream import Stream
 from mergetool.merge.combine import TensorMerger
 from mergetool.merge.obtained import Obtained
-from mergetool.merge.own_moments import OwnMoments
 from mergetool.merge.plan import Plan, TensorPlan
 from mergetool.merge.projected import Projections
 
@@ -40,11 +39,8 @@ class Mergers:
             raise ValueError("merges in one reading need the same inputs in the same order")
         self.sources = plans[0].sources
         found = list(zip(plans, obtained or [Obtained()] * len(plans), strict=True))
-        projections = [
-            None if one.of_base is None else Projections(one.of_base, plan.sources[plan.sidecar].layout, device)
-            for plan, one in found
-        ]
-        own = [OwnMoments(one.of_models, plan.sources, device) if one.of_models else None for plan, one in found]
+        projections = [None if one.of_base is None else Projections.of(plan, one.of_base, device) for plan, one in found]
+        own = [one.own(plan, device) for plan, one in found]
         self._make = lambda: TensorMerger(
             plans, self.readers, device=device, allow_nonfinite=allow_nonfinite, projections=projections, own=own
         )

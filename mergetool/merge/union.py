@@ -6,10 +6,10 @@ takes the order of a hash table, which differs from run to run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mergetool import reading
 from mergetool.checkpoint.place import Place
 from mergetool.checkpoint.words import WORDS
 from mergetool.errors import CheckpointError
@@ -47,7 +47,7 @@ def added_words(places: Sequence[Place], words: Sequence[Mapping[str, int]], cou
 def _added_tokens(place: Place) -> dict[str, Mapping[str, Any]]:
     if WORDS not in place.files():
         return {}
-    content = json.loads(place.path(WORDS).read_bytes())
+    content = reading.parsed_file(place.path(WORDS))
     return {t["content"]: {flag: bool(t.get(flag)) for flag in _FLAGS} for t in content.get("added_tokens") or []}
 
 

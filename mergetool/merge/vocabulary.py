@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mergetool import reading
 from mergetool.architecture.vocabulary import WordTensors, vocabulary_holder
 from mergetool.checkpoint.layout import Layout
 from mergetool.checkpoint.model_files import TOKENIZER_FILES
@@ -146,7 +147,7 @@ def plan_vocabulary(
     words = [words_of(place) for place in places]
     if wanted.source is None and any(one is None for one in words):
         return target, None, list(layouts)  # nothing is known of the words: the check of the shapes speaks
-    vocabulary = _Builder(wanted, names, layouts, words, base, own, target).build()
+    vocabulary = _Builder(wanted, names, layouts, words, base, own, target, recipe.base_model is not None).build()
     shown = [as_shown(layout, rows) for layout, rows in zip(layouts, vocabulary.rows, strict=True)]
     return target, vocabulary, shown
 
@@ -171,8 +172,9 @@ class _Builder:
 
     def __init__(
         self, wanted: Wanted, names: Sequence[str], layouts: Sequence[Layout], words: Sequence[dict[str, int] | None],
-        base: int, own: int | None, target: Place,
+        base: int, own: int | None, target: Place, stands_in: bool,
     ) -> None:  # fmt: skip
+        self.stands_in = stands_in  # whether a word that a source lacks has the base's row where the base has one
         self.wanted, self.names, self.layouts, self.base, self.own, self.target = wanted, names, layouts, base, own, target
         found = words[base] if words[base] is not None else next((w for w in words if w is not None), None)
         target_words = words_of(target)
@@ -236,7 +238,7 @@ class _Builder:
             having = [(i, row) for i in everyone if (row := self._row(i, word)) is not None]
             if len(having) == len(everyone):
                 continue
-            bases = [one for one in having if one[0] == self.base]
+            bases = [one for one in having if one[0] == self.base and self.stands_in]
             found[word] = tuple(bases) if bases else tuple(having)
         return found
 
@@ -306,7 +308,7 @@ def write_vocabulary(vocabulary: Vocabulary, directory: Path) -> None:
         path = directory / file
         if not path.exists():
             continue
-        content = json.loads(path.read_bytes())
+        content = reading.parsed_file(path)
         if file == "config.json":
             holder = vocabulary_holder(content)
             assert isinstance(holder, dict)
@@ -314,7 +316,7 @@ def write_vocabulary(vocabulary: Vocabulary, directory: Path) -> None:
         for part in (content, content.get("text_config")):
             if isinstance(part, dict):
                 part.update({key: _moved(part[key], vocabulary.moved) for key in _SPECIAL if key in part})
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if vocabulary.tokenizer is not None:
         for name in TOKENIZER_FILES:
             if name not in _KEPT:  # tables without the words that were added

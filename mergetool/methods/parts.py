@@ -35,12 +35,15 @@ MAGNITUDE_BY_TENSOR = SparsifierRow("magnitude", (DENSITY, RESCALE), gathers=Tru
 OUTLIERS = SparsifierRow("outliers", (DENSITY, RESCALE, GAMMA), gathers=True)
 DELLA = SparsifierRow("della", (DENSITY, RESCALE, EPSILON), random=True, fits=probabilities_inside)
 
-LINEAR = ConsensusRow("linear", (WEIGHT, NORMALIZE), of_models=True)
+LINEAR = ConsensusRow("linear", (WEIGHT, NORMALIZE), of_models=True, divides=NORMALIZE.name)
 SLERP = ConsensusRow("slerp", (T,), of_models=True, pair=True)
 NUSLERP = ConsensusRow(
     "nuslerp", (WEIGHT, SCALING, Truth("nuslerp_flatten", True), Truth("nuslerp_row_wise", False)), models=(2, 2)
 )  # fmt: skip
-MULTISLERP = ConsensusRow("multislerp", (WEIGHT, SCALING, Truth("normalize_weights", True), Number("eps", 1e-8, low=0.0)))
+MULTISLERP = ConsensusRow(
+    "multislerp", (WEIGHT, SCALING, Truth("normalize_weights", True), Number("eps", 1e-8, low=0.0)),
+    divides="normalize_weights",
+)  # fmt: skip
 KARCHER = ConsensusRow(
     "karcher", (Number("max_iter", 10, low=0, whole=True), Number("tol", 1e-5, low=0.0, above=True)),
     of_models=True, base_too=True,
@@ -51,10 +54,15 @@ ARCEE_FUSION = ConsensusRow("arcee_fusion", of_models=True, pair=True, gathers=T
 SCE = ConsensusRow("sce", (Number("select_topk", 1.0, low=0.0), INT8_MASK), gathers=True)
 RAM = ConsensusRow("ram", (FLOOR,))
 RAM_PLUS = ConsensusRow("ramplus_tl", (FLOOR, Number("r", 0.1), Number("alpha", 0.2, low=0.0)))
+_SHARE = Number("weight", 1.0, per_model=True, low=0.0, above=True, what="above 0")
+FISHER = ConsensusRow(
+    "fisher", (_SHARE, Number("floor", 1e-6, low=0.0, above=True, what="above 0"), Truth("normalize_fisher", False)),
+    of_models=True, calibrated=True, answers=True,
+)  # fmt: skip
 REGMEAN = ConsensusRow(
     "regmean",
     (
-        Number("weight", 1.0, per_model=True, low=0.0, above=True, what="above 0"),
+        _SHARE,
         Number("off_diagonal", 0.9, low=0.0, high=1.0),
     ),
     of_models=True, calibrated=True,
@@ -65,18 +73,18 @@ SIGN = ConsensusRow("sign", (WEIGHT, LAMBDA, NORMALIZE, INT8_MASK))
 
 ON_DARE = Online(
     "dare", "OnDARE", "ondare",
-    knobs=frozenset(["density", "rescale", "tau_mask", "clip", "seed"]), defaults={"rescale": "unbiased"},
+    keys=frozenset(["density", "rescale", "tau_mask", "clip", "seed"]), defaults={"rescale": "unbiased"},
 )  # fmt: skip
 ON_TIES = Online(
     "ties", "OnTIES", "onties",
-    knobs=frozenset(["density", "rescale", "elect", "statistic", "clip", "seed"]), bounded=True, fits=of_ties,
+    keys=frozenset(["density", "rescale", "elect", "statistic", "clip", "seed"]), bounded=True, fits=of_ties,
     later=(STATISTIC,),
 )  # fmt: skip
 
 
 ON_NULL_SPACE = Online(
     "null_space", "OnNullSpace", "onnullspace",
-    knobs=frozenset(["kind", "strength", "threshold", "energy", "rank", "project", "only", "skip", "seed"]),
+    keys=frozenset(["kind", "strength", "threshold", "energy", "rank", "project", "only", "skip", "seed"]),
     defaults={"density": 1.0},
     merges="what the calibration rows do not see of each update", fits=of_updates, calibrated=True,
     own=(
@@ -87,5 +95,5 @@ ON_NULL_SPACE = Online(
 )  # fmt: skip
 ON_LINEAR = Online(
     "linear", "OnLinear", "onlinear",
-    knobs=frozenset(["seed"]), defaults={"density": 1.0}, points=True, merges="the way back to the SFT model", fits=all_kept,
+    keys=frozenset(["seed"]), defaults={"density": 1.0}, points=True, merges="the way back to the SFT model", fits=all_kept,
 )  # fmt: skip

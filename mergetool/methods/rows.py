@@ -42,6 +42,8 @@ class ConsensusRow:
         models: the fewest and the most models that it takes beside base_model; None for any number.
         gathers: whether its statistic holds a part of a tensor in memory.
         calibrated: whether it reads what the maps of each model read: each has a calibration of its own.
+        answers: whether it reads each model's Fisher information in place of that: its rows have answers.
+        divides: the option under which the weights of a tensor are divided by their sum; None where there is none.
     """
 
     name: str
@@ -52,6 +54,8 @@ class ConsensusRow:
     models: tuple[int, int | None] = (1, None)
     gathers: bool = False
     calibrated: bool = False
+    answers: bool = False
+    divides: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Online:
         name: `optimizer.method`, and the file in `mergetool/optim/operators`.
         optimizer: the class in `mergetool.optim`.
         word: `merging.method` in an align recipe.
-        knobs: what an align recipe may set, beside what all of them have.
+        keys: what an align recipe may set, beside what all of them have.
         defaults: settings whose defaults are not those of `SETTINGS`.
         points: whether the reference is θ_s itself, which θ is moved toward after AdamW's own step, and not τ_s.
         bounded: whether the planned share of the reference is an upper bound of what is merged.
@@ -89,7 +93,7 @@ class Online:
     name: str
     optimizer: str
     word: str
-    knobs: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] | None = None
     points: bool = False
     bounded: bool = False
@@ -175,20 +179,20 @@ class Training:
 
     Attributes:
         word: that.
-        knobs: what else `merging` may set; what a recipe leaves out keeps the optimizer's own default.
+        keys: what else `merging` may set; what a recipe leaves out keeps the optimizer's own default.
         online: the operator.
         given: settings that the word stands for.
     """
 
     word: str
-    knobs: frozenset[str]
+    keys: frozenset[str]
     online: Online
     given: Mapping[str, Any] | None = None
 
     @property
     def mixes(self) -> bool:
         """True where a share of the SFT model, or of its delta, is merged: `alpha` then says how much."""
-        return "alpha" in self.knobs
+        return "alpha" in self.keys
 
     @property
     def merges_delta(self) -> bool:

@@ -17,7 +17,7 @@ WEIGHT = Number("weight", per_model=True, required=True)
 T = Number("t", required=True)
 NORMALIZE = Truth("normalize", False)
 LAMBDA = Number("lambda", 1.0)
-SCALING = Number("scaling", 1.0)  # the same where mergekit reads past `lambda`
+SCALING = Number("scaling", 1.0)  # the same where mergekit ignores `lambda`
 INT8_MASK = Option("int8_mask")  # saves mergekit memory; taken so that its recipes run, and nothing here depends on it
 DENSITY = Number("density", 1.0, per_model=True, low=0.0, high=1.0)
 GAMMA = Number("gamma", 0.01, per_model=True, low=0.0, high=1.0)
@@ -53,7 +53,19 @@ def one_limit(values: Values) -> tuple[str, str] | None:
         return f"{given[0]} is {values[given[0]]} and kind is soft", f"{given[0]} belongs to kind: hard; soft has strength"
     if values["kind"] == "hard" and len(given) != 1:
         return f"kind hard has {' and '.join(given) or 'no limit'}", "give one of threshold, energy, rank"
+    if values["threshold"] == 1:
+        return "threshold is 1", "it is below 1: no eigenvalue is larger than the largest"
     return None
+
+
+def of_projection(values: Values) -> tuple[str, str] | None:
+    """What is wrong with a projection's settings, one by one or together, wherever they come from."""
+    for option in PROJECTION_OPTIONS:
+        try:
+            option.read(values[option.name])
+        except ValueError:
+            return f"{option.name} is {values[option.name]}", f"it is {option.what or option.must}"
+    return one_limit(values)
 
 
 # --- settings of optimizers -----------------------------------------------------------------------------------------

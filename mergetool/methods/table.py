@@ -14,6 +14,7 @@ from typing import Any
 from mergetool.methods.parts import (
     ARCEE_FUSION,
     DELLA,
+    FISHER,
     KARCHER,
     LINEAR,
     MAGNITUDE,
@@ -129,6 +130,11 @@ METHODS: dict[str, Method] = {
             use="you have rows of each model: every map comes closest to what each model's own map does on its own rows",
         ),
         row(
+            "fisher", NONE, FISHER, needs_base=False,
+            source="Fisher merging, Matena & Raffel 2022, arXiv 2111.09832, §2.3; the empirical diagonal",
+            use="you have rows with answers of each model: the mean, each entry weighted by how much a model's answers need it",
+        ),
+        row(
             "nuslerp", NONE, NUSLERP, needs_base=False,
             source="mergekit 0.1.5; Shoemake 1985 on task vectors, whole, by row or by column",
             use="slerp of two models by weights, or of their task vectors where base_model is given",
@@ -191,7 +197,7 @@ ONLINE: dict[str, Online] = {m.online.name: m.online for m in METHODS.values() i
 TRAININGS: dict[str, Training] = {
     training.word: training
     for training in (
-        *(Training(o.word, o.knobs | (EVERY if o.calibrated else MERGES), o) for o in ONLINE.values()),
+        *(Training(o.word, o.keys | (EVERY if o.calibrated else MERGES), o) for o in ONLINE.values()),
         # ChildTuning-F: a random mask on every step and no SFT delta, that is OnDARE with alpha 0.
         Training(
             "childtuning", frozenset(["density", "every", "clip", "seed", "rounding", "compile"]), ON_DARE,

@@ -62,25 +62,6 @@ class Rule:
     energy: float | None = None
     rank: int | None = None
 
-    def problem(self) -> str | None:
-        """What is wrong with it, as `SETTING is VALUE; what it may be`; None where nothing is."""
-        given = [name for name in ("threshold", "energy", "rank") if getattr(self, name) is not None]
-        if self.kind not in _SHARES:
-            return f"kind is '{self.kind}'; known: {', '.join(_SHARES)}"
-        if self.kind == "soft" and given:
-            return f"{given[0]} is {getattr(self, given[0])} and kind is soft; it belongs to kind: hard"
-        if not self.strength > 0:
-            return f"strength is {self.strength}; it is above 0, and infinity leaves every delta as it is"
-        if self.kind == "hard" and len(given) != 1:
-            return f"kind hard has {' and '.join(given) or 'no limit'}; give one of threshold, energy, rank"
-        if self.threshold is not None and not 0 <= self.threshold < 1:
-            return f"threshold is {self.threshold}; it is a share of the largest eigenvalue, in [0, 1)"
-        if self.energy is not None and not 0 < self.energy <= 1:
-            return f"energy is {self.energy}; it is a share of the trace, in (0, 1]"
-        if self.rank is not None and self.rank < 0:
-            return f"rank is {self.rank}; it is 0 or more"
-        return None
-
     @property
     def identity(self) -> bool:
         """True where P = I: every delta stays as it is, bit for bit."""

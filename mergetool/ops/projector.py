@@ -1,7 +1,7 @@
 """F_P for a whole tensor, some of its rows at a time.
 
-Matrix products are taken over rows 0–127, 128–255, … of a tensor whatever rows a caller holds, so the bits of a row do not
-depend on how a tensor is cut.
+Matrix products are taken over the same rows of a tensor (0–127, 128–255, …; more of a narrow one) whatever rows a caller
+holds, so the bits of a row do not depend on how a tensor is cut.
 """
 
 from __future__ import annotations
@@ -12,15 +12,28 @@ from dataclasses import dataclass
 
 import torch
 
+from mergetool.ops.blocks import BLOCK
 from mergetool.ops.projection import Factor
 
-ROWS = 128  # of one matrix product on a CPU
+ROWS = 128  # of one matrix product on a CPU, at least
+_ROWS_OF_NARROW = 512
 _ROWS_ON_GPU = 1 << 13
 
 
-def block_rows(device: torch.device) -> int:
-    """Rows of one matrix product."""
-    return ROWS if device.type == "cpu" else _ROWS_ON_GPU
+def block_rows(device: torch.device, width: int | None = None) -> int:
+    """Rows of one matrix product.
+
+    Args:
+        device: of the product.
+        width: entries of a row where P acts on the columns: of a narrow matrix there are as many rows as make a block, since
+            threads that share a small product wait longer for one another than they compute. None where P mixes rows.
+    """
+    if device.type != "cpu":
+        return _ROWS_ON_GPU
+    rows = ROWS
+    while width is not None and rows < _ROWS_OF_NARROW and rows * width < BLOCK:
+        rows *= 2
+    return rows
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,7 @@ class Projector:
             _, rows = self._sides(expert)
             if rows is None or rows.low_rank is None:
                 continue
-            for a, b, low, _ in _blocks(row, stop - start, self.height, delta.device):
+            for a, b, low, _ in _blocks(row, stop - start, self.height, block_rows(delta.device)):
                 swept[expert].addmm_(rows.low_rank[low : low + b - a].T, delta[start + a : start + b])
 
     def _sides(self, expert: int) -> tuple[Factor | None, Factor | None]:
@@ -127,9 +140,8 @@ class Projector:
             start = stop
 
 
-def _blocks(first: int, count: int, height: int, device: torch.device) -> Iterator[tuple[int, int, int, int]]:
-    """(start, stop, row, block's height): the rows [first, first + count) cut at multiples of `block_rows`."""
-    step = block_rows(device)
+def _blocks(first: int, count: int, height: int, step: int) -> Iterator[tuple[int, int, int, int]]:
+    """(start, stop, row, block's height): the rows [first, first + count) cut at multiples of `step`."""
     start = 0
     while start < count:
         row = first + start
@@ -150,9 +162,10 @@ def project_columns_(delta: torch.Tensor, side: Factor, height: int | None = Non
     """
     assert side.low_rank is not None
     b, height = side.low_rank, delta.shape[0] if height is None else height
-    for start, stop, row, whole in _blocks(first, delta.shape[0], height, delta.device):
+    step = block_rows(delta.device, delta.shape[1])
+    for start, stop, row, whole in _blocks(first, delta.shape[0], height, step):
         part = delta[start:stop]
-        block, at = _whole(part, row, whole)
+        block, at = _whole(part, row, whole, step)
         block.addmm_(block @ b, b.T, beta=side.left, alpha=-1)
         if block is not part:
             part.copy_(block[at : at + stop - start])
@@ -162,22 +175,23 @@ def project_columns_(delta: torch.Tensor, side: Factor, height: int | None = Non
 def _subtract_(delta: torch.Tensor, side: Factor, swept: torch.Tensor, height: int, first: int) -> None:
     """Δ ← left·Δ − B (Bᵀ Δ) for some rows, `swept` being Bᵀ Δ of all."""
     assert side.low_rank is not None
-    for start, stop, row, whole in _blocks(first, delta.shape[0], height, delta.device):
+    step = block_rows(delta.device)
+    for start, stop, row, whole in _blocks(first, delta.shape[0], height, step):
         part = delta[start:stop]
-        block, at = _whole(part, row, whole)
-        b, _ = _whole(side.low_rank[row : row + stop - start], row, whole)
+        block, at = _whole(part, row, whole, step)
+        b, _ = _whole(side.low_rank[row : row + stop - start], row, whole, step)
         block.addmm_(b, swept, beta=side.left, alpha=-1)
         if block is not part:
             part.copy_(block[at : at + stop - start])
 
 
-def _whole(rows: torch.Tensor, first: int, count: int) -> tuple[torch.Tensor, int]:
-    """The block of `count` rows that some rows belong to, zero elsewhere, and where in it they are.
+def _whole(rows: torch.Tensor, first: int, count: int, step: int) -> tuple[torch.Tensor, int]:
+    """The block of `count` rows, from a multiple of `step`, that some rows belong to, zero elsewhere, and where they are in it.
 
     A product of fewer rows may round otherwise, so it is always taken of a whole block.
     """
     if rows.shape[0] == count:
         return rows, 0
-    block, at = rows.new_zeros(count, rows.shape[1]), first % block_rows(rows.device)
+    block, at = rows.new_zeros(count, rows.shape[1]), first % step
     block[at : at + rows.shape[0]] = rows
     return block, at

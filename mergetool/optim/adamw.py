@@ -14,12 +14,13 @@ from mergetool.optim.adamw_state import adamw_settings, adamw_state, moment_type
 from mergetool.optim.base import Anyref, Merging, Method
 from mergetool.optim.blockwise import merge_blocks
 from mergetool.optim.compiling import compiles
+from mergetool.optim.deltas import Delta
 from mergetool.optim.entries import merge_entries
 from mergetool.optim.job import REFERENCE, ROUNDING, UPDATE, Job
 from mergetool.optim.kernels import keep_all
 from mergetool.optim.names import NamedParameters, attach
 from mergetool.optim.parts import AdamPart, put_back
-from mergetool.optim.passes import step_in_one_pass, update_moments
+from mergetool.optim.passes import AHEAD, UpdateAhead, step_in_one_pass, update_moments
 from mergetool.optim.road import OwnStep, Road, own_step, road
 from mergetool.optim.rounded import COARSE, rounded_sum, scale_
 from mergetool.optim.settings import check_adamw
@@ -216,22 +217,31 @@ class MergingAdamW(Merging):
         self._set_anchors(parts)
 
     def _merge_blocks(self, parts: Sequence[AdamPart], fast: bool, step: int) -> None:
+        ahead = {id(part) for part in parts if self._ahead(part, fast)}
         if parts[0].group["every"] == 1:
-            update_moments(parts, fast)
+            update_moments([part for part in parts if id(part) not in ahead], fast)
         for part in parts:
-            merge_blocks(self._job_of(part, step))
+            merge_blocks(self._job_of(part, step, delta=UpdateAhead(part) if id(part) in ahead else None))
         self._set_anchors(parts)
+
+    def _ahead(self, part: AdamPart, fast: bool) -> bool:
+        """Whether the moments of a part are updated as its Δθ is read."""
+        if not fast or part.group["every"] != 1 or part.m.numel() < AHEAD or part.m.dtype == torch.float64:
+            return False
+        self._look_up(part.binding, part.parameter, part.group)
+        return self.operator.reads_once(part)
 
     def _set_anchors(self, parts: Sequence[AdamPart]) -> None:
         for part in parts:
             if part.group["every"] > 1:
                 part.anchor.copy_(part.theta)
 
-    def _job_of(self, part: AdamPart, step: int, *, decayed: bool = False) -> Job:
-        """The merge of a part: of Adam's step at K = 1, of what was added since the anchor for Step-K."""
+    def _job_of(self, part: AdamPart, step: int, *, decayed: bool = False, delta: Delta | None = None) -> Job:
+        """The merge of a part: of Adam's step at K = 1 (`delta`, else from its moments), else of what the anchor has gained."""
         binding, number = self._look_up(part.binding, part.parameter, part.group), _number(part, step)
         if part.group["every"] == 1:
-            return self._job(part.theta, None, 1.0 if decayed else part.decay, part.update, number, part.group, binding)
+            delta = part.update if delta is None else delta
+            return self._job(part.theta, None, 1.0 if decayed else part.decay, delta, number, part.group, binding)
         decay = float(part.state.get("anchor_decay", 1.0))
         return self._job(part.theta, part.anchor, decay, None, number, part.group, binding)
 

@@ -243,7 +243,7 @@ class Merging(torch.optim.Optimizer):
 
         if not isinstance(state_dict, Mapping):
             saved_groups(state_dict, self.param_groups)
-        last = self.register_load_state_dict_pre_hook(check)  # after the user's own, which may mend names
+        last = self.register_load_state_dict_pre_hook(check)  # after the user's own, which may correct names
         try:
             super().load_state_dict(dict(state_dict))
         finally:

@@ -206,7 +206,9 @@ class AdamDelta(Delta):
 
     def block(self, start: int, stop: int) -> torch.Tensor:
         """As `Delta`'s; valid until the next call in this thread."""
-        here = self.m.device.type == "cpu" and stop - start <= BLOCK
+        here = (
+            self.m.device.type == "cpu" and stop - start <= 2 * BLOCK
+        )  # rows of a whole matrix product may be more than a block
         out = torch.from_numpy(scratch("adam delta", stop - start, np.float32)) if here else None
         return self._of(self.m[start:stop], self.v[start:stop], out)
 

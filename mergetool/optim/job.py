@@ -149,6 +149,10 @@ class Operator:
         """What F has to know of a whole delta (over all ranks) before any block of it; None for nothing."""
         return None
 
+    def reads_once(self, part: AdamPart) -> bool:
+        """True where each block of a part's Δ is read once, ascending, by `sparsified` alone: Δ may be made as it is read."""
+        return False
+
     def sparsified(
         self, delta: Delta, statistic: Any, key: int, merge: Merge, shard: Shard, start: int, stop: int
     ) -> torch.Tensor:

@@ -46,6 +46,26 @@ def _update(exp_avg: torch.Tensor, exp_avg_sq: torch.Tensor, eta: torch.Tensor, 
     return exp_avg.float() / (exp_avg_sq.float().sqrt() + floor) * eta
 
 
+def update_(
+    grad: torch.Tensor,
+    exp_avg: torch.Tensor,
+    exp_avg_sq: torch.Tensor,
+    betas: torch.Tensor,
+    update: torch.Tensor,
+    out: torch.Tensor,
+) -> None:
+    """`moments_`, and the Δθ that they give.
+
+    Args:
+        grad, exp_avg, exp_avg_sq, betas: as `moments_`.
+        update: from `mergetool.optim.deltas.scale_and_floor`; fp32.
+        out: becomes Δθ; fp32.
+    """
+    moments_(grad, exp_avg, exp_avg_sq, betas)
+    eta, floor = update.unbind()
+    out.copy_(_update(exp_avg, exp_avg_sq, eta, floor))
+
+
 def moments_above_(
     grad: torch.Tensor,
     exp_avg: torch.Tensor,

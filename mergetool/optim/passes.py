@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mergetool.ops.blocks import scratch
 from mergetool.ops.threshold import Threshold, bracket, kept_count, threshold_between
 from mergetool.optim.compiling import compiled
 from mergetool.optim.deltas import Delta, joined, padded_flags, scale_and_floor, where_set
@@ -20,6 +21,7 @@ from mergetool.optim.kernels import (
     moments_,
     moments_above_,
     moments_between_,
+    update_,
 )
 from mergetool.optim.largest import Found, low_bracket
 from mergetool.optim.parts import AdamPart
@@ -49,6 +51,47 @@ def update_moments(parts: Sequence[AdamPart], compile: bool) -> None:
     for batch in batches.values():
         grads, ms, vs, ts = zip(*[(part.grad, part.m, part.v, part.t) for part in batch], strict=True)
         adamw_moments_(grads, ms, vs, ts, betas=batch[0].betas, eps=batch[0].group["eps"])
+
+
+AHEAD = 1 << 16
+"""Entries from which on a pass of its own for each tensor is quicker than one over the moments of many and another for Δθ."""
+_AT_ONCE = 1 << 20  # entries: a compiled function's call costs what 50,000 entries do
+
+
+class UpdateAhead(Delta):
+    """Δθ from moments that are still the last step's: they are updated as it is read, so that each is read once.
+
+    Blocks are read once each, ascending.
+
+    Args:
+        part: the parameter's.
+    """
+
+    def __init__(self, part: AdamPart) -> None:
+        # a method in place of the function that other deltas are given, as of AdamDelta
+        self.numel, self.owned, self._part = part.m.numel(), True, part
+        numbers = scale_and_floor(part.lr, part.betas, part.group["eps"], int(part.t))
+        self._tensors = tuple(one.to(part.m.device) for one in (beta_tensor(part.betas), torch.tensor(numbers)))
+        self._first, self._made = 0, part.m.new_empty(0, dtype=torch.float32)
+
+    def block(self, start: int, stop: int) -> torch.Tensor:
+        """As `Delta`'s; valid until the next call in this thread."""
+        made = self._first + self._made.numel()
+        if start < made < stop:
+            return torch.cat([self.block(start, made).clone(), self.block(made, stop)])
+        if start >= made:
+            blocks = max(1, min(_AT_ONCE, self.numel - start) // (stop - start))
+            self._first, self._made = start, self._update(start, start + blocks * (stop - start))
+        return self._made[start - self._first : stop - self._first]
+
+    def _update(self, start: int, stop: int) -> torch.Tensor:
+        part, span, count = self._part, slice(start, stop), stop - start
+        if part.m.device.type == "cpu":
+            out = torch.from_numpy(scratch("update", count, np.float32))
+        else:
+            out = part.m.new_empty(count, dtype=torch.float32)
+        compiled(update_)(part.grad[span], part.m[span], part.v[span], *self._tensors, out)
+        return out
 
 
 def worth_sweeping(part: AdamPart) -> bool:

@@ -2,9 +2,10 @@
 
 candidates/  what a candidate is: one class for each kind, and the table of them
 recipe/      the study language, read strictly; entries to candidates; what can be checked without weights
-analysis/    lines of results to groups, the Pareto front, the choice and the hypervolume
+analysis/    lines of results to groups, differences row by row, the Pareto front, the choice and the hypervolume
 execution/   every candidate that results.jsonl lacks, made and measured, here or by workers
-report/      pareto.png, KNOB.png, report.html, and the scores of a model card
+pick/        a study made of models and tasks, cut to a time, its choice written
+report/      pareto.png, SETTING.png, report.html, and the scores of a model card
 """
 
 from __future__ import annotations

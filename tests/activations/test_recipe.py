@@ -9,14 +9,14 @@ import pytest
 from pydantic import ValidationError
 
 from mergetool.activations import Calibration
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
+from mergetool.activations.recipe import CalibrationEntry
 from mergetool.errors import CheckpointError, DataError, RecipeError
 from mergetool.ops.projection import Rule
 from tests.helpers import CONFIG, random_weights, shapes, write_checkpoint
 
 
 def entry(given: object) -> CalibrationEntry:
-    return CalibrationEntry.model_validate(calibration_given(given))
+    return CalibrationEntry.model_validate(given)
 
 
 def rows(path: Path, *texts: str) -> Path:

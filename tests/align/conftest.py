@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.align.tiny import REWARD, make_pairs, make_stay, make_triple, recipe_text
+from tests.align.tiny import REWARD, make_model, make_pairs, make_stay, make_triple, recipe_text
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -38,6 +38,17 @@ def triple(tmp_path_factory) -> Path:
     make_pairs(folder / "train.jsonl", 24)
     make_pairs(folder / "eval.jsonl", 6, start=100)
     make_stay(folder / "stay.jsonl")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def taught(triple, tmp_path_factory) -> Path:
+    """The triple with an aligned model, rlhf/, and a file of rewards beside it: any algorithm can start there."""
+    folder = tmp_path_factory.mktemp("taught")
+    for name in ("base", "sft", "train.jsonl", "eval.jsonl", "stay.jsonl"):
+        (folder / name).symlink_to(triple / name)
+    make_model(folder / "rlhf", seed=3, like=triple / "sft", step=0.05)
+    (folder / "rewards.py").write_text(REWARD)
     return folder
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mergetool.align import align, align_recipe
 from mergetool.align.baselines import BASELINES
-from mergetool.align.recipe import KNOBS, takes_seed
+from mergetool.align.recipe import KEYS, takes_seed
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.reader import Reader
 from tests.align.tiny import recipe_text
@@ -92,12 +92,12 @@ def test_lora_moves_linear_layers_by_a_low_rank_and_nothing_else(triple, weights
 
 
 def test_all_but_adamw_take_the_seed_that_a_study_gives() -> None:
-    assert [name for name in (*KNOBS, "unknown") if not takes_seed(name)] == ["adamw"]
+    assert [name for name in (*KEYS, "unknown") if not takes_seed(name)] == ["adamw"]
 
 
 def test_the_docs_have_every_row_with_its_knobs() -> None:
     text = (Path(__file__).parents[2] / "docs/align.md").read_text()
     for row in BASELINES.values():
         (line,) = (line for line in text.splitlines() if line.startswith(f"| `{row.name}` | {row.about} |"))
-        knobs = line.rsplit("|", 2)[1].replace("`", "").replace(",", " ").split()
-        assert set(knobs) == row.knobs - {"seed"}
+        options = line.rsplit("|", 2)[1].replace("`", "").replace(",", " ").split()
+        assert set(options) == row.keys - {"seed"}

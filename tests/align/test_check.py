@@ -23,7 +23,7 @@ def test_a_sound_recipe_gives_its_facts(triple) -> None:
     assert facts["model"]["architecture"] == "LlamaForCausalLM"
     assert facts["model"]["dtype"] == "float32"
     assert facts["train"]["rows"] == "pairs of text"
-    assert facts["knobs"] == {"density": 0.5, "alpha": 1e-3}
+    assert facts["options"] == {"density": 0.5, "alpha": 1e-3}
     json.dumps(facts)
 
 

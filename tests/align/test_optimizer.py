@@ -11,7 +11,7 @@ from mergetool import optim
 from mergetool.align import align_recipe
 from mergetool.align.optimizer import make_optimizer, merged_so_far
 from mergetool.checkpoint.layout import read_layout
-from mergetool.errors import RecipeError
+from mergetool.errors import CheckpointError, RecipeError
 from mergetool.lab import lab_path
 from mergetool.methods import TRAININGS
 
@@ -61,5 +61,40 @@ def test_childtuning_is_unbiased_and_merges_nothing() -> None:
 
 
 def test_onlinear_has_no_clip_and_a_recipe_that_gives_one_is_told() -> None:
-    with pytest.raises(RecipeError, match="'clip' is no knob of method onlinear"):
+    with pytest.raises(RecipeError, match="'clip' is not an option of method onlinear"):
         made(method="onlinear", alpha=0.1, clip=1.0)
+
+
+@pytest.mark.parametrize("method", sorted(name for name, row in TRAININGS.items() if not row.online.calibrated))
+def test_a_head_that_the_sft_model_has_not_takes_adamws_own_steps(method: str) -> None:
+    """Bit for bit, whatever becomes of the trunk beside it."""
+    row = TRAININGS[method]
+    options = {"density": 0.1} if "density" in row.keys else {}
+    options |= {"alpha_total": 0.5} if row.mixes else {"every": 2}
+    values = {"base_model": "b", "sft_model": "s", "algorithm": "reward", "data": {"train": "t.jsonl"}}
+    recipe = align_recipe({**values, "merging": {"method": method, **options}})
+    name, generator = "model.layers.0.self_attn.q_proj.weight", torch.Generator().manual_seed(0)
+    trunk = torch.nn.Parameter(torch.randn(read_layout(lab_path("sft")).tensors[name].shape, generator=generator))
+    head = torch.nn.Parameter(torch.randn(1, 48, generator=generator))
+    twins = [torch.nn.Parameter(p.detach().clone()) for p in (trunk, head)]
+    groups = [{"params": [(n, p)], "weight_decay": 0.01} for n, p in ((name, trunk), ("score.weight", head))]
+    optimizer, plan = make_optimizer(recipe, groups[:1], 4, CONFIG, lab_path("base"), lab_path("sft"), head=groups[1:])
+    adam = torch.optim.AdamW(twins, lr=1e-3, betas=(0.9, 0.99), eps=1e-7, weight_decay=0.01, fused=True)
+    for _ in range(4):
+        for one, twin in zip((trunk, head), twins, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            twin.grad = one.grad.clone()
+        optimizer.step()
+        adam.step()
+    assert torch.equal(head, twins[1])
+    assert not torch.equal(trunk, twins[0])
+    assert merged_so_far(optimizer, plan.method) == pytest.approx(plan.merged_total)
+    lost = [{"params": [("model.layers.9.weight", trunk)], "weight_decay": 0.0}]
+    if row.mixes:  # of the trunk nothing may be missing
+        with pytest.raises(CheckpointError, match=r"lacks model\.layers\.9"):
+            make_optimizer(recipe, lost, 4, CONFIG, lab_path("base"), lab_path("sft"), head=groups[1:])
+
+
+def test_of_projected_row_gradients_the_plan_says_when_they_are_computed_anew() -> None:
+    asked = {"method": "ogpsa", "rows": {"data": "rows.jsonl"}}
+    assert [made(**asked)[1].every, made(**asked, every=7)[1].every, made(method="adamw")[1].every] == [5, 7, 1]

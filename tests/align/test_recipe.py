@@ -11,7 +11,7 @@ import yaml
 
 from mergetool.align import align_recipe, load_align_recipe, override
 from mergetool.align.algorithms import ALGORITHMS
-from mergetool.align.recipe import KNOBS
+from mergetool.align.recipe import KEYS
 from mergetool.align.training import training_config
 from mergetool.errors import RecipeError
 
@@ -36,15 +36,15 @@ def test_the_least_recipe_is_plain_dpo() -> None:
         ({"algorithm": "dpoo"}, "r.yaml: algorithm: 'dpoo' is not known; did you mean 'dpo'?"),
         ({"merging": {"method": "ondair"}}, "r.yaml: merging.method: 'ondair' is not known; did you mean 'ondare'?"),
         ({"merging": {"method": "ondare", "density": 0}}, "r.yaml: merging.density: should be greater than 0, not 0"),
-        ({"merging": {"method": "adamw", "density": 0.5}}, "'density' is no knob of method adamw"),
-        ({"merging": {"method": "ondare", "elect": "weighted"}}, "'elect' is no knob of method ondare"),
+        ({"merging": {"method": "adamw", "density": 0.5}}, "'density' is not an option of method adamw"),
+        ({"merging": {"method": "ondare", "elect": "weighted"}}, "'elect' is not an option of method ondare"),
         ({"merging": {"method": "onlinear", "alpha": 0.1, "alpha_total": 0.2}}, "keep one of them"),
         ({"merging": {"method": "ondare"}}, "ondare needs to know how much to merge; give alpha"),
         ({"merging": {"method": "ondare", "every": 0}}, "merging.every"),
         ({"merging": {"method": "ondare", "every": "never"}}, "merging.every"),
         ({"merging": {"method": "ondare", "alpha": 1e-6}}, "base_model is missing, and ondare merges sft - base; add"),
         ({"merging": {"method": "replay"}}, "replay needs to know what should stay; add `rows: {data: ...}`"),
-        ({"merging": {"method": "l2", "rows": {"data": "r.jsonl"}}}, "'rows' is no knob of method l2"),
+        ({"merging": {"method": "l2", "rows": {"data": "r.jsonl"}}}, "'rows' is not an option of method l2"),
         (
             {"merging": {"method": "replay", "rows": {"data": "r.jsonl", "limt": 3}}},
             "merging.rows.limt: unknown key; did you mean 'limit'?",
@@ -53,6 +53,14 @@ def test_the_least_recipe_is_plain_dpo() -> None:
         ({"merging": {"method": "replay", "lambda": -1}}, "merging.lambda: should be greater than or equal to 0, not -1"),
         ({"beta": "strong"}, "r.yaml: beta: should be a valid number, not 'strong'"),
         ({"beta": float("nan")}, "r.yaml: beta"),
+        ({"beta": 0}, "beta is 0, and dpo divides by it or learns nothing; give more than 0"),
+        ({"algorithm": "distillation"}, "policy is missing, and distillation teaches a policy what the SFT model does; add"),
+        ({"policy": "rlhf"}, "policy is given, and dpo starts from the SFT model; remove it"),
+        ({"algorithm": "reward", "reward": "r.py:f"}, "reward is given, and reward samples no answers; remove it"),
+        (
+            {"algorithm": "reward", "merging": {"method": "ewc", "rows": {"data": "r.jsonl"}}},
+            "merging.method: ewc keeps what a model writes, and reward trains a model that writes nothing; take another",
+        ),
         ({"data": {}}, "r.yaml: data.train: required, but missing; add `train:`"),
         ({"data": "rows.jsonl"}, "r.yaml: data: should be a mapping"),
         ({"training": {1: 2}}, "r.yaml: training"),
@@ -82,9 +90,9 @@ def test_every_method_has_a_row_of_knobs_that_are_fields() -> None:
 
     from mergetool.align.recipe import Merging, Method
 
-    assert set(KNOBS) == set(get_args(Method))
+    assert set(KEYS) == set(get_args(Method))
     written = {field.alias or name for name, field in Merging.model_fields.items()}
-    assert all(knobs <= written for knobs in KNOBS.values())
+    assert all(keys <= written for keys in KEYS.values())
 
 
 def test_paths_start_from_the_recipes_own_directory(tmp_path) -> None:
@@ -107,8 +115,9 @@ def test_a_plain_exponent_is_a_number_in_training_too(tmp_path) -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_what_is_written_of_a_recipe_is_the_same_recipe(tmp_path, algorithm: str) -> None:
     """A `beta` that nobody gave would be refused of SFT, and would give GRPO a KL term."""
-    more = {"reward": "rewards.py:f"} if ALGORITHMS[algorithm].rewarded else {}
-    for given in ({}, {"beta": 0.3}) if ALGORITHMS[algorithm].beta else ({},):
+    row = ALGORITHMS[algorithm]
+    more = ({"reward": "rewards.py:f"} if row.rewarded else {}) | ({"policy": "small"} if row.taught else {})
+    for given in ({}, {"beta": 0.3}) if row.beta else ({},):
         made = align_recipe({"sft_model": "sft", "algorithm": algorithm, "data": {"train": "rows.jsonl"}, **more, **given})
         again = align_recipe(made.as_written())
         configs = [training_config(one, tmp_path) for one in (made, again)]

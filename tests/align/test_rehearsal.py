@@ -23,6 +23,7 @@ def folder(triple, tmp_path_factory) -> Path:
     """An SFT model whose weights cannot be read, and rows."""
     place = tmp_path_factory.mktemp("rehearsal")
     shutil.copytree(triple / "sft", place / "sft")
+    (place / "rlhf").symlink_to(place / "sft")
     weights = place / "sft" / "model.safetensors"
     header = 8 + int.from_bytes(weights.read_bytes()[:8], "little")
     size = weights.stat().st_size
@@ -40,6 +41,8 @@ def check(folder: Path, algorithm: str, train: str = "train.jsonl", **training: 
     recipe["training"] = {"use_cpu": True, **training}
     if ALGORITHMS[algorithm].rewarded:
         recipe["reward"] = "rewards.py:one"
+    if ALGORITHMS[algorithm].taught:
+        recipe["policy"] = "rlhf"
     return rehearsed_check(align_recipe(recipe, folder))
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mergetool.align.row_terms import kl, nll
-from mergetool.align.stay import Stay, batch_of, tokenised
+from mergetool.activations.answers import batch_of, nll
+from mergetool.align.row_terms import kl
+from mergetool.align.stay import Stay, tokenised
 from mergetool.data.texts import completions
 from mergetool.data.tokens import Coded
 from mergetool.errors import RecipeError

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from mergetool.align.stay import Rows, Stay, batch_of, tokenised
+from mergetool.activations.answers import batch_of
+from mergetool.align.stay import Rows, Stay, tokenised
 from mergetool.data.tokens import Coded
 from mergetool.errors import DataError
 
@@ -41,15 +42,6 @@ def test_the_answer_is_scored_with_its_end_and_of_running_text_every_token(tripl
     stay = tokenised(Rows(data="r.jsonl").read(tmp_path), tokenizer, 32)
     assert answers(stay, tokenizer) == [scored, scored]
     assert stay.tokens == int(batch_of(stay.rows).scored.sum())
-
-
-def test_padding_is_masked_and_never_scored() -> None:
-    batch = batch_of([Coded((5, 6, 7, 8), 1), Coded((5, 6), 0)])
-    assert batch.ids.tolist() == [[5, 6, 7, 8], [5, 6, 0, 0]]
-    assert batch.mask.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
-    assert batch.scored.tolist() == [[True, True, True], [True, False, False]]
-    assert batch.targets.tolist() == [6, 7, 8, 6]
-    assert batch.tokens == 4
 
 
 STAY = Stay(tuple(Coded((1, 2, *range(3, 4 + n)), 2) for n in range(7)))

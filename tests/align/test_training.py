@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mergetool.align import align_recipe
-from mergetool.align.training import training_config
+from mergetool.align.training import check_batch, smallest_batch, training_config
 from mergetool.errors import RecipeError
-from tests.align.tiny import recipe_text
+from tests.align.tiny import recipe_of, recipe_text
 
 
 def recipe(folder: Path, **parts: object):
@@ -52,3 +52,41 @@ def test_ipo_is_trls_ipo_loss_and_refuses_another(triple) -> None:
     parts["training"] = {**parts["training"], "loss_type": "hinge"}
     with pytest.raises(RecipeError, match="algorithm ipo sets it"):
         training_config(align_recipe(parts), "unused")
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        (
+            {"algorithm": "online_dpo", "data": {"train": "t.jsonl", "max_length": 9}},
+            r"set training\.max_new_tokens for",
+        ),
+        ({"algorithm": "online_dpo", "data": {"train": "t.jsonl", "eval": "e.jsonl"}}, r"OnlineDPOTrainer cannot be evaluated"),
+        ({"algorithm": "distillation", "beta": 1.5}, r"training: beta must be in \[0\.0, 1\.0\]"),
+        ({"algorithm": "distillation", "training": {"teacher_model_name_or_path": "x"}}, "the SFT model is the teacher"),
+        ({"algorithm": "rloo", "training": {"num_generations": 1}}, "training: RLOO requires at least 2 generations"),
+        ({"algorithm": "reward", "beta": 0.1}, "beta: algorithm reward has no reference model"),
+        ({"algorithm": "simpo", "training": {"cpo_alpha": 1.0}}, r"training\.cpo_alpha: algorithm simpo sets it"),
+    ],
+)
+def test_what_an_algorithm_cannot_do_is_one_line(taught, parts: dict, says: str) -> None:
+    values = {**recipe_of(taught, parts["algorithm"], data={"train": "t.jsonl"}), **parts}
+    values["training"] = {"use_cpu": True, **parts.get("training", {})}
+    with pytest.raises(RecipeError, match=says) as caught:
+        training_config(align_recipe(values), "unused")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sampling_takes_whole_batches_where_its_trainer_does(taught) -> None:
+    def smallest(algorithm: str, **training: object) -> int:
+        values = recipe_of(taught, algorithm, training={"gradient_accumulation_steps": 3, **training})
+        made = align_recipe(values)
+        return smallest_batch(made.algorithm_row, training_config(made, "unused"))
+
+    assert smallest("distillation") == 12  # of 4 rows each, all of one update
+    assert smallest("rloo") == 3
+    assert smallest("online_dpo") == 1
+    made = align_recipe(recipe_of(taught, "distillation", training={"gradient_accumulation_steps": 3}))
+    config = training_config(made, "unused")
+    with pytest.raises(RecipeError, match=r"training\.gradient_accumulation_steps: a batch needs 12 rows, and there are 11"):
+        check_batch(made.algorithm_row, config, 11)

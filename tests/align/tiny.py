@@ -146,3 +146,19 @@ def sampling_recipe(folder: Path, algorithm: str, **parts: Any) -> Any:
     values["data"] = {"train": str(folder / "train.jsonl")}
     values["training"] |= training
     return align_recipe(values, folder)
+
+
+def recipe_of(folder: Path, algorithm: str, **parts: Any) -> dict:
+    """The values of a short run of any algorithm on the `taught` fixture's folder; `training` adds to what there is."""
+    from mergetool.align.algorithms import ALGORITHMS
+
+    row, training = ALGORITHMS[algorithm], parts.pop("training", {})
+    values = recipe_text(folder, algorithm=algorithm)
+    if row.sampling is not None:
+        values["data"].pop("max_length")
+        values["training"][row.sampling.length] = 8
+        if hasattr(row.config_class(), "num_generations"):
+            values["training"]["num_generations"] = 4
+    values |= ({"reward": "rewards.py:polite"} if row.rewarded else {}) | ({"policy": "rlhf"} if row.taught else {})
+    values["training"] |= training
+    return values | parts

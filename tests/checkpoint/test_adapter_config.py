@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mergetool.checkpoint.adapter_config import AdapterConfig
@@ -26,6 +28,26 @@ def test_the_scale_is_of_the_first_pattern_that_ends_a_layers_name() -> None:
     assert found.scale("model.layers.0.self_attn.v_proj", 8) == 2.0
     assert config(use_rslora=True).scale("x", 16) == 4.0
     assert AdapterConfig({"peft_type": "LORA"}, "a").scale("x", 8) == 1.0
+
+
+@pytest.mark.parametrize("alpha", [None, "16"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_scale_that_peft_cannot_make_is_refused_unless_a_pattern_says_it(alpha: Any) -> None:
+    from peft import LoraConfig, get_peft_model
+    from torch import nn
+
+    def by_peft(**values: Any) -> float:
+        layer: Any = get_peft_model(nn.Sequential(nn.Linear(4, 4)), LoraConfig(r=8, target_modules=["0"], **values))
+        return layer.base_model.model[0].scaling["default"]
+
+    with pytest.raises(TypeError):
+        by_peft(lora_alpha=alpha)
+    with pytest.raises(CheckpointError, match="PEFT does not load it"):
+        config(lora_alpha=alpha).scale("0", 8)
+    said = {"lora_alpha": alpha, "alpha_pattern": {"0": 4}}
+    assert config(**said).scale("0", 8) == by_peft(**said) == 0.5
+    with pytest.raises(CheckpointError, match="'1'"):
+        config(**said).scale("1", 8)
 
 
 def test_tokens_are_of_the_module_that_is_named() -> None:

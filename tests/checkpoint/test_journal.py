@@ -43,3 +43,17 @@ def test_a_journal_without_its_head_is_damaged(tmp_path: Path, first: str) -> No
     (tmp_path / "journal").write_text(first)
     with pytest.raises(ValueError, match="head"):
         Journal(tmp_path / "journal").read()
+
+
+def test_a_line_that_was_damaged_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    written(path)
+    lines = path.read_text().splitlines()
+    for wrong in (
+        lines[2].replace('"numel": 1', '"numel": 7'),
+        lines[2].replace('"t1"', "[]"),
+        lines[2].replace("}, ", "}}, "),
+    ):
+        assert wrong != lines[2]
+        path.write_text("\n".join([*lines[:2], wrong, *lines[3:]]) + "\n")
+        assert Journal(path).read() == (HEAD, [LINES[0], LINES[2]])

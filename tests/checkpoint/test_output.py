@@ -54,3 +54,17 @@ def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="not a directory one can write to"):
         check_output(tmp_path / "file" / "out")
     assert not check_output(tmp_path / "new" / "out")
+
+
+def test_the_name_is_judged_as_the_rename_at_the_end_judges_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path / "real")
+    for place, told in (("link", "is a link;"), ("dangling", "is a link to nothing"), ("real/..", "has no name of its own")):
+        with pytest.raises(OutputError, match=told):
+            check_output(tmp_path / place)
+    for place, told in ((Path(), "has no name of its own"), (Path("/proc"), "another file system is mounted")):
+        with pytest.raises(OutputError, match=told):
+            check_output(place)
+    assert (tmp_path / "link").readlink() == Path("real")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from mergetool.checkpoint.layout import read_layout
+from mergetool.checkpoint.open import open_reader
+from mergetool.errors import CheckpointError
 from mergetool.merge import MergeRecipe, merge_tensors, plan_merge
 
 
-def pickle(directory: Path, state: dict[str, torch.Tensor]) -> Path:
+def pickle(directory: Path, state: dict[str, Any]) -> Path:
     torch.save(state, directory / "pytorch_model.bin")
     (directory / "model.safetensors").unlink()
     return directory
@@ -33,6 +36,28 @@ def test_a_pickled_head_that_differs_stays(saved) -> None:
     directory = saved("LlamaForCausalLM", "m")
     state = load_file(directory / "model.safetensors") | {"lm_head.weight": torch.ones(96, 32)}
     assert "lm_head.weight" in read_layout(pickle(directory, state)).tensors
+
+
+def test_a_file_of_torchs_old_format_is_read_and_runs_no_code(saved) -> None:
+    directory = saved("LlamaForCausalLM", "m")
+    state, file = load_file(directory / "model.safetensors"), directory / "pytorch_model.bin"
+    torch.save(state, file, _use_new_zipfile_serialization=False)
+    (directory / "model.safetensors").unlink()
+    with open_reader(read_layout(directory)) as reader:
+        assert all(torch.equal(reader.tensor(name), tensor) for name, tensor in state.items())
+    before = read_layout(directory).headers
+    torch.save({**state, "w": torch.nn.Linear(2, 2)}, file, _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match="more than tensors"):
+        read_layout(directory)
+    torch.save(dict(reversed(state.items())), file, _use_new_zipfile_serialization=False)
+    assert read_layout(directory).headers != before
+
+
+def test_a_file_of_a_training_says_where_its_weights_lie(saved) -> None:
+    directory = saved("LlamaForCausalLM", "m")
+    pickle(directory, {"epoch": 3, "state_dict": load_file(directory / "model.safetensors")})
+    with pytest.raises(CheckpointError, match="lie under 'state_dict'"):
+        read_layout(directory)
 
 
 def test_pickled_parameters_merge_as_tensors(saved) -> None:

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mergetool.checkpoint.layout import read_layout
+from mergetool.checkpoint.open import layout_of
+from mergetool.checkpoint.place import Directory
 from mergetool.errors import CheckpointError
 from mergetool.merge import MergeRecipe, merge_tensors, plan_merge
 from tests.helpers import random_weights, write_checkpoint
@@ -20,6 +22,15 @@ HELD = {
     "DeepSpeed": ["global_step10/mp_rank_00_model_states.pt", "zero_to_fp32.py", "latest"],
     "FSDP": ["pytorch_model_fsdp_0/__0_0.distcp", "pytorch_model_fsdp_0/.metadata"],
     "gathered": ["pytorch_model_fsdp.bin"],
+    "verl": ["actor/huggingface/config.json", "actor/model_world_size_8_rank_0.pt"],
+    "Megatron": ["iter_0000100/mp_rank_00_001/model_optim_rng.pt", "latest_checkpointed_iteration.txt"],
+    "OpenVINO": ["openvino_model.bin", "openvino_model.xml"],
+    "checkpoint of TensorFlow": ["model.ckpt.index", "model.ckpt.data-00000-of-00001"],
+    "diffusers": ["model_index.json", "unet/diffusion_pytorch_model.safetensors"],
+    r"variant \(model\.fp16": ["model.fp16.safetensors"],
+    "DVC": ["model.safetensors.dvc"],
+    r"not finished \(model\.safetensors\.aria2": ["model.safetensors.aria2"],
+    "state of a training without": ["optimizer.pt", "training_args.bin", "trainer_state.json"],
     "DCP": [".metadata", "__0_0.distcp"],
     "GGUF": ["model-Q4_K_M.gguf"],
     "Meta": ["consolidated.00.pth", "params.json"],
@@ -66,6 +77,23 @@ def test_of_a_trainers_output_directory_the_newest_checkpoint_is_named(tmp_path:
     error = refused(out)
     assert "Trainer" in error.message
     assert error.hint.endswith("checkpoint-100")
+
+
+def test_of_a_trainers_directory_of_adapters_the_newest_is_named_as_one(tmp_path: Path) -> None:
+    out = put(tmp_path / "out", "checkpoint-90/adapter_config.json", "checkpoint-90/adapter_model.safetensors")
+    assert refused(out).hint.endswith(f"MODEL+{out}/checkpoint-90)")
+    base = write_checkpoint(tmp_path / "m", random_weights(0))
+    with pytest.raises(CheckpointError, match="Trainer's output directory, not an adapter"):
+        layout_of(Directory(base), Directory(out))
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "generation_config.json"])
+def test_a_pointer_among_the_files_beside_the_weights_is_called_one(tmp_path: Path, file: str) -> None:
+    places = [write_checkpoint(tmp_path / name, random_weights(0)) for name in "mn"]
+    (places[0] / file).write_text(POINTER)
+    models = [{"model": str(place), "parameters": {"weight": 0.5}} for place in places]
+    with pytest.raises(CheckpointError, match="Git-LFS pointer"):
+        plan_merge(MergeRecipe.model_validate({"merge_method": "linear", "models": models}))
 
 
 @pytest.mark.parametrize("file", ["model.gguf", "model.pth", "model.safetensors"])

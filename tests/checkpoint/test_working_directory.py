@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -100,3 +101,31 @@ def test_too_many_open_files_are_told_and_remove_nothing(tmp_path: Path) -> None
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert (partial_directory(out) / "journal.jsonl").read_text() == "finished work"
+
+
+def test_what_cannot_be_locked_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = partial_directory(tmp_path / "out")
+    work.mkdir()
+    (work / "journal.jsonl").write_text("finished")
+    lock_file(tmp_path / "out").mkdir()
+    with pytest.raises(OutputError, match="cannot be written"):
+        WorkingDirectory(tmp_path / "out").__enter__()
+    lock_file(tmp_path / "out").rmdir()
+    with monkeypatch.context() as patch:
+        import fcntl
+
+        def none_left(*_: object) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        patch.setattr(fcntl, "flock", none_left)
+        with pytest.raises(OutputError, match="choose a place on a file system that knows locks"):
+            WorkingDirectory(tmp_path / "out").__enter__()
+    assert (work / "journal.jsonl").read_text() == "finished"
+
+
+def test_unfinished_work_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    partial_directory(tmp_path / "out").symlink_to("elsewhere")
+    with pytest.raises(OutputError, match="is a link"):
+        WorkingDirectory(tmp_path / "out").__enter__()
+    assert names(tmp_path / "elsewhere") == []

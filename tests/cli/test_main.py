@@ -40,6 +40,9 @@ def test_every_command_explains_itself_and_its_options() -> None:
         "inspect",
         "push",
         "methods",
+        "metrics",
+        "schema",
+        "env",
     ]
     for name in [*names, "recipes"]:
         assert "Usage" in run(name, "--help")[0]

@@ -9,8 +9,9 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.table import Table
 
-from mergetool.cli.shell import emit_json, guarded, naming, parse_size, size
+from mergetool.cli.shell import echo, emit_json, guarded, naming, note, parse_size, print_table, size
 from mergetool.errors import CheckpointError, MergetoolError, RecipeError
 from tests.cli.shell import refusal
 
@@ -90,3 +91,21 @@ def test_values_are_set_by_every_command_that_reads_a_recipe_and_a_wrong_key_is_
     assert "no_such_key" in refusal(command, tmp_path / "r.yaml", tmp_path / "out", "--set", "no_such_key=1")
     assert "no KEY=VALUE" in refusal(command, tmp_path / "r.yaml", tmp_path / "out", "--set", "no_such_key")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_shows_brackets_as_they_are(capsys) -> None:
+    table = Table("name")
+    table.add_row("[bold]x[/bold] [/] :smile: 12")
+    print_table(table)
+    assert "[bold]x[/bold] [/] :smile: 12" in capsys.readouterr().out
+
+
+def test_what_is_told_does_not_steer_the_terminal(capsys) -> None:
+    echo("a\x1b[2Jb")
+    note("c\x9b2Jd")
+    emit_json({"name": "e\x9bf\x1b"})
+    out, err = capsys.readouterr()
+    assert out.startswith("a\\x1b[2Jb\n")
+    assert err == "c\\x9b2Jd\n"
+    assert json.loads(out.partition("\n")[2]) == {"name": "e\x9bf\x1b"}
+    assert "\x9b" not in out

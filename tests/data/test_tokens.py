@@ -1,6 +1,8 @@
 """Rows are cut where TRL cuts them; what does not fit is left out and counted."""
 
-from mergetool.data.tokens import code_completion, code_pair
+import json
+
+from mergetool.data.tokens import code_completion, code_inputs, code_pair, code_prompt
 from mergetool.evaluate import Task, prepare
 from tests.evaluate import tiny
 
@@ -36,3 +38,33 @@ def test_running_text_gets_no_end_token_and_its_first_token_is_not_scored():
     coded = code_completion(tiny.tokenizer(), {"prompt": "", "completion": "hello"}, 99)
     assert len(coded.ids) == 5
     assert coded.length == 4
+
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+TEMPLATE = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% if loud %}!{% endif %}"
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] or '' }}"
+    "{% for call in m['tool_calls'] or [] %}[{{ call['function']['name'] }}]{% endfor %}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def test_tools_and_arguments_of_a_row_reach_its_template() -> None:
+    """What is measured is what TRL trains on: `tools`, as objects or as JSON, and `chat_template_kwargs`."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    prompt, call = [{"role": "user", "content": "red"}], [{"role": "assistant", "tool_calls": [{"function": TOOL["function"]}]}]
+    row = {"prompt": prompt, "completion": call, "chosen": call, "rejected": [{"role": "assistant", "content": "no"}]}
+    row |= {"tools": [TOOL], "chat_template_kwargs": {"loud": True}}
+
+    def read(messages: list, **more: object) -> list[int]:
+        return tokenizer.apply_chat_template(messages, tools=[TOOL], loud=True, return_dict=True, **more)["input_ids"]
+
+    asked, whole = read(prompt, add_generation_prompt=True), read(prompt + call)
+    assert code_prompt(tokenizer, row) == asked
+    assert code_prompt(tokenizer, {**row, "tools": json.dumps([TOOL])}) == asked
+    assert len(code_prompt(tokenizer, {"prompt": prompt})) < len(asked)
+    for coded in (code_completion(tokenizer, row, 999), code_pair(tokenizer, row, 999)[0]):
+        assert list(coded.ids) == whole
+        assert tokenizer.decode(coded.ids[coded.start :]).strip() == "[look]"
+    assert list(code_inputs(tokenizer, row, 999)) == whole

@@ -41,6 +41,9 @@ READ_PAST = [
     ("linear", {"top": "random_seed: 0\n"}, "random_seed"),
     ("linear", {"top": "license: apache-2.0\ntags: [merge]\n"}, "license, tags"),
     ("linear", {"top": "out_shard_size: 5B\nlazy_unpickle: true\n"}, "out_shard_size, lazy_unpickle"),
+    ("ties", {"top": "select_topk: 0.15\n"}, "select_topk"),
+    ("multislerp", {"top": "pad_to_multiple_of: 8\n"}, "pad_to_multiple_of"),
+    ("ties", {"parameters": "density: 0.5, dtype: bfloat16"}, "dtype"),
 ]
 
 
@@ -56,6 +59,25 @@ def test_a_word_that_is_not_read_is_said_once_and_changes_nothing(
     assert len(notes) == 1
     assert said in notes[0]
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("word", ["density: 0.2", "weight: 1.0", "layer_range: [0, 2]"])
+def test_a_word_beside_a_model_is_not_read_there_and_says_where_it_belongs(
+    triple: dict[str, Path], tmp_path: Path, word: str
+) -> None:
+    text = body(triple, "ties", each="density: 0.5")
+    beside = text.replace("parameters: {weight", f"{word}, parameters: {{weight")
+    assert beside != text
+    (expected, nothing), (found, notes) = merged(tmp_path, text), merged(tmp_path, beside)
+    assert nothing == ()
+    assert len(notes) == 1
+    assert f"{word.partition(':')[0]} beside a model: not read there" in notes[0]
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_revision_beside_a_model_is_refused_for_another_model_is_meant(triple: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"write `model: .*sft@v1`"):
+        merged(tmp_path, body(triple, "linear").replace("sft, parameters", "sft, revision: v1, parameters"))
 
 
 @pytest.mark.parametrize(("word", "near"), [("densty: 0.5", "density"), ("wieght: 1", "weight"), ("tt: 1", "t")])
@@ -80,6 +102,8 @@ def test_every_parameter_of_mergekits_methods_is_known() -> None:
         ({"parameters": "density: 0.5, normalize: true"}, {"parameters": "density: 0.5, normalize: 1.0"}),
         ({"parameters": "density: 0.5, normalize: false"}, {"parameters": "density: 0.5, normalize: 0"}),
         ({"parameters": "density: 0.5, rescale: true"}, {"parameters": "density: 0.5, rescale: 1.0"}),
+        ({"parameters": "density: 0.5, normalize: false"}, {"parameters": "density: '0.5', normalize: 'False'"}),
+        ({"parameters": "density: [0.5, 0.7]"}, {"parameters": "density: ['0.5', '7e-1']"}),
         ({"top": "dtype: bfloat16\n"}, {"top": "dtype: torch.bfloat16\n"}),
         ({"each": "density: 0.5"}, {"top": "_p: &p {density: 0.5}\n", "each": "<<: *p"}),
         ({"parameters": "density: 0.5"}, {"top": "defaults: &d 0.5\n", "parameters": "density: *d"}),
@@ -92,6 +116,19 @@ def test_another_spelling_is_the_same_recipe(triple: dict[str, Path], tmp_path: 
     for name, tensor in expected.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
+
+
+def test_a_whole_number_may_have_a_point(triple: dict[str, Path], tmp_path: Path) -> None:
+    text = body(triple, "karcher", each="", parameters="max_iter: 3").replace("weight: 0.5, ", "")
+    expected, found = merged(tmp_path, text), merged(tmp_path, text.replace("max_iter: 3", "max_iter: 3.0"))
+    assert all(torch.equal(found[0][name], tensor) for name, tensor in expected[0].items())
+    with pytest.raises(RecipeError, match="max_iter"):
+        merged(tmp_path, text.replace("max_iter: 3", "max_iter: 3.5"))
+
+
+def test_a_recipe_of_mergekit_moe_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="mergekit-moe"):
+        merged(tmp_path, "base_model: m\ngate_mode: hidden\nexperts: [{source_model: m, positive_prompts: [x]}]\n")
 
 
 def test_an_anchor_that_nobody_uses_is_no_licence_for_a_misspelled_key(triple: dict[str, Path], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mergetool.errors import CheckpointError, RecipeError
+from mergetool.errors import CheckpointError, OutputError, RecipeError
 from mergetool.merge.inspection import by_layer, heat_map, inspect
 from tests.helpers import random_weights, write_checkpoint
 
@@ -55,3 +55,13 @@ def test_what_cannot_be_compared_is_said(weights: dict, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "small", random_weights(0, num_hidden_layers=2), num_hidden_layers=2)
     with pytest.raises(CheckpointError, match="small"):
         inspect(tmp_path / "a", tmp_path / "small")
+
+
+def test_layers_of_any_number_and_names_of_any_letters_are_drawn(tmp_path: Path) -> None:
+    weights = random_weights(0)
+    weights["model.layers.999999999.a$b_[bold]\x1b[31m.weight"] = torch.ones(4)
+    write_checkpoint(tmp_path / "m", weights)
+    heat_map(inspect(tmp_path / "m"), tmp_path / "m.png", "a $title_{ with [markup]")
+    assert (tmp_path / "m.png").stat().st_size < 1_000_000
+    with pytest.raises(OutputError, match="is not supported"):
+        heat_map(inspect(tmp_path / "m"), tmp_path / "m.xyz", "m")

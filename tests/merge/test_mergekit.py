@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,3 +79,16 @@ def test_adapters_relative_paths_and_a_working_directory_full_of_traps_do_not_ma
     assert not list(Path("theirs").glob(".mergetool*"))
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-6, atol=1e-7)
+
+
+def test_it_ends_with_the_program_that_started_it(tmp_path: Path) -> None:
+    words = command(tmp_path / "r.yaml", tmp_path / "out", device="cpu", shard_bytes=1, adapters=tmp_path)
+    program = words[words.index("-c") + 1].replace('"mergekit.scripts.run_yaml"', '"sleeper"')
+    (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(60)\n")
+    end, held = os.pipe()
+    child = subprocess.Popen([sys.executable, "-P", "-c", program], stdin=end, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    os.close(end)
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(1)
+    os.close(held)  # as when the parent is killed
+    assert child.wait(10) == 1

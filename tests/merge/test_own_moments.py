@@ -46,7 +46,7 @@ def experts(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Calibration]
 def test_an_expert_on_disk_has_its_own_inputs(experts: tuple[list[Calibration], list[Source]]) -> None:
     calibrations, sources = experts
     name, weight = "model.layers.1.mlp.experts.2.down_proj.weight", "model.layers.1.mlp.experts.down_proj"
-    sides = OwnMoments(calibrations, sources).sides(plan(name, sources[0].layout.tensors[name].shape))
+    sides = OwnMoments(calibrations, sources).known(plan(name, sources[0].layout.tensors[name].shape))
     assert sides is not None
     (column,) = sides.columns
     key = calibrations[0].tensors[weight].columns[2]
@@ -74,12 +74,12 @@ def test_shares_are_made_once_for_the_maps_that_read_one_input(
     own, found = OwnMoments(calibrations, sources), []
     for part in ("q_proj", "k_proj", "v_proj"):
         name = f"model.layers.0.self_attn.{part}.weight"
-        sides = own.sides(plan(name, sources[0].layout.tensors[name].shape))
+        sides = own.known(plan(name, sources[0].layout.tensors[name].shape))
         assert sides is not None
         found.append(sides.columns[0]((0.5, 0.5), 0.9, 0))
     assert len(read) == 2
     assert found[0] is found[1] is found[2]
-    sides = own.sides(plan("model.layers.0.self_attn.q_proj.weight", (1, 1)))
+    sides = own.known(plan("model.layers.0.self_attn.q_proj.weight", (1, 1)))
     assert sides is not None
     assert sides.columns[0]((0.5, 0.5), 0.8, 0) is not found[0]
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_an_error_each_time(experts: tuple[list[Calibrati
     opened = Calibration.load(gone)
     gone.unlink()
     name = "model.layers.0.self_attn.q_proj.weight"
-    sides = OwnMoments([opened, calibrations[1]], sources).sides(plan(name, sources[0].layout.tensors[name].shape))
+    sides = OwnMoments([opened, calibrations[1]], sources).known(plan(name, sources[0].layout.tensors[name].shape))
     assert sides is not None
     for _ in range(2):
         with pytest.raises(CheckpointError, match="cannot be read"):

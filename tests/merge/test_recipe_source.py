@@ -48,6 +48,29 @@ def test_a_recipe_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> 
     recipe_source.stdin_text.cache_clear()
 
 
+@pytest.mark.parametrize(
+    "card",
+    [
+        CARD.replace("```yaml", "```"),
+        CARD.replace("```", "~~~"),
+        CARD.replace("\n", "\r\n"),
+        CARD + CARD,
+        "<details>\n\n" + "".join(f"  {line}\n" for line in CARD.splitlines()),
+        '```python\ntext = """\nmerge_method: ties\n"""\n```\n' + CARD,
+    ],
+    ids=["no language", "tildes", "other line ends", "twice the same", "indented", "in a program"],
+)
+def test_a_cards_recipe_is_found_however_it_is_fenced(tmp_path: Path, card: str) -> None:
+    (tmp_path / "README.md").write_text(card, newline="")
+    assert load_merge_recipe(tmp_path).merge_method == "linear"
+
+
+def test_of_a_card_with_several_recipes_none_is_chosen(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(CARD + CARD.replace("linear", "karcher"))
+    with pytest.raises(RecipeError, match=r"2 recipes \(linear, karcher\)"):
+        load_merge_recipe(tmp_path)
+
+
 def test_a_directory_or_a_card_without_a_recipe_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"mergekit_config\.yml"):
         load_merge_recipe(tmp_path)

@@ -49,10 +49,10 @@ def test_what_a_row_says_of_itself() -> None:
     assert {m.name for m in METHODS.values() if not m.deterministic} == {
         "dare_linear", "dare_ties", "della", "della_linear", "null_space_dare"}  # fmt: skip
     assert {m.name for m in METHODS.values() if m.projects} == {"null_space", "null_space_dare", "null_space_ties"}
-    models = {"linear", "slerp", "karcher", "nearswap", "arcee_fusion", "passthrough", "regmean"}
+    models = {"linear", "slerp", "karcher", "nearswap", "arcee_fusion", "passthrough", "regmean", "fisher"}
     assert {m.name for m in METHODS.values() if m.of_models} == models
     assert {m.name for m in METHODS.values() if m.merges_models(None) and not m.needs_base} == {
-        "linear", "karcher", "passthrough", "nuslerp", "multislerp", "regmean"}  # fmt: skip
+        "linear", "karcher", "passthrough", "nuslerp", "multislerp", "regmean", "fisher"}  # fmt: skip
     assert not METHODS["nuslerp"].merges_models("base")
     assert {word for word, one in TRAININGS.items() if one.merges_delta} == {"ondare", "onties"}
     assert {word for word, one in TRAININGS.items() if one.online.calibrated} == {"onnullspace", "nspo"}
@@ -65,7 +65,7 @@ def test_a_knob_of_a_training_is_taken_by_its_optimizer() -> None:
     of_align = {"storage"}  # where the reference lies: an argument of Reference
     for one in TRAININGS.values():
         taken = set(inspect.signature(getattr(optim, one.online.optimizer)).parameters)
-        assert one.knobs - of_align <= taken, one.word
+        assert one.keys - of_align <= taken, one.word
         assert set(one.given or {}) <= taken
 
 

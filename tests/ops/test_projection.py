@@ -114,24 +114,3 @@ def test_a_hard_rule_that_wants_more_than_was_kept_is_known() -> None:
     assert covered(known, Rule("hard", threshold=last * 1.1))
     assert not covered(known, Rule("hard", threshold=last * 0.9))
     assert covered(known, Rule("soft", 1.0))
-
-
-@pytest.mark.parametrize(
-    ("rule", "word"),
-    [
-        (Rule("sofft"), "kind"),  # type: ignore[arg-type]
-        (Rule("soft", 0.0), "strength"),
-        (Rule("soft", rank=3), "rank"),
-        (Rule("hard"), "threshold, energy, rank"),
-        (Rule("hard", rank=3, energy=0.9), "energy and rank"),
-        (Rule("hard", energy=1.5), "energy"),
-        (Rule("hard", threshold=1.0), "threshold"),
-        (Rule("hard", rank=-1), "rank"),
-    ],
-)
-def test_rules_that_make_no_sense_say_why(rule: Rule, word: str) -> None:
-    assert word in (rule.problem() or "")
-
-
-def test_rules_that_make_sense_say_nothing() -> None:
-    assert [rule.problem() for rule in (Rule(), Rule("soft", math.inf), Rule("hard", threshold=0.0))] == [None] * 3

@@ -179,12 +179,12 @@ def test_a_users_hook_may_mend_names_before_they_are_checked() -> None:
     with pytest.raises(CheckpointError, match="other parameters"):
         optimizer.load_state_dict(state)
 
-    def mend(_: Any, given: dict[str, Any]) -> dict[str, Any]:
+    def corrected(_: Any, given: dict[str, Any]) -> dict[str, Any]:
         for group in given["param_groups"]:
             group["param_names"] = [name.removeprefix("model.") for name in group["param_names"]]
         return given
 
-    optimizer.register_load_state_dict_pre_hook(mend)
+    optimizer.register_load_state_dict_pre_hook(corrected)
     optimizer.load_state_dict(state)
 
 

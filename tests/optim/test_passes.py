@@ -50,3 +50,17 @@ def test_a_threshold_found_in_the_pass_is_the_one_that_a_search_finds() -> None:
     assert torch.equal(trim(values.clone(), found), trim(values.clone(), searched))
     assert int(trim(values, found).count_nonzero()) == k
     assert passes.threshold_ahead(some(100)) is None
+
+
+@pytest.mark.slow
+def test_an_update_that_is_made_as_it_is_read_is_the_one_of_its_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of one size and of several, over more than one call of the kernel."""
+    monkeypatch.setattr(passes, "_AT_ONCE", 5_000)
+    n = 12_345
+    for blocks in ([(a, min(a + 1_000, n)) for a in range(0, n, 1_000)], [(0, 700), (700, 3_700), (3_700, 9_000), (9_000, n)]):
+        part, plain = some(n), some(n)
+        delta = passes.UpdateAhead(part)
+        found = torch.cat([delta.block(start, stop).clone() for start, stop in blocks])
+        passes.update_moments([plain], compile=False)
+        for one, other in ((part.m, plain.m), (part.v, plain.v), (found, plain.update.block(0, n))):
+            assert (one - other).abs().max() < 1e-6 * other.abs().max()

@@ -70,3 +70,55 @@ def lines():
         made["scores"]["test"]["skills.nll"]["by"] = {"odd": 1.0 + at, "even": 0.5}
         found.append(made)
     return found
+
+
+def row_scores(names_and_values, rows=200, noise=0.1, seed=0):
+    """Scores row by row: {candidate: {split: {column: mean}}} -> RowScores; what is hard is hard for all.
+
+    The second number of a pair is the candidate's own noise, in place of `noise`.
+    """
+    import numpy as np
+
+    from mergetool.study.analysis.row_scores import RowColumns
+
+    found = {}
+    for at, (name, splits) in enumerate(names_and_values.items()):
+        found[name] = {}
+        for split, columns in splits.items():
+            found[name][split] = {}
+            for column, value in columns.items():
+                hard = np.random.default_rng([seed, len(split), len(column)]).normal(size=rows)
+                own = np.random.default_rng([seed, len(split), len(column), at + 1]).normal(size=rows)
+                own -= own.mean()  # the mean is what was asked for
+                values = value + hard - hard.mean() + noise * own
+                found[name][split][column] = RowColumns((values.tolist(), [1.0] * rows))
+    return found
+
+
+def outcome_by_rows(study, means, distances, **options):
+    """A summary of candidates with these mean scores, {name: ((reward, tax) on validation, on test)}, and row scores."""
+    names = ("pairs.preference_accuracy", "skills.nll")
+    candidates = expand(study)
+    made = []
+    for one in candidates:
+        (reward, tax), (test_reward, test_tax) = means[one.name]
+        made.append(
+            row(one.name, (reward, 0, tax), (test_reward, 0, test_tax), distances={"sft": distances.get(one.name, 0.0)})
+        )
+    wanted = {
+        name: {split: dict(zip(names, some, strict=True)) for split, some in zip(("validation", "test"), both, strict=True)}
+        for name, both in means.items()
+    }
+    return summarise(study, candidates, made, row_scores(wanted, **options))
+
+
+MEANS = {
+    "sft": ((0.5, 1.0), (0.5, 1.0)),
+    "base": ((0.4, 3.0), (0.4, 3.0)),
+    "rlhf": ((0.7, 2.0), (0.7, 2.0)),
+    "linear w=0.5": ((0.6, 1.2), (0.6, 1.2)),
+    "linear w=0.9": ((0.69, 1.501), (0.69, 1.5)),
+    "ties w=0.9": ((0.69, 1.5), (0.69, 1.5)),
+}
+"""linear w=0.9 and ties w=0.9 cannot be told apart."""
+AWAY = {"linear w=0.5": 1.0, "linear w=0.9": 2.0, "ties w=0.9": 3.0, "rlhf": 4.0}

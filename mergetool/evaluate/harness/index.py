@@ -40,7 +40,7 @@ def _yaml_files(folder: Path) -> list[Path]:
 
 @lru_cache(maxsize=4)
 def _local(include: tuple[Path, ...], files: tuple) -> Any:
-    """`files` and their times are part of the key: a task that was mended is read again."""
+    """`files` and their times are part of the key: a corrected task is read again."""
     for folder in include:
         _must_hold_tasks(folder)
     return _manager(include, include_defaults=False)
@@ -76,7 +76,7 @@ def _must_hold_tasks(folder: Path) -> None:
         except (yaml.YAMLError, OSError) as error:
             # the harness would leave the file out without a word
             said = getattr(error, "problem", None) or getattr(error, "strerror", None) or "not YAML"
-            raise RecipeError(f"include: {file}: {said}", "mend the task there") from None
+            raise RecipeError(f"include: {file}: {said}", "correct the task there") from None
         except ValueError:
             continue  # some other YAML file
 

@@ -8,7 +8,7 @@ from zlib import crc32
 
 from mergetool.errors import RecipeError
 from mergetool.evaluate.harness.names import Asked
-from mergetool.evaluate.interval import percentiles, replicates
+from mergetool.evaluate.interval import Columns, percentiles, replicates
 from mergetool.evaluate.metrics.base import Metric
 
 SLOW_RESAMPLES = 100  # of statistics that are no mean over rows, such as BLEU; the harness draws as many
@@ -29,7 +29,8 @@ def score_of(
 
     Returns:
         The score as `mergetool.evaluate.measure` gives it (the value is the harness's own, groups averaged as it
-        averages them), with `by`, the value of each task of a group; and its bootstrap replicates.
+        averages them), with `by`, the value of each task of a group, and rows where it is a mean over documents; and its
+        bootstrap replicates.
 
     Raises:
         RecipeError: the task gave no such metric.
@@ -46,7 +47,9 @@ def score_of(
     rows = {member: values for member, values in rows.items() if values}
     weighted = group is None or next((rule.weight_by_size for rule in group.aggregate_metric_list if rule.metric == name), True)
     aggregate = loaded["tasks"][members[0]].aggregation().get(name)
-    draws = _replicates(list(rows.values()), weighted, aggregate, [seed, crc32(one.name.encode())])
+    columns = _columns(list(rows.values()), weighted, aggregate)
+    stream = [seed, crc32(one.name.encode())]
+    draws = replicates(columns, stream) if columns else _replicates(list(rows.values()), weighted, aggregate, stream)
     low, high = percentiles(draws)
     score = {
         "value": float(values[key]),
@@ -55,6 +58,7 @@ def score_of(
         "n": sum(map(len, rows.values())),
         "unit": metric.unit,
         "higher_is_better": metric.higher_is_better,
+        **({"rows": columns} if columns else {}),
     }
     if group:
         score["by"] = {
@@ -77,16 +81,23 @@ def _key(one: Asked, first: str, values: dict[str, Any]) -> str:
     return fitting[0]
 
 
-def _replicates(parts: list[list[Any]], weighted: bool, aggregate: Callable[..., Any] | None, seed: list[int]) -> Any:
-    """Bootstrap replicates of a task's score, or of a group's, whose parts are its tasks."""
+def _columns(parts: list[list[Any]], weighted: bool, aggregate: Callable[..., Any] | None) -> Columns | None:
+    """Columns whose ratio of sums is the score, a document a row; None where it is no mean over documents."""
     import numpy as np
     from lm_eval.api.metrics import mean
 
     numeric = all(isinstance(value, int | float | np.number) for part in parts for value in part)
-    if numeric and aggregate in (mean, None):
-        weights = [1.0 if weighted else 1.0 / (len(parts) * len(part)) for part in parts for _ in part]
-        flat = [float(value) for part in parts for value in part]
-        return replicates(([value * weight for value, weight in zip(flat, weights, strict=True)], weights), seed)
+    if not numeric or aggregate not in (mean, None):
+        return None
+    weights = [1.0 if weighted else 1.0 / (len(parts) * len(part)) for part in parts for _ in part]
+    flat = [float(value) for part in parts for value in part]
+    return [value * weight for value, weight in zip(flat, weights, strict=True)], weights
+
+
+def _replicates(parts: list[list[Any]], weighted: bool, aggregate: Callable[..., Any] | None, seed: list[int]) -> Any:
+    """Bootstrap replicates of a score that is no mean over rows: of a task, or of a group, whose parts are its tasks."""
+    import numpy as np
+
     generator = np.random.default_rng(seed)
     found = np.zeros(SLOW_RESAMPLES)
     assert aggregate is not None
@@ -111,7 +122,9 @@ def average(asked: list[Asked], metrics: list[Metric], found: dict[str, dict[str
     by: dict[str, list[float]] = {}
     for one, share in zip(asked, shares, strict=True):
         by.setdefault(one.category or one.name, []).append(share)
+    rows = [found[metric.name].get("rows") for metric in metrics]
     return {
+        **({"rows": _together(rows, best)} if all(rows) else {}),
         "value": float(np.mean(shares)),
         "low": low,
         "high": high,
@@ -120,3 +133,12 @@ def average(asked: list[Asked], metrics: list[Metric], found: dict[str, dict[str
         "higher_is_better": True,
         "by": {name: float(np.mean(some)) for name, some in by.items()},
     }
+
+
+def _together(rows: list[Any], best: list[float]) -> Columns:
+    """Columns whose ratio of sums is the mean over tasks of the share of the best score."""
+    totals = [sum(weights) * len(rows) for _, weights in rows]
+    return (
+        [value / (total * top) for (values, _), total, top in zip(rows, totals, best, strict=True) for value in values],
+        [weight / total for (_, weights), total in zip(rows, totals, strict=True) for weight in weights],
+    )

@@ -63,8 +63,23 @@ class Measured(Protocol):
         ...
 
     @property
+    def references(self) -> Sequence[str]:
+        """The completion of each completion row, read back from its tokens as answers are: a call of a tool as text."""
+        ...
+
+    @property
     def texts(self) -> Sequence[str]:
         """The answers alone."""
+        ...
+
+    @property
+    def samples(self) -> Sequence[Sequence[Coded]]:
+        """Samples of the model for each prompt, at temperature 1, seeded; as many as the task's metrics read."""
+        ...
+
+    @property
+    def sampled_texts(self) -> Sequence[Sequence[str]]:
+        """The same as texts."""
         ...
 
     @property
@@ -126,6 +141,11 @@ def always(kind: str, rows: Sequence[dict[str, Any]]) -> bool:
     return True
 
 
+def never(kind: str, rows: Sequence[dict[str, Any]]) -> bool:
+    """`Metric.by_default` of a metric that is taken only where it is named."""
+    return False
+
+
 @dataclass(frozen=True)
 class Metric:
     """What one number means, and how it is computed.
@@ -145,6 +165,7 @@ class Metric:
         measure: the pass: one model on one task to numbers for each row. None for a benchmark of the harness.
         compares_with: what of the SFT model it reads, a field of `passes.ReferenceScores`; None: nothing.
         reads_answers: whether it reads the model's own greedy answers.
+        samples: how many samples of the model for each prompt it reads; 0: none.
         answer_end: of (rows, completions): the limit of an answer in tokens (None: the default), and whether a line break
             ends it. None: the metric has no wish.
         check_row: raises DataError where a row says something that the metric cannot use.
@@ -165,6 +186,7 @@ class Metric:
     measure: Callable[[Measured], RowValues] | None = None
     compares_with: Literal["log_probs", "answers", "model"] | None = None
     reads_answers: bool = False
+    samples: int = 0
     answer_end: Callable[[Sequence[dict[str, Any]], Sequence[Coded]], tuple[int | None, bool]] | None = None
     check_row: Callable[[dict[str, Any]], Any] | None = None
     by_default: Callable[[str, Sequence[dict[str, Any]]], bool] = always

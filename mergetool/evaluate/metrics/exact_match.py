@@ -19,7 +19,11 @@ _MINUS = "\u2212"
 
 def hits(measured: Measured) -> RowValues:
     """1 where the answer is right."""
-    return mean_of(is_hit(text, done, row) for (text, done), row in zip(measured.answers, measured.rows, strict=True))
+    wanted = [text_of(row["completion"]) for row in measured.rows]
+    if None in wanted:  # a call of a tool is compared as the template writes it
+        wanted = [read if text is None else text for text, read in zip(wanted, measured.references, strict=True)]
+    rows = zip(measured.answers, measured.rows, wanted, strict=True)
+    return mean_of(is_hit(text, done, row, reference) for (text, done), row, reference in rows)
 
 
 def normalise(text: str) -> str:
@@ -42,26 +46,38 @@ def final_number(text: str) -> str | None:
     return number if number == "0" else sign + number
 
 
-def is_hit(answer: str, finished: bool, row: dict) -> bool:
+def is_hit(answer: str, finished: bool, row: dict, reference: str | None = None) -> bool:
     """Whether `answer` is right.
+
+    Args:
+        answer: what the model wrote.
+        finished: whether it ended by itself.
+        row: with the completion, and perhaps a target.
+        reference: what stands for the completion where it has no text of its own.
 
     A row with a `target` (GSM8K's number) is right when the answer's number equals it. Any other row is right when the
     answer is the completion, both normalised; an answer that was still going on at the limit is not.
     """
     if row.get("target") is not None:
         return final_number(answer) is not None and final_number(answer) == final_number(str(row["target"]))
-    return finished and normalise(answer) == normalise(_text(row["completion"]))
+    wanted = text_of(row["completion"]) if reference is None else reference
+    return finished and wanted is not None and normalise(answer) == normalise(wanted)
 
 
 def answer_end(rows: Sequence[dict[str, Any]], completions: Sequence[Coded]) -> tuple[int | None, bool]:
     """No longer than the longest reference answer, where no row has a target alone to be reached; one line if all are."""
     some_target = any(row.get("target") is not None for row in rows)
     longest = None if some_target else max(one.length for one in completions)
-    return longest, not any("\n" in _text(row["completion"]).strip() for row in rows)
+    texts = [text_of(row["completion"]) for row in rows]
+    return longest, not any(text is None or "\n" in text.strip() for text in texts)
 
 
-def _text(content: str | list) -> str:
-    return content if isinstance(content, str) else content[-1]["content"]
+def text_of(completion: str | list) -> str | None:
+    """What an answer says; None of one without content, a call of a tool. Parts of a content are joined."""
+    content = completion if isinstance(completion, str) else completion[-1].get("content")
+    if isinstance(content, list):
+        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return content or None
 
 
 def _all_have_prompts(kind: str, rows: Sequence[dict[str, Any]]) -> bool:

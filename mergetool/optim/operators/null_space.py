@@ -46,7 +46,7 @@ class NullSpace(Operator):
     def blocks(self, shard: Shard, device: torch.device) -> Iterator[tuple[int, int]]:
         """As `Operator.blocks`: whole rows, cut where the whole tensor is cut, so that products are of whole blocks."""
         width = shard.shape[-1] if len(shard.shape) > 1 else 1
-        first, rows, step = shard.first // width, shard.held // width, block_rows(device)
+        first, rows, step = shard.first // width, shard.held // width, block_rows(device, width)
         step *= max(1, block_size(device) // (width * step))
         for start, stop in spans(first % step + rows, step):
             if start or stop > first % step:
@@ -64,6 +64,10 @@ class NullSpace(Operator):
             for part in swept:
                 dist.all_reduce(part, group=group)
         return Projection(projector, swept)
+
+    def reads_once(self, part: AdamPart) -> bool:
+        """As `Operator.reads_once`: where P mixes the rows they are all read beforehand."""
+        return not projector_of(part.binding).sweeps
 
     def sparsified(
         self, delta: Delta, statistic: Projection, key: int, merge: Merge, shard: Shard, start: int, stop: int

@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mergetool.study.analysis.choose import Group, Summary, good
+from mergetool.study.analysis.choose import Summary
+from mergetool.study.analysis.groups import Group, good
 from mergetool.study.recipe.columns import Column
 
 Point = tuple[float, float]

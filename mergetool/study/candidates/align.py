@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
+from mergetool.activations.recipe import CalibrationEntry
 from mergetool.align.algorithms import ALGORITHMS
 from mergetool.align.recipe import takes_seed
 from mergetool.align.stay import Rows
@@ -48,7 +48,7 @@ class AlignGrid(BaseModel):
     algorithm: str | None = None
     beta: Searched | None = None
     training: dict[str, Any] = Field(default_factory=dict)
-    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    calibration: CalibrationEntry | None = None
     rows: Rows | None = None
     start: str | None = None
     checkpoints: CheckpointSteps | None = None
@@ -103,12 +103,12 @@ class AlignCandidate(Candidate):
         for point, seed in itertools.product(points, seeds):
             shown = {key: point[key] for key in varying}
             group = " ".join(filter(None, [entry.name, label_of(shown)]))
-            knobs = {key: value for key, value in point.items() if key != "beta"}
+            options = {key: value for key, value in point.items() if key != "beta"}
             beta = point.get("beta", defaults.beta)
             algorithm = grid.algorithm or defaults.algorithm
             if grid.rows is not None:
                 places = [str(study.source(name)) for name in grid.rows.names]
-                knobs["rows"] = {**grid.rows.model_dump(exclude_none=True), "data": places}
+                options["rows"] = {**grid.rows.model_dump(exclude_none=True), "data": places}
             row = ALGORITHMS.get(algorithm)  # an unknown one is for the align recipe to refuse
             rewards = [defaults.reward] if isinstance(defaults.reward, str) else defaults.reward or []
             align = {
@@ -121,7 +121,7 @@ class AlignCandidate(Candidate):
                     key: str(study.source(value)) if key in ("train", "eval") and isinstance(value, str) else value
                     for key, value in defaults.data.items()
                 },
-                "merging": {"method": grid.method, **knobs} | ({"seed": seed} if takes_seed(grid.method) else {}),
+                "merging": {"method": grid.method, **options} | ({"seed": seed} if takes_seed(grid.method) else {}),
                 **({} if calibration is None else {"calibration": calibration}),
                 "training": {**training, "seed": seed},
                 **{key: value for key in ("dtype", "out_dtype") if (value := getattr(defaults, key)) is not None},

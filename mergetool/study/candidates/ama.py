@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class AmaGrid(BaseModel):
     """Ratios learned for each block, see `mergetool ama`. A list of `alpha` (mean share of SFT) or `blocks` is a grid.
 
-    data: of the answers of high reward; the rows that align candidates train on where nothing is said.
+    data: of the answers of high reward; default: the rows that align candidates train on.
     Every other key (embeddings, epsilon, penalty, training, reward, ...) goes to the AMA recipe, which validates it.
     """
 

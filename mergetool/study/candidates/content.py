@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
+from mergetool.activations.recipe import CalibrationEntry
 from mergetool.config.sources import resolve_source
 from mergetool.fingerprints import data_identity
 
@@ -36,7 +36,7 @@ def with_calibration_by_content(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe whose calibrations, its models' own among them, are replaced by what their rows or files hold."""
     found = dict(recipe)
     if "calibration" in recipe:
-        found["calibration"] = CalibrationEntry.model_validate(calibration_given(recipe["calibration"])).identity()
+        found["calibration"] = CalibrationEntry.model_validate(recipe["calibration"]).identity()
     if isinstance(recipe.get("models"), list):
         found["models"] = [with_calibration_by_content(model) for model in recipe["models"]]
     return found

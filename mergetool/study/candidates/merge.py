@@ -5,21 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
+from mergetool.activations.recipe import CalibrationEntry
 from mergetool.errors import RecipeError
 from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.content import models_by_content, with_calibration_by_content
 from mergetool.study.candidates.entry import Entry
 from mergetool.study.candidates.grid import grid_points, label_of
-from mergetool.study.candidates.models import StudyModels
+from mergetool.study.candidates.models import Strict, StudyModels
 from mergetool.study.candidates.offline_recipe import (
     by_part,
+    calibrates_each,
     combinations,
     merge_recipe,
     of_models,
@@ -30,6 +31,25 @@ from mergetool.study.candidates.ranges import Range, SearchedShares, Slope
 from mergetool.study.candidates.rlhf import rlhf_runs
 from mergetool.study.candidates.weights import CheckpointWeights, MergedWeights
 from mergetool.study.candidates.workspace import Workspace
+
+
+class CalibrationOfEach(Strict):
+    """A calibration for each of the two models that are merged."""
+
+    sft: CalibrationEntry
+    rlhf: CalibrationEntry
+
+
+def _form(value: Any) -> str:
+    """Which of the two forms of a calibration a recipe has."""
+    each = isinstance(value, CalibrationOfEach) or (isinstance(value, dict) and value.keys() & {"sft", "rlhf"})
+    return "each" if each else "one"
+
+
+_Calibrations = Annotated[
+    Annotated[CalibrationEntry, Tag("one")] | Annotated[CalibrationOfEach, Tag("each")],
+    Discriminator(_form),
+]
 
 
 class MergeGrid(BaseModel):
@@ -44,7 +64,8 @@ class MergeGrid(BaseModel):
     given, since the two deltas are then of two different things: alpha: 0 leaves SFT + w * F(RLHF - SFT). A method that
     projects has `sft` and alpha 0 by itself: its calibration is of SFT. A weight above 1 goes beyond RLHF
     there (ExPO: task_arithmetic with alpha 0).
-    calibration: of methods that project; the study's own where it is left out.
+    calibration: of methods that project or that read one of each model; the study's own where it is left out. Of the latter
+    `calibration: {sft: …, rlhf: …}` gives each model its own, and one without these words is for both.
     Every other key goes to the merge recipe's `parameters` (normalize, rescale, scope, lambda, ...).
     """
 
@@ -54,7 +75,7 @@ class MergeGrid(BaseModel):
     alpha: SearchedShares | None = None
     parts: int | None = Field(default=None, ge=2)
     relative_to: Literal["base", "sft"] = "base"
-    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    calibration: _Calibrations | None = None
     seed: int | list[int] | None = None
     dtype: str | None = None
 
@@ -108,7 +129,7 @@ class MergeCandidate(Candidate):
         named: Sequence[str] | None = None,
     ) -> list[Candidate]:
         """One merge recipe per point and, where this study makes the RLHF model, per seed of that."""
-        calibration = study.calibration_for(grid.calibration) if projects(grid.merge_method) else None
+        add_calibration = _calibrated(study, entry.name, grid)
         share = "weight" if grid.weight is not None else "alpha"
         needs_base = not of_models(grid.merge_method) and not (grid.relative_to == "sft" and grid.alpha == 0)
         if needs_base and not study.models.base:
@@ -139,8 +160,7 @@ class MergeCandidate(Candidate):
             # masks vary with the RLHF run unless told otherwise, so that the spread over seeds has both in it
             mask = seed if seed is not None else run.seed if run else 0
             whole = merge_recipe(grid.merge_method, weight, grid.relative_to, dtype=grid.dtype, seed=mask or None, **rest)
-            if calibration is not None:
-                whole["calibration"] = calibration
+            add_calibration(whole)
             words = [group]
             if len(runs) > 1 and run is not None:
                 words.append(f"seed={run.seed}")
@@ -191,6 +211,28 @@ class MergeCandidate(Candidate):
     def merged(self, workspace: Workspace) -> dict[str, Any]:
         """The merge recipe, once what it is made of is there."""
         return self.resolved_recipe(workspace) or {}
+
+
+def _calibrated(study: StudyModels, entry: str, grid: MergeGrid) -> Callable[[dict[str, Any]], None]:
+    """What puts the calibrations that a method reads into a merge recipe of SFT and RLHF, in place."""
+    own, each, of, shared = grid.calibration, calibrates_each(grid.merge_method), dict[str, Any](), None
+    if isinstance(own, CalibrationOfEach):
+        if not each:
+            raise RecipeError(
+                f"candidates: '{entry}': {grid.merge_method} reads no calibration of each model", "give one, or leave it out"
+            )
+        of = {"SFT": study.calibration_for(own.sft), "RLHF": study.calibration_for(own.rlhf)}
+    elif each or projects(grid.merge_method):
+        shared = study.calibration_for(own)
+
+    def add(recipe: dict[str, Any]) -> None:
+        for model in recipe["models"]:
+            if model["model"] in of:
+                model["calibration"] = of[model["model"]]
+        if shared is not None:
+            recipe["calibration"] = shared
+
+    return add
 
 
 def _shown(key: str, value: Any) -> tuple[str, Any]:

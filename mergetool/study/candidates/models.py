@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from mergetool.activations.recipe import CalibrationEntry, calibration_given
+from mergetool.activations.recipe import CalibrationEntry
 from mergetool.config.sources import resolve_source
 
 
@@ -48,7 +48,7 @@ class StudyModels(Strict):
 
     models: Models
     align_defaults: AlignDefaults = Field(default_factory=AlignDefaults)
-    calibration: Annotated[CalibrationEntry, BeforeValidator(calibration_given)] | None = None
+    calibration: CalibrationEntry | None = None
     _directory: Path = PrivateAttr(default=Path("."))
     _commits: dict[tuple[str, str, str], str] = PrivateAttr(default_factory=dict)
 

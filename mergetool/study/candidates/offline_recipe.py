@@ -33,6 +33,11 @@ def projects(method: str) -> bool:
     return method in METHODS and METHODS[method].projects
 
 
+def calibrates_each(method: str) -> bool:
+    """Whether a method reads a calibration of each of its models."""
+    return method in METHODS and METHODS[method].consensus.calibrated
+
+
 def merge_recipe(
     method: str,
     weight: float | list[Any],

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.architecture.context import learned_positions
 from mergetool.evaluate import METRICS, Harness, Instruments, Metric, Reference, measure, refer
 from mergetool.evaluate.interval import STATISTICS
+from mergetool.evaluate.paired import clusters_of
 from mergetool.evaluate.passes import wants_model
 from mergetool.fingerprints import digest
 from mergetool.hub.references import open_layout
+from mergetool.study.analysis.row_scores import RowColumns
 from mergetool.study.execution.live_model import LiveModel
-from mergetool.study.recipe.columns import SPLITS
+from mergetool.study.execution.parts import part_of, rows_after
+from mergetool.study.execution.scored import Scored, samples_of
+from mergetool.study.recipe.columns import DISTANCE, SPLITS, columns
 from mergetool.study.recipe.splits import harness_tasks, prepare_all
 from mergetool.study.recipe.study_recipe import StudyRecipe
 
@@ -47,6 +52,11 @@ class Bench:
             source = self._recipe.source(self._recipe.models.sft)
             self._tokenizer = load_tokenizer(source)
             self._prepared = prepare_all(self._recipe, self._tokenizer, learned_positions(open_layout(source).config))
+            self._clusters = {
+                split: {one.task.name: _shared(clusters_of(one.rows)) for one in found}
+                for split, found in self._prepared.items()
+            }
+            self._asks_distance = DISTANCE in columns(self._recipe)
             self._public = [Harness(task) for task in harness_tasks(self._recipe)]
             for one in self._public:
                 one.load()
@@ -81,36 +91,31 @@ class Bench:
         # itself, and SFT must score exactly one half
         key = digest([*self._key, torch.__version__, torch.get_num_threads(), platform.node(), platform.machine()])
         try:
-            kept = json.loads(self._cache.read_text(encoding="utf-8"))
-            if kept["key"] == key:
+            kept = reading.parsed_file(self._cache)
+            if kept["key"] == key and kept["hash"] == digest(kept["references"]):
                 return {
                     split: {name: _read(one) for name, one in references.items()}
                     for split, references in kept["references"].items()
                 }
-        except (OSError, ValueError, KeyError):
-            pass  # not there, or cut short by a kill: it is computed again
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass  # not there, or damaged: it is computed again
         found = {split: {one.task.name: refer(sft, one, self._tokenizer) for one in self._prepared[split]} for split in SPLITS}
         written = {split: {name: _written(one) for name, one in references.items()} for split, references in found.items()}
         part = self._cache.with_suffix(f".{os.getpid()}.part")  # several workers may write it at once
-        part.write_text(json.dumps({"key": key, "references": written}), encoding="utf-8")
+        part.write_text(json.dumps({"key": key, "hash": digest(written), "references": written}), encoding="utf-8")
         os.replace(part, self._cache)
         return found
 
-    def score(self, put: Callable[[LiveModel], None]) -> dict[str, dict[str, dict[str, Any]]]:
+    def score(self, put: Callable[[LiveModel], None]) -> Scored:
         """Every metric on both splits.
 
         Args:
             put: fills the live model with a candidate's weights.
-
-        Returns:
-            split -> `ENTRY.METRIC` -> value, low, high, n, left_out, and `by`, the value per category where rows say
-            which they belong to, or per task of a group of benchmarks.
         """
         live = self._start()
         put(live)
-        found: dict[str, dict[str, dict[str, Any]]] = {}
+        found = Scored(self._distances(live))
         for split in SPLITS:
-            found[split] = {}
             for one in self._prepared[split]:
                 reference = self._reference[split].get(one.task.name)
                 scores = measure(live.model, one, self._tokenizer, reference, instruments=self._instruments)
@@ -118,15 +123,62 @@ class Bench:
                     kept = {key: score[key] for key in KEPT if key in score} | {"left_out": one.left_out}
                     if by := _by_category(one.rows, METRICS[name], score["rows"]):
                         kept["by"] = by
-                    found[split][f"{one.task.name}.{name}"] = kept
+                    found.add(split, f"{one.task.name}.{name}", kept, score["rows"], self._clusters[split][one.task.name])
+                found.samples += samples_of(split, one, scores)
             for public in self._public:
                 for name, score in public.measure(live.model, self._tokenizer, split).items():
                     kept = {key: score[key] for key in (*KEPT, "by") if key in score} | {"left_out": 0}
-                    found[split][f"{public.task.name}.{name}"] = kept
+                    found.add(split, f"{public.task.name}.{name}", kept, score.get("rows"))
+            if self._asks_distance:
+                away = found.distances["sft"]
+                found.add(split, DISTANCE.name, {"value": away, "low": away, "high": away, "n": 1, "left_out": 0})
         return found
+
+    def part(
+        self, put: Callable[[LiveModel], None], start: int, stop: int, before: Mapping[str, RowColumns] | None = None
+    ) -> dict[str, RowColumns]:
+        """The first metric of each entry on some of the validation rows, for those who compare before all are measured.
+
+        Args:
+            put: as `score`.
+            start, stop: rows of each entry; an entry that has fewer gives what it has.
+            before: what this gave for the rows before `start`; the new rows follow them.
+
+        Returns:
+            `ENTRY.METRIC` -> the rows up to `stop`. A benchmark takes its documents up to `stop` anew.
+        """
+        live = self._start()
+        put(live)
+        found: dict[str, RowColumns] = {}
+        for one in self._prepared["validation"]:
+            name = f"{one.task.name}.{one.task.metrics[0]}"
+            rows = (before or {}).get(name)
+            some, reference = part_of(one, self._reference["validation"].get(one.task.name), start, stop)
+            if some is not None:
+                (score,) = measure(live.model, some, self._tokenizer, reference, instruments=self._instruments).values()
+                rows = rows_after(rows, score["rows"])
+            assert rows is not None  # the first part of an entry is never empty
+            clusters = self._clusters["validation"][one.task.name]
+            found[name] = RowColumns(rows.columns, clusters and clusters[: len(rows.columns[0])])
+        for public in self._public:
+            scores = public.measure(live.model, self._tokenizer, "validation", limit=stop)
+            name, score = next(iter(scores.items()))
+            if "rows" in score:
+                found[f"{public.task.name}.{name}"] = rows_after(None, score["rows"])
+        return found
+
+    def _distances(self, live: LiveModel) -> dict[str, float]:
+        """How far the live model is from the study's SFT and RLHF checkpoints."""
+        models = {name: source for name, source in self._recipe.sources().items() if name != "BASE"}
+        return {name.lower(): live.distance_from(source) for name, source in models.items()}
 
 
 KEPT = ("value", "low", "high", "n", "without_verdict")
+
+
+def _shared(clusters: list[int]) -> tuple[int, ...] | None:
+    """Clusters of rows; None where every row is one of its own."""
+    return tuple(clusters) if max(clusters) + 1 < len(clusters) else None
 
 
 def _by_category(rows: tuple[dict, ...], metric: Metric, columns: tuple[list[float], ...]) -> dict[str, float]:

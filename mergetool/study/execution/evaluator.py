@@ -15,6 +15,7 @@ from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.candidates.weights import MergedWeights
 from mergetool.study.candidates.workspace import Workspace, slug
 from mergetool.study.execution.bench import Bench
+from mergetool.study.execution.results import ROWS, SAMPLES
 from mergetool.study.recipe.expand import expand
 from mergetool.study.recipe.splits import metrics_identity
 from mergetool.study.recipe.study_recipe import StudyRecipe
@@ -74,6 +75,8 @@ class Evaluator:
     def row(self, candidate: Candidate, tell: Callable[[str], None] = lambda what: None) -> dict[str, Any]:
         """The candidate's line of results, made and measured now; where that fails, a line that says why.
 
+        Under ROWS and SAMPLES it has what `Results` keeps beside the lines.
+
         Raises:
             Exception: it is the SFT model that failed: every reward is relative to it.
         """
@@ -88,7 +91,9 @@ class Evaluator:
                 row["learned"] = weights.recipe
             made = time.perf_counter()
             tell(f"{candidate.name}: measuring")
-            row["scores"] = self.bench.score(lambda live: weights.put(live, candidate.name))
+            measured = self.bench.score(lambda live: weights.put(live, candidate.name))
+            row["scores"], row["distances"] = measured.scores, measured.distances
+            row[ROWS], row[SAMPLES] = measured.rows, measured.samples
             row["seconds"] = {
                 "make": round(made - began, 3),
                 "measure": round(time.perf_counter() - made, 3),

@@ -111,6 +111,28 @@ class LiveModel:
         with open_reader(layout) as reader:
             self.put(((name, reader.tensor(name)) for name in layout.tensors), str(source))
 
+    def distance_from(self, source: Path | str) -> float:
+        """Norm of the difference between the weights that are in the model now and a checkpoint's.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged or of another architecture.
+        """
+        import torch
+
+        from mergetool.checkpoint.open import layout_of, open_reader
+        from mergetool.checkpoint.place import Directory
+        from mergetool.hub.references import local_directory
+
+        layout, square = layout_of(Directory(local_directory(source))), 0.0
+        with open_reader(layout) as reader, torch.no_grad():
+            for name in layout.tensors:
+                tensor = reader.tensor(name)
+                for weight, run in self._runs(name, tensor, str(source)):
+                    target = self._targets[weight].view(-1)[run.at : run.at + run.numel]
+                    away = target.float() - tensor.reshape(-1)[run.start : run.start + run.numel].to(target.device).float()
+                    square += float(away.square().sum(dtype=torch.float64))
+        return square**0.5
+
     def put_merge(self, recipe: dict[str, Any], where: str) -> None:
         """Overwrites every weight with the result of a merge, made tensor by tensor; nothing is written.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -37,7 +40,8 @@ class ProcessExecutor(Executor):
                 _begin,
                 (made.recipe, made.out, made.fresh, made.device, made.dtype, self.size, self._visible[seat]),
             )
-        return self._pools[seat].submit(_row, candidate)
+        with _without_working_directory():  # the pool starts its process here
+            return self._pools[seat].submit(_row, candidate)
 
     def _wait(self, handles: list[Future]) -> list[Future]:
         return list(wait(handles, return_when=FIRST_COMPLETED)[0])
@@ -58,6 +62,19 @@ class ProcessExecutor(Executor):
             pool.shutdown(wait=True)
 
 
+@contextlib.contextmanager
+def _without_working_directory() -> Iterator[None]:
+    """Python programs that are started here look for no module in the working directory."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONSAFEPATH")
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
 def devices_of(seat: int, device: str | None) -> str | None:
     """What CUDA_VISIBLE_DEVICES is to be for a seat, so that neighbours get different GPUs; None: as it is.
 
@@ -67,8 +84,6 @@ def devices_of(seat: int, device: str | None) -> str | None:
         seat: number of the worker.
         device: what the user asked for; a certain one (`cuda:1`) stays what it is.
     """
-    import os
-
     import torch
 
     if device not in (None, "cuda") or (count := torch.cuda.device_count()) < 2:
@@ -91,7 +106,6 @@ def _begin(
     workers: int,
     visible: str | None,
 ) -> None:
-    import os
     import threading
 
     if visible is not None:
@@ -106,7 +120,6 @@ def _begin(
 
 def _end_with_parent() -> None:
     """A worker whose parent was killed would train on for nobody; what it was training resumes in the next run."""
-    import os
     from multiprocessing.connection import wait
 
     parent = multiprocessing.parent_process()

@@ -10,11 +10,13 @@ from typing import Any
 from mergetool import hub
 from mergetool.errors import MergetoolError, OutputError
 from mergetool.study.analysis.choose import Summary, summarise
+from mergetool.study.analysis.row_scores import RowScores
 from mergetool.study.candidates.candidate import Candidate
 from mergetool.study.execution.evaluator import Evaluator
-from mergetool.study.execution.results import RESULTS, Results
+from mergetool.study.execution.results import RESULTS, ROWS, Results
 from mergetool.study.execution.scheduler import Executor, InProcess, Progress, schedule
 from mergetool.study.execution.search import searches
+from mergetool.study.recipe.columns import SPLITS, columns
 from mergetool.study.recipe.study_recipe import StudyRecipe
 from mergetool.version import __version__
 
@@ -77,20 +79,33 @@ def run_study(
     out.mkdir(parents=True, exist_ok=True)
     results = Results(out / RESULTS, fresh)
     rows: dict[str, dict[str, Any]] = {}
+    row_scores: dict[str, RowScores] = {}
+
+    wanted = [column.name for column in columns(recipe)]
+
+    def measured(row: dict[str, Any]) -> bool:
+        return all(name in row["scores"].get(split, ()) for split in SPLITS for name in wanted)
 
     def known(candidate: Candidate) -> dict[str, Any] | None:
         about = evaluator.about(candidate)
         found = results.done(about["key"])
         if found is None and not about["error"]:
             found = results.done(evaluator.legacy_key(candidate))
+        if found and not measured(found):
+            found = None  # the line was damaged, or tells of other metrics
         if found:
+            row_scores.pop(candidate.name, None)
+            if kept := results.row_scores.get(found["key"]):
+                row_scores[candidate.name] = kept
             rows[candidate.name] = {**found, **about}  # the same weights may have another name by now
         return rows.get(candidate.name) if found else None
 
     def record(candidate: Candidate, row: dict[str, Any]) -> list[Candidate]:
         stamp = {"version": __version__, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        results.add({**row, **stamp})
-        rows[row["name"]] = row
+        if kept := row.get(ROWS):
+            row_scores[row["name"]] = kept
+        line = results.add({**row, **stamp})
+        rows[row["name"]] = line
         return [more for search in searching for more in search.told(candidate, row)]
 
     searching = searches(recipe, known)
@@ -115,7 +130,7 @@ def run_study(
     return StudyResult(
         ordered,
         candidates,
-        summarise(recipe, candidates, ordered),
+        summarise(recipe, candidates, ordered, row_scores),
         out,
         ran,
         [(row["name"], row["error"]) for row in failed],
@@ -152,8 +167,12 @@ def _executor(evaluator: Evaluator, most: int | None, workers: int | None, ray: 
     return InProcess(evaluator)
 
 
+_OF_STUDIES = (RESULTS, "candidates", "plan.json")
+"""What says that a directory is a study's: its results, its trainings, or the plan of a pick that has none yet."""
+
+
 def _must_be_ours(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file", "give a directory")
-    if out.exists() and any(out.iterdir()) and not (out / RESULTS).exists() and not (out / "candidates").exists():
+    if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in _OF_STUDIES):
         raise OutputError(f"{out}: holds something that is not a study", "give a new directory, or that of an earlier run")

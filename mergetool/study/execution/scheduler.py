@@ -170,4 +170,4 @@ def schedule(
 def _orphan(evaluator: Evaluator, candidate: Candidate, lacks: str) -> Row:
     """The line of a candidate whose run, or what else it is made of, could not be made."""
     what = candidate.run_is if candidate.needs == lacks else "what it is made of,"
-    return {**evaluator.about(candidate), "error": f"{what} '{lacks}' could not be made; mend that first"}
+    return {**evaluator.about(candidate), "error": f"{what} '{lacks}' could not be made; fix that first"}

@@ -83,7 +83,7 @@ def _one_architecture(sft: Path | str, others: list[Path | str]) -> None:
 
 
 def _check_recipe(candidate: Candidate, models: dict[str, str]) -> None:
-    """The candidate's own recipe, by the room that will carry it out; its error is told with the candidate's name."""
+    """The candidate's own recipe, by the room that will carry it out; its error names the candidate."""
     try:
         candidate.check({**dict.fromkeys(candidate.made_of, models["SFT"]), **models})
     except MergetoolError as error:

@@ -1,4 +1,4 @@
-"""The figures that a study asks for: metrics over a swept knob."""
+"""The figures that a study asks for: metrics over a swept setting."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mergetool.study.candidates.models import Strict
 
 
 class Figure(Strict):
-    """A picture of metrics over one swept knob, OUT/KNOB.png: one line a method.
+    """A picture of metrics over one swept setting, OUT/SETTING.png: one line a method.
 
-    over: the knob, a key that candidates give a list of. metrics: ENTRY.METRIC, one panel each; without them the first
-    of reward and tax. log: of the knob's axis; without it where its values span more than a decade.
+    over: the setting, a key that candidates give a list of. metrics: ENTRY.METRIC, one panel each; without them the first
+    of reward and tax. log: of the setting's axis; without it where its values span more than a decade.
     """
 
     over: str
@@ -31,10 +31,10 @@ def check_figures(figures: list[Figure], groups: list[dict[str, Any]], columns: 
         columns: names of its metrics.
 
     Raises:
-        RecipeError: a knob that nothing sweeps, or a metric that the study does not take.
+        RecipeError: a setting that nothing sweeps, or a metric that the study does not take.
     """
-    knobs = [figure.over for figure in figures]
-    if twice := next((knob for knob in knobs if knobs.count(knob) > 1), None):
+    settings = [figure.over for figure in figures]
+    if twice := next((setting for setting in settings if settings.count(setting) > 1), None):
         raise RecipeError(f"figure: two figures over '{twice}'", "give one of them all the metrics")
     swept = {key for settings in groups for key in settings}
     for figure in figures:

@@ -43,13 +43,14 @@ class JudgeEntry(Strict):
 class MetricEntry(Strict):
     """Metrics taken on one pair of data files, or public benchmarks, which bring their own data.
 
+    data: two files, or one that is cut into two halves by a hash of what a row's prompt or document says.
     See `mergetool.evaluate.Task` and `mergetool.evaluate.HarnessTask` for what each limit means.
     """
 
     name: str | None = None
     metrics: list[str] = Field(default_factory=list)
     tasks: list[str] = Field(default_factory=list)
-    data: Splits | None = None
+    data: Splits | str | None = None
     limit: int | None = Field(default=None, ge=1)
     beta: float = Field(default=0.1, gt=0)
     max_length: int = Field(default=1024, ge=2)
@@ -94,7 +95,9 @@ class MetricEntry(Strict):
                 raise ValueError(f"'{stray[0]}' has no meaning beside tasks:, which bring their own data; leave it out")
             return self
         if self.data is None:
-            raise ValueError("no data: {validation: FILE, test: FILE}; add it, or name public benchmarks under tasks:")
+            raise ValueError(
+                "no data: {validation: FILE, test: FILE}; add it, or one FILE to be cut in two, or public benchmarks as tasks:"
+            )
         if stray := sorted(given & ONLY_TASKS):
             raise ValueError(f"'{stray[0]}' has no meaning beside metrics:; leave it out")
         for name in self.metrics:

@@ -11,10 +11,11 @@ from mergetool.evaluate.harness import HarnessTask
 from mergetool.evaluate.harness.names import identity
 from mergetool.evaluate.judge import WORDING
 from mergetool.evaluate.metrics import METRICS
+from mergetool.evaluate.paired import DOCUMENT_KEYS, clusters_of
 from mergetool.evaluate.tasks import Prepared, Task, prepare, read_for
 from mergetool.fingerprints import checkpoint_identity, data_identity, digest
 from mergetool.study.recipe.columns import SPLITS, entries
-from mergetool.study.recipe.metric_entries import MetricEntry
+from mergetool.study.recipe.metric_entries import MetricEntry, Splits
 from mergetool.study.recipe.study_recipe import StudyRecipe
 
 SCORING = 1  # raised when the same candidate on the same rows would score differently: old results are then not reused
@@ -41,6 +42,9 @@ def metrics_identity(recipe: StudyRecipe, identify: Callable[[Path | str], str] 
         if entry.judge:
             settings["judge"] = [entry.judge.base_url, entry.judge.model, WORDING]
         assert entry.data is not None  # the recipe has seen to it
+        if isinstance(entry.data, str):
+            parts.append([settings, ["halves of", data_identity(recipe.source(entry.data))]])
+            continue
         parts.append([settings, [data_identity(recipe.source(getattr(entry.data, split))) for split in SPLITS]])
     return digest(parts)
 
@@ -63,8 +67,11 @@ def read_tasks(recipe: StudyRecipe) -> dict[str, list[Task]]:
     for entry in entries(recipe):
         if entry.data is None:
             continue
-        rows = {split: read_for(entry.metrics, recipe.source(getattr(entry.data, split)), entry.limit) for split in SPLITS}
-        _no_row_in_both(entry, rows)
+        if isinstance(entry.data, str):
+            rows = in_halves(read_for(entry.metrics, recipe.source(entry.data)), entry.data, entry.limit)
+        else:
+            rows = {split: read_for(entry.metrics, recipe.source(getattr(entry.data, split)), entry.limit) for split in SPLITS}
+            _no_row_in_both(entry, rows)
         for split in SPLITS:
             found[split].append(
                 Task(
@@ -83,11 +90,34 @@ def read_tasks(recipe: StudyRecipe) -> dict[str, list[Task]]:
     return found
 
 
+def in_halves(rows: list[dict], called: str, limit: int | None = None) -> dict[str, list[dict]]:
+    """The rows of one file in two halves, the same ones every time; rows of one prompt or document stay together.
+
+    Args:
+        limit: rows of each half at most; they are in an order of their own, so that the first ones are any.
+
+    Raises:
+        DataError: there is one prompt or document alone.
+    """
+    clusters = clusters_of(rows)
+    members: dict[int, list[dict]] = {}
+    for cluster, row in zip(clusters, rows, strict=True):
+        members.setdefault(cluster, []).append(row)
+    order = sorted(members.values(), key=lambda some: digest([some[0].get(key) for key in (*DOCUMENT_KEYS, *_CONTENT)]))
+    if len(order) < 2:
+        raise DataError(f"{called}: one prompt or document cannot be cut in two halves", "give more rows, or two files")
+    halves = {"validation": order[: len(order) // 2], "test": order[len(order) // 2 :]}
+    return {split: [row for some in halves[split] for row in some][:limit] for split in SPLITS}
+
+
+_CONTENT = ("prompt", "chosen", "rejected", "completion")
+
+
 def _no_row_in_both(entry: MetricEntry, rows: dict[str, list[dict]]) -> None:
     """Rows are told apart by what is measured: an answer that the model writes depends on the prompt alone."""
     only_prompts = any(METRICS[name].rows == "prompts" for name in entry.metrics)
-    keys = ("prompt",) if only_prompts else ("prompt", "chosen", "rejected", "completion")
-    assert entry.data is not None  # there are rows
+    keys = ("prompt",) if only_prompts else _CONTENT
+    assert isinstance(entry.data, Splits)  # there are two files
     seen = {digest([row.get(key) for key in keys]) for row in rows["validation"]}
     shared = [at for at, row in enumerate(rows["test"], 1) if digest([row.get(key) for key in keys]) in seen]
     if shared:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from mergetool import reading
 from mergetool.checkpoint.manifest import Manifest
 from mergetool.errors import MergetoolError, OutputError
 from mergetool.evaluate.metrics import METRICS
@@ -34,9 +34,9 @@ def evaluations(out: Path, manifest: Manifest) -> list[Evaluation]:
         raise OutputError(f"{out}: holds no study ({RESULTS})", "name the OUT of mergetool compare")
     command = manifest.kind
     found, names = None, []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in reading.text(path, reading.LOG, errors="replace").split("\n"):
         try:
-            row = json.loads(line)
+            row = reading.parsed(line)
         except ValueError:
             continue  # the line that a kill cut short
         made = row.get("learned") or row.get("recipe")  # of AMA: the merge that it learned

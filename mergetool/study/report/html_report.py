@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mergetool.study.analysis.choose import Group, Score, Summary
+from mergetool import reading
+from mergetool.evaluate.paired import DRAWS
+from mergetool.study.analysis.choose import Summary
+from mergetool.study.analysis.doubts import shown as told
+from mergetool.study.analysis.groups import Group, Score
 from mergetool.study.analysis.hypervolume import Cover, covers
 from mergetool.study.recipe.columns import SPLITS, Column
+from mergetool.study.report.choice_words import certainty, compared_with, difference_rows
+from mergetool.study.report.front_svg import front_svg
+from mergetool.study.report.reader import compared_sentence, glossary, next_steps
 from mergetool.version import __version__
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -20,7 +28,13 @@ def shown(score: Score) -> str:
 
 
 def write_report(
-    summary: Summary, rows: list[dict[str, Any]], picture: Path, curves: list[Path], path: Path, title: str
+    summary: Summary,
+    rows: list[dict[str, Any]],
+    picture: Path,
+    curves: list[Path],
+    path: Path,
+    title: str,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Writes the report.
 
@@ -30,6 +44,7 @@ def write_report(
         picture: the PNG that is embedded; curves: more of them.
         path: of the HTML file.
         title: the study's name.
+        notes: sentences on how the candidates came about.
 
     Returns:
         `path`.
@@ -62,15 +77,25 @@ def write_report(
     chosen = summary.group(summary.choice.group) if summary.choice.group else None
     page = (
         jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        .from_string(TEMPLATE.read_text(encoding="utf-8"))
+        .from_string(reading.text(TEMPLATE))
         .render(
             title=title,
+            notes=notes,
+            certainty=certainty(summary),
+            glossary=glossary(summary),
+            compared=compared_sentence(summary, rows),
+            next_steps=next_steps(summary, path.parent),
+            differences=_differences(summary),
+            difference_heads=_heads(summary),
+            against=summary.against,
+            draws=f"{DRAWS:,}",
             version=__version__,
             columns=summary.columns,
             groups=groups,
             choice=summary.choice,
             splits=[("test", "test rows: reported"), ("validation", "validation rows: chosen on")],
             picture=_embedded(picture),
+            svg=front_svg(summary),
             curves=[(curve.stem, _embedded(curve)) for curve in curves],
             covers=[_cover(cover, look) for cover in covers(summary)],
             categories=by_category(summary, rows),
@@ -84,6 +109,30 @@ def write_report(
     )
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _heads(summary: Summary) -> list[dict[str, str]]:
+    """The columns of the table of differences."""
+    return [
+        {"what": title, "column": column.name, "better": "up" if column.metric.higher_is_better else "down"}
+        for _, title, columns in compared_with(summary)
+        for column in columns
+    ]
+
+
+def _differences(summary: Summary) -> list[dict[str, Any]]:
+    """Its rows; empty where no row scores are there."""
+    return [
+        {
+            "name": name,
+            "chosen": name == summary.choice.group,
+            "cells": [
+                {"text": told(away), "value": away.mean, "apart": away.is_clear} if away else {"text": "", "value": ""}
+                for away in cells
+            ],
+        }
+        for name, cells in difference_rows(summary)
+    ]
 
 
 def tax_sentence(summary: Summary, split: str = "test") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mergetool.study.execution.results import RESULTS
@@ -9,11 +10,15 @@ from mergetool.study.execution.run import StudyResult
 from mergetool.study.recipe.study_recipe import StudyRecipe
 
 
-def write_outputs(recipe: StudyRecipe, result: StudyResult) -> list[Path]:
-    """Draws the pictures and writes the report; returns the paths of all that a study leaves."""
+def write_outputs(recipe: StudyRecipe, result: StudyResult, notes: Sequence[str] = ()) -> list[Path]:
+    """Draws the pictures and writes the report; returns the paths of all that a study leaves.
+
+    Args:
+        notes: sentences for the report's reader, on how the candidates came about.
+    """
     from mergetool.study.report.html_report import write_report
-    from mergetool.study.report.knob_curves import draw_curve
     from mergetool.study.report.pareto_picture import draw_pareto
+    from mergetool.study.report.setting_curves import draw_curve
 
     summary, out = result.summary, result.out
     picture = draw_pareto(summary, out / "pareto.png", recipe.name)
@@ -22,5 +27,5 @@ def write_outputs(recipe: StudyRecipe, result: StudyResult) -> list[Path]:
         for figure in recipe.figure
         if any(figure.over in group.settings for group in summary.groups)  # else all of them failed
     ]
-    report = write_report(summary, result.rows, picture, curves, out / "report.html", recipe.name)
+    report = write_report(summary, result.rows, picture, curves, out / "report.html", recipe.name, notes)
     return [out / RESULTS, picture, *curves, report]

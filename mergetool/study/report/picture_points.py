@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mergetool.study.analysis.choose import Group, Score, Summary
+from mergetool.study.analysis.choose import Summary
+from mergetool.study.analysis.groups import Group, Score
 from mergetool.study.candidates.grid import label_of
+from mergetool.study.recipe.columns import Column
 from mergetool.study.report.style import MODELS, colours
 
 JOINED = ("every", "step", "share", "weight", "alpha")
@@ -29,7 +31,7 @@ def points_of(summary: Summary, split: str) -> list[Point]:
     look = colours(summary)
     found = []
     for group in summary.groups:
-        x, y = (group.scores[split][column.name] for column in (summary.reward, summary.tax))
+        x, y = (score_of(summary, group, column, split) for column in (summary.reward, summary.tax))
         name = "rlhf" if group.name == summary.rlhf else group.name
         if name in MODELS:
             marker, text = MODELS[name]
@@ -47,8 +49,24 @@ def _rounded(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: float(f"{value:.2g}") if isinstance(value, float) else value for key, value in settings.items()}
 
 
+def score_of(summary: Summary, group: Group, column: Column, split: str) -> Score:
+    """A group's score with the interval that is drawn: over seeds its spread, else that of the difference from SFT.
+
+    Rows that are hard for all models move all points together, and say nothing of how far apart these are. Where no
+    scores row by row are there, it is the interval of the score itself.
+    """
+    score = group.scores[split][column.name]
+    compared = summary.differences.get(split, {})
+    if score.sd is not None or not compared:
+        return score
+    away = compared.get(group.name, {}).get("sft", {}).get(column.name)
+    if away is None:
+        return replace(score, low=score.mean, high=score.mean) if group.name == "sft" else score
+    return replace(score, low=score.mean + away.low - away.mean, high=score.mean + away.high - away.mean)
+
+
 def bar_of(score: Score) -> tuple[float, float]:
-    """How far a point's bar reaches down and up: one standard deviation over seeds, else the interval over rows."""
+    """How far a point's bar reaches down and up: one standard deviation over seeds, else its interval, see `score_of`."""
     if score.sd is not None:
         return score.sd, score.sd
     return max(0.0, score.mean - score.low), max(0.0, score.high - score.mean)

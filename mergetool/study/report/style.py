@@ -40,10 +40,11 @@ def axis_title(column: Column) -> str:
 def what_bars_are(summary: Summary) -> str:
     """The words for the bars: spread over seeds, and where there is one seed the interval over rows."""
     seeds = {len(group.members) for group in summary.groups if not group.is_model}
+    of_rows = "95 % interval of the difference from SFT, row by row" if summary.differences.get("test") else "95 % over rows"
     if seeds <= {1}:
-        return "thin bars: 95 % bootstrap interval over rows"
+        return f"thin bars: {of_rows}"
     several = f"mean of up to {max(seeds)} seeds, bars ± one standard deviation"
-    return several + ("; thin bars of one seed: 95 % over rows" if 1 in seeds else "")
+    return several + (f"; thin bars of one seed: {of_rows}" if 1 in seeds else "")
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def canvas(path: Path, size: tuple[float, float], panels: int = 1) -> Iterator[t
     matplotlib.use("Agg", force=False)
     import matplotlib.pyplot as plt
 
-    with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+    with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}):
         figure, axes = plt.subplots(1, panels, figsize=size, dpi=DPI, layout="constrained")
         try:
             yield figure, axes

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mergetool.evaluate import Task, evaluate, prepare
-from mergetool.evaluate.metrics.exact_match import final_number, is_hit, normalise
+from mergetool.evaluate.metrics.exact_match import final_number, is_hit, normalise, text_of
 from tests.evaluate import tiny
 from tests.evaluate.tiny import SKILLS
 
@@ -74,3 +74,22 @@ def test_plain_answers_are_those_of_the_harness_filters(text: str):
     flexible = [a or b for a, b in re.findall(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", text)]
     found = (strict or flexible[-1:] or [None])[0]
     assert final_number(text) == (found and re.sub(r",|\$|\.$", "", found))
+
+
+def test_a_call_of_a_tool_is_matched_as_the_template_writes_it() -> None:
+    """A reference answer without content crashed; it is compared by the text of its tokens, and its line breaks end nothing."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] or '' }}{% for c in m['tool_calls'] or [] %}call\n{{ c['function']['name'] }}"
+        "{% endfor %}{% endfor %}"
+    )
+    asked = [{"role": "user", "content": "who"}]
+    call = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {}}}]}
+    rows = [{"prompt": asked, "completion": [answer]} for answer in (call, {**call, "content": None})]
+    assert [text_of(row["completion"]) for row in rows] == [None, None]
+    assert text_of([{"role": "assistant", "content": [{"type": "text", "text": "re"}, {"type": "text", "text": "d"}]}]) == "red"
+    task = Task("tools", ("exact_match",), rows)
+    assert not prepare(task, tokenizer).stop_at_newline
+    assert evaluate(tiny.llama(), [task], tokenizer=tokenizer)["tools.exact_match"]["value"] == 0.0
+    assert is_hit("call\nlook", True, rows[0], "call\nlook")
+    assert not is_hit("call\nlook", True, rows[0])

@@ -4,7 +4,7 @@ import pytest
 
 from mergetool.errors import RecipeError
 from mergetool.evaluate import Instruments, Task, evaluate, measure, prepare
-from mergetool.evaluate.greedy import greedy
+from mergetool.evaluate.generation import greedy
 from mergetool.evaluate.reward_model import RewardModel
 from tests.evaluate import tiny
 

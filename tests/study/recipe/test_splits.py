@@ -29,3 +29,23 @@ def test_the_order_of_metrics_is_a_matter_of_taste_and_the_rows_are_not(folder):
     assert metrics_identity(tiny.study(folder, reward=turned)) == metrics_identity(tiny.study(folder))
     swapped = {**reward, "data": {"validation": reward["data"]["test"], "test": reward["data"]["validation"]}}
     assert metrics_identity(tiny.study(folder, reward=swapped)) != metrics_identity(tiny.study(folder))
+
+
+def test_one_file_is_cut_in_two_and_rows_of_one_prompt_stay_together(folder):
+    rows = [{**row, "completion": f"{row['completion']}{at}"} for row in tiny.SKILLS for at in (0, 1)]
+    tiny.write(folder / "one_file.jsonl", rows)
+    tasks = read_tasks(tiny.study(folder, tax={"name": "skills", "metrics": ["nll"], "data": "one_file.jsonl"}))
+    prompts = {split: [row["prompt"] for row in tasks[split][1].rows] for split in ("validation", "test")}
+    assert len(prompts["validation"]) == len(prompts["test"]) == 24
+    assert not set(prompts["validation"]) & set(prompts["test"])
+    assert prompts["validation"][0::2] == prompts["validation"][1::2]
+    few = read_tasks(tiny.study(folder, tax={"name": "skills", "metrics": ["nll"], "data": "one_file.jsonl", "limit": 5}))
+    assert [row["prompt"] for row in few["test"][1].rows] == prompts["test"][:5]
+    again = tiny.study(folder, tax={"name": "skills", "metrics": ["nll"], "data": "one_file.jsonl"})
+    assert metrics_identity(again) != metrics_identity(tiny.study(folder))
+
+
+def test_one_prompt_cannot_be_cut_in_two(folder):
+    tiny.write(folder / "one_prompt.jsonl", [{"prompt": "a", "completion": str(at)} for at in range(4)])
+    with pytest.raises(DataError, match="cannot be cut in two halves"):
+        read_tasks(tiny.study(folder, tax={"name": "skills", "metrics": ["nll"], "data": "one_prompt.jsonl"}))

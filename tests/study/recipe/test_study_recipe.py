@@ -2,8 +2,10 @@
 
 import pytest
 
-from mergetool.errors import MergetoolError
+from mergetool.errors import MergetoolError, RecipeError
 from mergetool.study.recipe.check import check_study
+from mergetool.study.recipe.columns import axes
+from mergetool.study.recipe.study_recipe import make_study
 from tests.study import tiny
 
 
@@ -62,3 +64,19 @@ def test_a_study_is_read_without_torch():
     path = str(recipe_path("study", "early-stopping"))
     code = f"import sys, mergetool.study as s; s.load_study_recipe({path!r}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_gain_and_keep_are_the_axes_for_any_metric(folder):
+    given = tiny.mapping()
+    nll, pairs = given.pop("tax"), given.pop("reward")
+    study = make_study({**given, "gain": nll, "keep": pairs, "select": {"keep_gain": 0.8}}, "study.yaml", folder)
+    assert [one.name for one in axes(study)] == ["skills.nll", "pairs.preference_accuracy"]
+    assert study.select.keep_reward == 0.8
+    for wrong, told in (
+        ({**given, "reward": pairs, "gain": nll, "tax": nll}, "two words for one axis"),
+        ({**given, "gain": nll}, "tax is required, but missing"),
+        ({**given, "reward": nll, "tax": nll}, "'nll' measures tax; move it there, or write `gain:` for reward:"),
+        ({**given, "gain": nll, "keep": pairs, "select": {"keep_gain": 1, "keep_reward": 1}}, "two words for one thing"),
+    ):
+        with pytest.raises(RecipeError, match=told):
+            make_study(wrong, "study.yaml", folder)

@@ -1,15 +1,16 @@
-"""OUT/KNOB.png: metrics over a swept knob, one line a method, like Fig. 2 to 4 of the online-merging paper."""
+"""OUT/SETTING.png: metrics over a swept setting, one line a method, like Fig. 2 to 4 of the online-merging paper."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from mergetool.study.analysis.choose import Group, Summary
+from mergetool.study.analysis.choose import Summary
+from mergetool.study.analysis.groups import Group
 from mergetool.study.candidates.grid import SYMBOLS
 from mergetool.study.recipe.columns import Column
 from mergetool.study.recipe.figures import Figure
-from mergetool.study.report.picture_points import bar_of
+from mergetool.study.report.picture_points import bar_of, score_of
 from mergetool.study.report.style import axis_title, canvas, colours, what_bars_are
 
 PANEL = (5.6, 4.6)  # inches
@@ -22,7 +23,7 @@ def draw_curve(summary: Summary, figure: Figure, path: Path, title: str, split: 
 
     Args:
         summary: of the study.
-        figure: the knob, and what is drawn over it; the two axes of the study where nothing is said.
+        figure: the setting, and what is drawn over it; default: the two axes of the study.
         path: of the PNG.
         title: the study's name.
         split: whose scores are drawn.
@@ -48,7 +49,7 @@ def draw_curve(summary: Summary, figure: Figure, path: Path, title: str, split: 
 
 
 def _lines(summary: Summary, over: str) -> dict[tuple[str, str], list[Group]]:
-    """(family, its other settings in words) -> its groups along the knob."""
+    """(family, its other settings in words) -> its groups along the setting."""
     from mergetool.study.candidates.grid import label_of
 
     found: dict[tuple[str, str], list[Group]] = {}
@@ -80,7 +81,7 @@ def _models(panel: Any, summary: Summary, column: Column, split: str) -> None:
         group = summary.group(name) if name else None
         if group is None:
             continue
-        score = group.scores[split][column.name]
+        score = score_of(summary, group, column, split)
         label = word if group.name == word.lower() else f"{word} ({group.name})"
         panel.axhline(score.mean, color="#444444", linewidth=1.1, dashes=dashes, label=label, zorder=1)
         below, above = bar_of(score)
@@ -100,7 +101,7 @@ def _sweep(
     drawn: dict[str, int] = {}
     for (family, rest), line in lines.items():
         line = sorted(line, key=lambda group: ticks[group.settings[over]])
-        scores = [group.scores[split][column.name] for group in line]
+        scores = [score_of(summary, group, column, split) for group in line]
         colour, marker = look.get(family, ("black", "o"))
         style = ("-", "--", ":", "-.")[drawn.setdefault(family, 0) % 4]
         drawn[family] += 1

@@ -1,6 +1,6 @@
 """A word stands to the right of every number; decades are logarithmic."""
 
-from mergetool.study.report.knob_curves import _spans_decades, _spelled, _ticks
+from mergetool.study.report.setting_curves import _spans_decades, _spelled, _ticks
 
 
 def test_a_word_stands_to_the_right_of_every_number_and_decades_are_logarithmic():
