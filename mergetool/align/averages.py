@@ -74,7 +74,7 @@ class Average(ABC):
         start, every = self.places(steps)
         first, last = start + every, step - (step - start) % every
         if last <= first:
-            return f"step {first}"
+            return f"step {min(step, first)}"  # before the first look it is the weights themselves
         return f"{'steps' if every == 1 else f'every {every} steps from'} {first} to {last}"
 
 

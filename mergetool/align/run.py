@@ -201,7 +201,7 @@ def _finish(
     if stay is not None and recipe.merging.rows is not None:
         merging["rows"] = stay.account(recipe.merging.rows, recipe.directory)
     if trainer.averaging is not None:
-        merging["written"] = trainer.averaging.rule.told(step, trained)
+        merging["written"] = trainer.averaging.rule.told(step, trainer.state.max_steps)
     moved: dict[str, Any] = {}
     # A sharded model has to be gathered by all ranks together; the others are whole on each.
     state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None

@@ -125,5 +125,6 @@ def test_a_run_that_ends_before_the_first_look_is_refused() -> None:
 def test_what_is_told_names_the_steps_that_are_in_it() -> None:
     assert Sma(since=4).told(12, 12) == "the mean of the weights of steps 5 to 12"
     assert Sma(since=0.5, every=4).told(12, 12) == "the mean of the weights of step 10"
+    assert Sma(since=8).told(5, 12) == "the mean of the weights of step 5", "of a best step before it begins"
     assert Bema(every=4).told(10, 12).endswith("of every 4 steps from 4 to 8")
     assert ElasticReset(every=5).told(12, 12).startswith("the weights after 2 resets")
