@@ -127,8 +127,8 @@ class Runner:
         pages = rng.randrange(1, 30)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={4 * pages}k", "tmpfs", str(disk)], check=True)
         try:
-            for path in here.iterdir():
-                shutil.move(path, self.place / f"{here.name}-kept")
+            for path in here.iterdir():  # it begins anew there
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             self._judge(self._wait(self._start(scenario, disk), disk), f"full disk of {pages} pages", done)
             for path in disk.iterdir():  # times and inodes are others now: of the work that is left, its content decides
                 if path.is_dir():
@@ -138,7 +138,6 @@ class Runner:
         finally:
             subprocess.run(["umount", str(disk)], check=True)
             disk.rmdir()
-            shutil.rmtree(self.place / f"{here.name}-kept", ignore_errors=True)
 
     def _together(
         self, scenario: Scenario, rng: random.Random, here: Path, done: Round, want: dict[str, Any], takes: float

@@ -92,7 +92,7 @@ def warm(training: bool = True) -> None:
 
     if training:
         import matplotlib.pyplot  # noqa: F401
-        from trl import DPOTrainer  # noqa: F401
+        import trl.trainer.dpo_trainer  # noqa: F401
 
     for language in mergetool.recipe_kinds._LANGUAGES.values():
         language()
