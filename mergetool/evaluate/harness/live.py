@@ -77,12 +77,13 @@ class Harness:
                 "check its YAML, or the network and HF_HUB_OFFLINE where its data is on the Hub",
             ) from None
 
-    def _samples(self, half: str, limit: int | None) -> dict[str, list[int]]:
+    def _samples(self, half: str, limit: int | None = None) -> dict[str, list[int]]:
+        """Documents of a half by task, as many as the task's own limit and `limit` allow."""
         found = {}
         for name, leaf in self.load()["tasks"].items():
             if name not in self._halves:
                 self._halves[name] = halves(list(leaf.eval_docs))
-            indices = sorted(self._halves[name][half][:limit])  # the harness pairs them in rising order
+            indices = sorted(self._halves[name][half][: self.task.limit][:limit])  # the harness pairs them in rising order
             if not indices:
                 raise DataError(f"tasks: '{name}' has too few documents for two halves", "leave it out of the study")
             found[name] = indices
@@ -98,7 +99,7 @@ class Harness:
             tokenizer: its tokenizer.
             half: "validation", "test", or None for all documents.
             seed: of the bootstrap.
-            limit: documents per task and half, where that is fewer than the task's own limit.
+            limit: documents per task of a half, where that is fewer than the task's own limit.
 
         The model is left in evaluation mode.
 
@@ -111,8 +112,6 @@ class Harness:
         from lm_eval.models.huggingface import HFLM
 
         loaded = self.load()
-        limits = [one for one in (limit, self.task.limit) if one is not None]
-        limit = min(limits) if limits else None
         wrapper: Any = HFLM  # its metaclass hides its arguments
         # a copy: the harness gives the tokenizer a padding token of its own choice
         with quietly(), seeded():
@@ -121,7 +120,7 @@ class Harness:
                 lm=live,
                 task_dict=loaded,
                 samples=self._samples(half, limit) if half else None,
-                limit=None if half else limit,
+                limit=None if half else self.task.limit,
                 bootstrap_iters=0,
                 apply_chat_template=self.task.chat,
                 fewshot_as_multiturn=self.task.chat,
