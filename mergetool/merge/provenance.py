@@ -70,7 +70,7 @@ def finish(
     warnings = [
         f"the result equals the input {name}: the merge changed nothing"
         for name, distance in distances.items()
-        if distance == 0.0
+        if distance == 0.0 and name in _whole(plan)
     ]
     obtained = obtained or Obtained()
     warnings += [*dict.fromkeys([*plan.notes, *obtained.notes]), *_near_base(plan, reports), *left_behind(files)]
@@ -216,6 +216,13 @@ def _placed(value: Any, places: dict[str, str]) -> Any:
 def versions() -> dict[str, str]:
     """What the bytes of a result may depend on."""
     return {"python": platform.python_version(), **{p: metadata.version(p) for p in ("torch", "numpy", "safetensors")}}
+
+
+def _whole(plan: Plan) -> set[str]:
+    """The inputs that the whole of the result can be compared with: those of slices and modules are parts."""
+    floating = [tensor for tensor in plan.tensors if tensor.floating]
+    parts = bool(plan.recipe.slices)
+    return {one.name for i, one in enumerate(plan.sources) if not parts and all(i in tensor.sources for tensor in floating)}
 
 
 def _distances(plan: Plan, reports: dict[str, dict[str, Any]]) -> dict[str, float]:

@@ -47,6 +47,7 @@ def test_every_layer_is_its_origins_byte_for_byte_and_the_ends_are_those_of_the_
     assert torch.equal(found["model.norm.weight"], rlhf["model.norm.weight"])
     assert len(found) == 5 * len(layer(sft, 0)) + 2
     assert manifest["engine"] == "native"
+    assert manifest["warnings"] == []  # it is none of its inputs, though each of its layers is one's
 
 
 def test_the_result_loads_with_its_depth(triple: dict[str, Path], tmp_path: Path) -> None:
