@@ -172,10 +172,12 @@ def _online(base: type) -> type:
                     groups_of([(n, p) for n, p in named if (canonical(n) in apart) is new], decays, self.args.weight_decay)
                     for new in (False, True)
                 )
-                self.optimizer, self.plan = make_optimizer(
-                    self.recipe, trunk, self.state.max_steps, self.args, *self.paths, self.fisher, self.told, head
+                base, sft = self.paths
+                self.optimizer, plan = make_optimizer(
+                    self.recipe, trunk, self.state.max_steps, self.args, base, sft, self.fisher, self.told, head
                 )
-                self.told("plan", {"steps": self.state.max_steps, **asdict(self.plan)})
+                self.plan = plan
+                self.told("plan", {"steps": self.state.max_steps, **asdict(plan)})
             return self.optimizer
 
         def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:

@@ -110,6 +110,12 @@ class AlignCandidate(Candidate):
                 places = [str(study.source(name)) for name in grid.rows.names]
                 options["rows"] = {**grid.rows.model_dump(exclude_none=True), "data": places}
             row = ALGORITHMS.get(algorithm)  # an unknown one is for the align recipe to refuse
+            if row is not None and (row.scores or row.taught):
+                what = "trains a reward model" if row.scores else "starts from a policy of its own"
+                raise RecipeError(
+                    f"candidate '{entry.name}': algorithm {algorithm} {what}, and candidates start from the SFT model",
+                    "train it with `mergetool align`",
+                )
             rewards = [defaults.reward] if isinstance(defaults.reward, str) else defaults.reward or []
             align = {
                 "base_model": "BASE",

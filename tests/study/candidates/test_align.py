@@ -32,6 +32,17 @@ def test_an_algorithm_gets_the_reward_and_the_beta_that_it_takes(folder):
     assert recipes["by raft"]["reward"] == [f"{folder / 'rewards.py'}:brief", str(folder / "judge")]
 
 
+@pytest.mark.parametrize(("algorithm", "says"), [("reward", "trains a reward model"), ("distillation", "a policy of its own")])
+def test_what_is_no_candidate_is_one_line(folder, algorithm: str, says: str):
+    study = tiny.study(
+        folder,
+        candidates=[{"name": "r", "align": {"method": "adamw", "algorithm": algorithm}}],
+        align_defaults={"data": {"train": "pairs_validation.jsonl"}},
+    )
+    with pytest.raises(MergetoolError, match=rf"candidate 'r'.*algorithm {algorithm}.*{says}.*`mergetool align`"):
+        check_study(study)
+
+
 def test_every_seed_of_a_point_has_its_beta(folder):
     study = tiny.study(
         folder,
