@@ -107,6 +107,7 @@ _TABLE: tuple[tuple[type[BaseException], Callable[..., tuple[str, str] | None]],
     (UnicodeDecodeError, _unicode),
     (MemoryError, _memory),
 )
+_OS_ERROR = re.compile(r"\(os error (\d{1,4})\)")
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
 
 
@@ -133,6 +134,8 @@ def explained(error: BaseException) -> MergetoolError | None:
     if isinstance(error, MergetoolError):
         return error
     found = next((explain(error) for kind, explain in _TABLE if isinstance(error, kind)), None)
+    if found is None and (said := _OS_ERROR.search(str(error))):  # of libraries in Rust: safetensors, tokenizers
+        found = _refused(OSError(int(said[1]), os.strerror(int(said[1]))))
     if found is None and (behind := _behind(error)) is not None:
         found = _refused(behind)
     if found is None and isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)):  # torch's

@@ -59,6 +59,7 @@ def test_errors_lose_whatever_looks_like_a_token(monkeypatch: pytest.MonkeyPatch
         (PermissionError(errno.EACCES, "Permission denied", "a"), "a: Permission denied; check its permissions"),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files; close programs, or raise `ulimit -n`"),
         (OSError(errno.EIO, "Input/output error", "a"), "a: Input/output error; check the disk and permissions"),
+        (Exception("I/O error: No space left on device (os error 28)"), "the disk is full; make room and run again"),
         (MemoryError(), "there is not enough memory; close programs"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "there is not enough memory; close programs"),
         (RecipeError("r: wrong", "correct it"), "r: wrong; correct it"),

@@ -140,6 +140,8 @@ class CheckpointWriter:
         elif not self._same_inputs(head.inputs):
             raise OutputError(f"{self.directory}: an interrupted run whose inputs have changed since", discard)
         else:
+            for cut in self.directory.glob(".*.part"):  # small files that a kill left half written, see `files.write_whole`
+                cut.unlink()
             self._earlier = list({one.tensor: one for one in finished if one.tensor in self._place}.values())
 
     def _open(self, shard: Shard) -> int:

@@ -177,3 +177,9 @@ def test_a_name_that_is_taken_at_the_last_moment_loses_no_work(tmp_path: Path) -
     (tmp_path / "out" / "mine").unlink()
     with new(tmp_path / "out") as writer:
         assert "".join(writer.reports) == "abcdef"
+
+
+def test_a_small_file_that_a_kill_cut_is_no_part_of_the_result(tmp_path: Path, whole: dict) -> None:
+    (interrupted(tmp_path / "out") / ".mergetool.json.77-140.part").write_text("{")
+    assert completed(tmp_path / "out", "ef") == whole
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {p.name for p in (tmp_path / "whole").iterdir()}
