@@ -19,7 +19,8 @@ def write(path: Path, *rows: dict) -> Path:
 
 def test_every_algorithm_reads_a_form_of_its_own_name(triple) -> None:
     assert {row.name: row.rows.name for row in ALGORITHMS.values()} == {
-        "dpo": "pairs", "ipo": "pairs", "kto": "labelled", "sft": "completions", "grpo": "prompts", "raft": "prompts",
+        **dict.fromkeys(("dpo", "ipo", "orpo", "cpo", "simpo", "reward"), "pairs"), "kto": "labelled", "sft": "completions",
+        **dict.fromkeys(("grpo", "raft", "rloo", "online_dpo", "distillation"), "prompts"),
     }  # fmt: skip
 
 
