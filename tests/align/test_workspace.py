@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mergetool import reading
 from mergetool.align.workspace import Workspace, mark_complete
 from mergetool.errors import OutputError
 
@@ -73,7 +74,7 @@ def test_the_work_of_another_run_is_refused_and_stays(tmp_path: Path, note: str 
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.EACCES])
-@pytest.mark.parametrize("call", ["read_bytes", "write_bytes", "mkdir"])
+@pytest.mark.parametrize("call", ["reading.opened", "Path.write_bytes", "Path.mkdir"])
 def test_a_passing_fault_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> None:
     kept = trained(tmp_path / "out")
 
@@ -81,7 +82,8 @@ def test_a_passing_fault_removes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, call, fail)
+        room, name = call.split(".")
+        patch.setattr({"Path": Path, "reading": reading}[room], name, fail)
         with pytest.raises(OutputError, match="cannot be written"):
             Workspace(tmp_path / "out", "this").__enter__()
     with Workspace(tmp_path / "out", "this") as work:

@@ -29,6 +29,8 @@ def test_every_command_explains_itself_and_its_options() -> None:
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     assert names == [
         "demo",
+        "pick",
+        "init",
         "merge",
         "extract",
         "align",

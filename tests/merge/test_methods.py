@@ -20,7 +20,7 @@ NEEDS = {
     "null_space_ties": {"density": 0.5, "kind": "hard", "rank": 9},
     "nuslerp": {}, "multislerp": {}, "karcher": {}, "model_stock": {}, "sce": {"select_topk": 0.5}, "ram": {},
     "ramplus_tl": {}, "nearswap": {"t": 0.01}, "arcee_fusion": {}, "passthrough": {"scale": 1.0},
-    "regmean": {},
+    "regmean": {}, "fisher": {},
 }  # fmt: skip
 ONE = {"slerp", "nearswap", "arcee_fusion", "passthrough"}  # take one model beside the base
 UNWEIGHTED = {name for name, method in METHODS.items() if "weight" not in method.parameters}
