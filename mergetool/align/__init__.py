@@ -8,14 +8,15 @@ from mergetool.exports import lazy, make_callable
 
 if TYPE_CHECKING:
     from mergetool.align.check import check_align
-    from mergetool.align.recipe import AlignRecipe, Data, Merging, align_recipe, load_align_recipe, override
+    from mergetool.align.merging import Merging
+    from mergetool.align.recipe import AlignRecipe, Data, align_recipe, load_align_recipe, override
     from mergetool.align.run import AlignResult, align
 
 _LAZY = {
     "AlignRecipe": "mergetool.align.recipe",
     "AlignResult": "mergetool.align.run",
     "Data": "mergetool.align.recipe",
-    "Merging": "mergetool.align.recipe",
+    "Merging": "mergetool.align.merging",
     "align": "mergetool.align.run",
     "align_recipe": "mergetool.align.recipe",
     "check_align": "mergetool.align.check",

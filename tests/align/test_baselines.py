@@ -8,7 +8,7 @@ import pytest
 
 from mergetool.align import align, align_recipe
 from mergetool.align.baselines import BASELINES
-from mergetool.align.recipe import KEYS, takes_seed
+from mergetool.align.merging import KEYS, takes_seed
 from mergetool.checkpoint.layout import read_layout
 from mergetool.checkpoint.reader import Reader
 from tests.align.tiny import recipe_text

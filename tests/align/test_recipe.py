@@ -11,7 +11,6 @@ import yaml
 
 from mergetool.align import align_recipe, load_align_recipe, override
 from mergetool.align.algorithms import ALGORITHMS
-from mergetool.align.recipe import KEYS
 from mergetool.align.training import training_config
 from mergetool.errors import RecipeError
 
@@ -83,16 +82,6 @@ def test_lambda_is_written_and_read_under_its_own_name() -> None:
 def test_methods_without_a_delta_need_no_base() -> None:
     for merging in ({"method": "onlinear", "alpha": 1e-3}, {"method": "childtuning"}, {"method": "ondare", "alpha": 0}):
         assert not align_recipe({**LEAST, "merging": merging}).merging.needs_base
-
-
-def test_every_method_has_a_row_of_knobs_that_are_fields() -> None:
-    from typing import get_args
-
-    from mergetool.align.recipe import Merging, Method
-
-    assert set(KEYS) == set(get_args(Method))
-    written = {field.alias or name for name, field in Merging.model_fields.items()}
-    assert all(keys <= written for keys in KEYS.values())
 
 
 def test_paths_start_from_the_recipes_own_directory(tmp_path) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mergetool.activations.recipe import CalibrationEntry
 from mergetool.align.algorithms import ALGORITHMS
-from mergetool.align.recipe import takes_seed
+from mergetool.align.merging import takes_seed
 from mergetool.align.stay import Rows
 from mergetool.errors import RecipeError
 from mergetool.methods import TRAININGS
