@@ -38,6 +38,10 @@ DTypeName = Annotated[Literal["float32", "float16", "bfloat16", "float64"], Befo
 Entry = TypeVar("Entry", bound=ModelEntry)
 
 
+# what an editor offers; a later mergekit has other names
+_KNOWN_METHODS: dict[str, Any] = {"anyOf": [{"enum": sorted(METHODS)}, {"type": "string"}]}
+
+
 class MergeRecipe(BaseModel):
     """A merge as the user wrote it.
 
@@ -61,7 +65,7 @@ class MergeRecipe(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    merge_method: str = Field(json_schema_extra={"anyOf": [{"enum": sorted(METHODS)}, {"type": "string"}]})
+    merge_method: str = Field(json_schema_extra=_KNOWN_METHODS)
     models: list[ModelEntry] = Field(default_factory=list)
     base_model: ModelName | None = None
     parameters: Parameters = Field(default_factory=dict)
