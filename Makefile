@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs site install clean fuzz faults audit
+.PHONY: demo test test-long check docs site install clean fuzz faults audit
 
 demo: $(VENV)/.installed
 	rm -rf demo-out
@@ -11,6 +11,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+# what the suite shows for one method or algorithm, for the others
+test-long: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m long
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

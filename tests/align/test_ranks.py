@@ -25,14 +25,16 @@ ROWS = {"data": "lab:skills_validation", "limit": 16, "max_length": 64}
 @pytest.mark.parametrize(
     ("merging", "sharded"),
     [
-        pytest.param(ONDARE, False, id="ondare-ddp"),
+        pytest.param(ONDARE, False, id="ondare-ddp", marks=pytest.mark.long),
         pytest.param(ONDARE, True, id="ondare-fsdp2"),
         pytest.param({**ONDARE, "method": "onties"}, False, id="onties-ddp"),
         pytest.param({**ONDARE, "method": "onties"}, True, id="onties-fsdp2"),
         pytest.param({"method": "replay", "rows": ROWS, "batch_size": 4}, False, id="replay-ddp"),
-        pytest.param({"method": "lwf", "rows": ROWS, "lambda": 10.0, "batch_size": 4}, True, id="lwf-fsdp2"),
-        pytest.param({"method": "ewc", "rows": ROWS, "lambda": 100.0}, True, id="ewc-fsdp2"),
-        pytest.param({"method": "bema", "since": 1, "every": 2}, True, id="bema-fsdp2"),
+        pytest.param(
+            {"method": "lwf", "rows": ROWS, "lambda": 10.0, "batch_size": 4}, True, id="lwf-fsdp2", marks=pytest.mark.long
+        ),
+        pytest.param({"method": "ewc", "rows": ROWS, "lambda": 100.0}, True, id="ewc-fsdp2", marks=pytest.mark.long),
+        pytest.param({"method": "bema", "since": 1, "every": 2}, True, id="bema-fsdp2", marks=pytest.mark.long),
         pytest.param({"method": "ogpsa", "rows": SETS, "project": "update", "every": 4}, False, id="ogpsa-ddp"),
     ],
 )

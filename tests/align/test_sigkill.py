@@ -37,7 +37,7 @@ align(align_recipe(json.loads(sys.argv[2]), sys.argv[1]), sys.argv[3], report=di
 
 @pytest.mark.parametrize(
     "algorithm",
-    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in ALGORITHMS if name not in ELSEWHERE],
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.long]) for name in ALGORITHMS if name not in ELSEWHERE],
 )
 def test_a_run_that_the_kernel_kills_resumes_to_the_same_bytes(taught, tmp_path, algorithm: str) -> None:
     values = recipe_of(taught, algorithm, merging=MERGING, training={"max_steps": 4, "save_steps": 2})
