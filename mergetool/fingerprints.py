@@ -107,7 +107,7 @@ def legacy_checkpoint_identity(source: Path | str) -> str:
     for path in files:
         size = path.stat().st_size
         found.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
+        with reading.opened(path) as file:
             for at in range(_SAMPLES):
                 file.seek(at * max(size - _SAMPLE_BYTES, 0) // (_SAMPLES - 1))
                 found.update(file.read(_SAMPLE_BYTES))

@@ -263,7 +263,7 @@ def _source(directory: Path, name: str) -> Path:
     if path.is_symlink() and not is_inside(path, directory):
         raise CheckpointError(f"{path}: is a link out of the checkpoint's directory", "put the file itself there")
     if name.endswith(".json") or _is_tokenizer(name):
-        with path.open("rb") as file:
+        with reading.opened(path) as file:
             if is_pointer(file.read(64)):
                 raise CheckpointError(f"{path}: is a Git-LFS pointer and not the file itself", LFS_HINT)
     if name.endswith(".json"):

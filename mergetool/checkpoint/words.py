@@ -85,7 +85,7 @@ def _parsed(path: Path) -> dict[str, int]:
 def _read(path: Path) -> dict[str, int]:
     if not path.exists():  # a link to nothing
         raise CheckpointError(f"{path}: no such tokenizer file", "fetch the file again")
-    with path.open("rb") as file:
+    with reading.opened(path) as file:
         if is_pointer(file.read(64)):
             raise CheckpointError(f"{path}: is a Git-LFS pointer and not the file itself", LFS_HINT)
     found = path.stat()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,18 @@ def test_a_truncated_json_file_is_an_error_before_anything_is_written(tmp_path: 
     with pytest.raises(CheckpointError, match=file) as caught:
         merge(tmp_path)
     assert caught.value.hint
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("file", ["tokenizer.json", "modules.json", "generation_config.json"])
+def test_a_pipe_in_place_of_a_file_is_an_error_and_nobody_waits_for_it(tmp_path: Path, file: str) -> None:
+    a, _ = model(tmp_path / "a"), model(tmp_path / "b", 1)
+    (a / file).unlink(missing_ok=True)
+    os.mkfifo(a / file)
+    with pytest.raises((CheckpointError, OSError), match="pipe"):
+        merge(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
 
 
