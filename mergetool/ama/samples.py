@@ -76,10 +76,9 @@ def _sample(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], max_new_
     from transformers import GenerationConfig
 
     from mergetool.data.tokens import code_prompt
+    from mergetool.evaluate.generation import ends_of
 
     coded = [code_prompt(tokenizer, row) for row in rows]
-    own = getattr(model.generation_config, "eos_token_id", None)
-    ends = {end for end in (tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])) if end is not None}
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     # the model's own distribution: a checkpoint's top_k or repetition penalty would make it another policy
     config = GenerationConfig(
@@ -89,7 +88,7 @@ def _sample(model: Any, tokenizer: Any, rows: Sequence[dict[str, Any]], max_new_
         top_p=1.0,
         max_new_tokens=max_new_tokens,
         pad_token_id=pad,
-        eos_token_id=sorted(ends) or None,
+        eos_token_id=sorted(ends_of(model, tokenizer)) or None,
     )
     device = next(model.parameters()).device
     found = []

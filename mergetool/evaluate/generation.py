@@ -33,7 +33,7 @@ def greedy(
     Returns:
         (text, finished) per prompt; finished is False where the limit cut it.
     """
-    ends = _ends(model, tokenizer) | (set(newline_tokens(tokenizer)) if stop_at_newline else set())
+    ends = ends_of(model, tokenizer) | (set(newline_tokens(tokenizer)) if stop_at_newline else set())
     answers: list[tuple[str, bool]] = [("", False)] * len(prompts)
     for at, row in _continued(model, tokenizer, prompts, ends, max_new_tokens=max_new_tokens, do_sample=False):
         end = _first_of(row, ends)
@@ -57,7 +57,7 @@ def sampled(model, tokenizer, prompts: Sequence[list[int]], max_new_tokens: int,
     """
     import torch
 
-    ends = _ends(model, tokenizer)
+    ends = ends_of(model, tokenizer)
     found: list[list[Coded]] = [[] for _ in prompts]
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
@@ -70,7 +70,7 @@ def sampled(model, tokenizer, prompts: Sequence[list[int]], max_new_tokens: int,
     return found
 
 
-def _ends(model: Any, tokenizer: Any) -> set[int]:
+def ends_of(model: Any, tokenizer: Any) -> set[int]:
     """The tokens that end an answer: the tokenizer's, and those of the checkpoint's generation settings."""
     own = getattr(model.generation_config, "eos_token_id", None)
     return {end for end in (tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])) if end is not None}

@@ -95,7 +95,7 @@ def test_all_but_adamw_take_the_seed_that_a_study_gives() -> None:
     assert [name for name in (*KEYS, "unknown") if not takes_seed(name)] == ["adamw"]
 
 
-def test_the_docs_have_every_row_with_its_knobs() -> None:
+def test_the_docs_have_every_row_with_its_options() -> None:
     text = (Path(__file__).parents[2] / "docs/align.md").read_text()
     for row in BASELINES.values():
         (line,) = (line for line in text.splitlines() if line.startswith(f"| `{row.name}` | {row.about} |"))

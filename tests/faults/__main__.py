@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,32 +51,15 @@ def disturb(rounds: int, seed: int, folder: Path, processes: int, only: list[str
     whole = sum(one.share for one in chosen)
     plan = [one for one in chosen for _ in range(max(1, rounds * one.share // whole))]
     random.Random(seed).shuffle(plan)
-    logs = [folder / f"rounds-{one}.jsonl" for one in range(processes)]
-    children = []
-    for one, log in enumerate(logs):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        code = 1
-        try:
-            place = folder / f"rounds-{one}"
-            place.mkdir()
-            runner = Runner(root, place)
-            with log.open("w", encoding="utf-8") as file:
-                for number in range(one, len(plan), processes):
-                    done = runner.round(plan[number], random.Random(f"{seed}/{number}"), str(number))
-                    file.write(json.dumps(asdict(done)) + "\n")
-                    file.flush()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert not any(codes), "the harness itself has failed"
-    return [Round(**json.loads(line)) for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
+
+    def work(one: int) -> Iterator[Round]:
+        place = folder / f"rounds-{one}"
+        place.mkdir()
+        runner = Runner(root, place)
+        for number in range(one, len(plan), processes):
+            yield runner.round(plan[number], random.Random(f"{seed}/{number}"), str(number))
+
+    return [Round(**line) for line in forked.shared_out(folder, processes, work, "the harness")]
 
 
 def tell(done: list[Round], seed: int, seconds: float, processes: int) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Collection
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,28 +55,10 @@ def fuzz(
     at = folder / "corpus"
     at.mkdir()
     corpus.build(at, slow)
-    logs = [folder / f"verdicts-{one}.jsonl" for one in range(processes)]
-    children = []
-    for one, log in enumerate(logs):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        code = 1
-        try:
-            with log.open("w", encoding="utf-8") as file:
-                for verdict in batch.run(seed, numbers[one::processes], at, place, only):
-                    file.write(json.dumps(asdict(verdict)) + "\n")
-                    file.flush()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert not any(codes), "the fuzzer itself has failed"
-    found = [batch.Verdict(**json.loads(line)) for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
+    lines = forked.shared_out(
+        folder, processes, lambda one: batch.run(seed, numbers[one::processes], at, place, only), "the fuzzer"
+    )
+    found = [batch.Verdict(**line) for line in lines]
     return sorted(found, key=lambda one: one.number)
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 SECONDS = 10.0
 """Of processor time, which does not grow on a busy machine; a run that takes more is slow."""
@@ -242,3 +244,34 @@ def _status(key: str) -> int:
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         line = next(line for line in file if line.startswith(f"{key}:"))
     return int(line.split()[1]) * 1024
+
+
+def shared_out(folder: Path, processes: int, work: Callable[[int], Iterable[Any]], what: str) -> list[dict[str, Any]]:
+    """What forked processes found: the fields of the dataclasses that each one's work yields, in the order of the processes.
+
+    Args:
+        folder: where each process notes what it finds.
+        processes: how many; `work` is called with the number of each.
+        what: names the program where a process of its own fails.
+    """
+    logs, children = [folder / f"found-{one}.jsonl" for one in range(processes)], []
+    for one, log in enumerate(logs):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        code = 1
+        try:
+            with log.open("w", encoding="utf-8") as file:
+                for found in work(one):
+                    file.write(json.dumps(asdict(found)) + "\n")
+                    file.flush()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert not any(codes), f"{what} itself has failed"
+    return [json.loads(line) for log in logs for line in log.read_text(encoding="utf-8").splitlines()]

@@ -59,7 +59,7 @@ def test_what_a_row_says_of_itself() -> None:
     assert {word for word, one in TRAININGS.items() if one.mixes} == {"ondare", "onties", "onlinear"}
 
 
-def test_a_knob_of_a_training_is_taken_by_its_optimizer() -> None:
+def test_a_key_of_a_training_is_taken_by_its_optimizer() -> None:
     import inspect
 
     of_align = {"storage"}  # where the reference lies: an argument of Reference
